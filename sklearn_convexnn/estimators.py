@@ -1,0 +1,590 @@
+"""The estimators: parameters, documentation, prediction."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from scipy.special import expit
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+    _fit_context,
+)
+from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, validate_data
+
+from sklearn_convexnn._base import ConvexReLUMixin, restored_on_failure
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    make_loss,
+)
+
+_COMMON_CONSTRAINTS = {
+    "alpha": [Interval(Real, 0, None, closed="neither")],
+    "negative_slope": [Interval(Real, -1, 1, closed="left")],
+    "arrangements": [StrOptions({"sampled", "exact"})],
+    "n_arrangements": [Interval(Integral, 1, None, closed="left")],
+    "fit_intercept": ["boolean"],
+    "solver": [StrOptions({"auto", "interior_point", "cvxpy"})],
+    "tol": [Interval(Real, 0, None, closed="neither")],
+    "max_iter": [Interval(Integral, 1, None, closed="left")],
+    "max_time": [Interval(Real, 0, None, closed="neither"), None],
+    "warm_start": ["boolean"],
+    "random_state": ["random_state"],
+    "n_jobs": [Integral, None],
+    "verbose": ["verbose"],
+}
+
+
+class ConvexReLURegressor(
+    MultiOutputMixin, ConvexReLUMixin, RegressorMixin, BaseEstimator
+):
+    r"""Two-layer ReLU network for regression, trained by convex optimisation.
+
+    Minimises, over networks of any width,
+
+    .. math::
+        \sum_i s_i\, \ell\big(f(x_i), y_i\big)
+        + \frac{\alpha}{2} \sum_j \big(\|w_j\|_2^2 + a_j^2\big),
+        \qquad f(x) = \sum_j a_j\, (x^T w_j + b_j)_+ + b_0 ,
+
+    where the biases are free.  It is the objective of
+    :class:`~sklearn.neural_network.MLPRegressor` with the same `alpha` (one
+    output, ``solver='lbfgs'``).  The problem is solved as an equivalent convex
+    program over activation patterns, so there is no learning rate and no local
+    minimum, and `dual_gap_` bounds what is left to gain.
+
+    Parameters
+    ----------
+    alpha : float, default=1.0
+        Weight decay, positive: the factor of half the sum of squares of all
+        weights.  The losses are summed, not averaged.
+    loss : {'squared_error', 'huber'}, default='squared_error'
+        Half the squared error ``(f - y)^2 / 2``, or the Huber loss, which
+        continues it linearly beyond residuals of size `epsilon`.
+    epsilon : float, default=1.35
+        Threshold of the Huber loss, in the units of `y`.
+    negative_slope : float, default=0.0
+        Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
+        leaky ReLU, -1 the absolute value.
+    arrangements : {'sampled', 'exact'}, default='sampled'
+        Which activation patterns enter the program.  'sampled' draws
+        `n_arrangements` random ones, and the network is optimal among those
+        whose neurons have these patterns; there can be much better ones.
+        'exact' takes all patterns of the data, for data of low rank, and the
+        network is optimal among all.
+    n_arrangements : int, default=100
+        Number of distinct patterns for 'sampled'.  If the data have no more
+        than that, all are taken, as with 'exact'.
+    fit_intercept : bool, default=True
+        Whether to use free (unpenalised) biases in both layers.  Without, for
+        a penalised bias, append a column of ones to the data.
+    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+        'interior_point' is a method made for these programs, 'cvxpy' (with
+        Clarabel) a slow and independent reference.  'auto' is
+        'interior_point'.
+    tol : float, default=1e-4
+        Stop when ``dual_gap_ <= tol * objective_``.
+    max_iter : int, default=200
+        Limit of solver iterations for each output.
+    max_time : float, default=None
+        Limit of the time for the fit, in seconds; checked between iterations.
+    warm_start : bool, default=False
+        Whether to add the patterns of the previous fit's neurons to those that
+        are sampled.  On the same data, the objective then never gets worse.
+    random_state : int, RandomState instance or None, default=None
+        Determines the sampled patterns.
+    n_jobs : int, default=None
+        Number of jobs over the outputs.
+    verbose : int, default=0
+        1 prints two lines per output, 2 also every iteration.
+
+    Attributes
+    ----------
+    coefs_ : list of two ndarrays
+        Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
+        in scikit-learn's MLP, with the dtype of `X`.
+    intercepts_ : list of two ndarrays
+        Biases of shape (n_neurons,) and (n_outputs,).
+    objective_ : float
+        Objective of this network on the training data, computed from `coefs_`
+        and `intercepts_`.
+    loss_ : float
+        `objective_` divided by the sum of the weights of the samples.
+    dual_bound_ : float
+        Lower bound of the objective of every network in the scope of
+        `certificate_`.
+    dual_gap_ : float
+        ``objective_ - dual_bound_``, in the units of the objective.
+    certificate_ : {'global', 'restricted'}
+        'global': the bound holds for networks of every width, since all
+        patterns of the data are in the program.  'restricted': it holds for
+        networks on the sampled patterns only, and says nothing of the others.
+    n_neurons_ : int
+        Number of hidden neurons; at most the number of samples per output.
+    n_arrangements_ : int
+        Number of patterns used.
+    n_iter_ : int
+        Number of solver iterations, the largest over the outputs.
+    history_ : dict of ndarray
+        One entry per iteration (and output, see 'output'): 'time' in seconds,
+        'objective', 'dual_bound', 'neurons' (blocks that are not negligible).
+    n_layers_ : int
+        3, counting the input, as in scikit-learn's MLP.
+    n_outputs_ : int
+    out_activation_ : str
+        'identity'.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        If `X` has feature names that are all strings.
+
+    See Also
+    --------
+    ConvexReLUClassifier : The same for classification.
+    certify : Bound the gap of any two-layer network.
+    sklearn.neural_network.MLPRegressor : Local training of the same objective.
+
+    Notes
+    -----
+    Several outputs are trained as one network each, with hidden neurons of
+    their own.  In terms of one shared hidden layer, this penalises
+    ``(sum_k |v_jk|)^2`` for the output weights ``v_j`` of a neuron in place of
+    ``sum_k v_jk^2``, and `dual_bound_` is the bound for that penalty.
+
+    Scale the columns of `X` (:class:`~sklearn.preprocessing.StandardScaler`):
+    the weight decay depends on their scale.
+
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers: Exact Polynomial-time Convex Optimization Formulations
+       for Two-layer Networks". ICML.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_convexnn import ConvexReLURegressor
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> y = (y - y.mean()) / y.std()
+    >>> model = make_pipeline(
+    ...     StandardScaler(), ConvexReLURegressor(alpha=20, random_state=0)
+    ... ).fit(X, y)
+    >>> model[-1].certificate_
+    'restricted'
+    >>> bool(model[-1].dual_gap_ <= 1e-4 * model[-1].objective_)
+    True
+    """
+
+    _parameter_constraints = {
+        **_COMMON_CONSTRAINTS,
+        "loss": [StrOptions(set(REGRESSION_LOSSES))],
+        "epsilon": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        alpha=1.0,
+        *,
+        loss="squared_error",
+        epsilon=1.35,
+        negative_slope=0.0,
+        arrangements="sampled",
+        n_arrangements=100,
+        fit_intercept=True,
+        solver="auto",
+        tol=1e-4,
+        max_iter=200,
+        max_time=None,
+        warm_start=False,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.alpha = alpha
+        self.loss = loss
+        self.epsilon = epsilon
+        self.negative_slope = negative_slope
+        self.arrangements = arrangements
+        self.n_arrangements = n_arrangements
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Sparse data are made dense.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative; a weight of two counts as the sample twice.
+
+        Returns
+        -------
+        self : object
+            If the fit fails or is interrupted, the estimator keeps the state
+            that it had before.
+        """
+        with restored_on_failure(self):
+            X, y = validate_data(
+                self,
+                X,
+                y,
+                accept_sparse="csr",
+                dtype=[np.float64, np.float32],
+                multi_output=True,
+                y_numeric=True,
+            )
+            if y.ndim == 2 and y.shape[1] == 1:
+                y = column_or_1d(y, warn=True)
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            loss = make_loss(self.loss, self.epsilon)
+            self._fit_networks(X, y.reshape(len(y), -1), sample_weight, loss)
+            self.out_activation_ = "identity"
+        return self
+
+    def predict(self, X):
+        """Predict targets.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        """
+        raw = self._validated_raw_predict(X)
+        return raw[:, 0] if self.n_outputs_ == 1 else raw
+
+
+def _has_probabilities(estimator):
+    if estimator.loss != "log_loss":
+        raise AttributeError(
+            f"predict_proba is not available with loss={estimator.loss!r}; "
+            "use loss='log_loss'."
+        )
+    return True
+
+
+class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
+    r"""Two-layer ReLU network for classification, trained by convex optimisation.
+
+    Minimises, over networks of any width,
+
+    .. math::
+        \sum_i s_i\, \ell\big(f(x_i), y_i\big)
+        + \frac{\alpha}{2} \sum_j \big(\|w_j\|_2^2 + a_j^2\big),
+        \qquad f(x) = \sum_j a_j\, (x^T w_j + b_j)_+ + b_0 ,
+
+    with labels ``y_i`` in {-1, +1} and free biases.  With
+    ``loss='log_loss'`` and two classes it is the objective of
+    :class:`~sklearn.neural_network.MLPClassifier` with the same `alpha`
+    (``solver='lbfgs'``).  The problem is solved as an equivalent convex
+    program over activation patterns, so there is no learning rate and no local
+    minimum, and `dual_gap_` bounds what is left to gain.
+
+    Parameters
+    ----------
+    alpha : float, default=1.0
+        Weight decay, positive: the factor of half the sum of squares of all
+        weights.  The losses are summed, not averaged.
+    loss : {'log_loss', 'squared_hinge', 'hinge'}, default='log_loss'
+        ``log(1 + exp(-y f))``, ``max(0, 1 - y f)^2`` or ``max(0, 1 - y f)``.
+    class_weight : dict, 'balanced' or None, default=None
+        Weights of the classes, multiplied with those of the samples.
+        'balanced' makes all classes weigh the same.
+    negative_slope : float, default=0.0
+        Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
+        leaky ReLU, -1 the absolute value.
+    arrangements : {'sampled', 'exact'}, default='sampled'
+        Which activation patterns enter the program.  'sampled' draws
+        `n_arrangements` random ones, and the network is optimal among those
+        whose neurons have these patterns; there can be much better ones.
+        'exact' takes all patterns of the data, for data of low rank, and the
+        network is optimal among all.
+    n_arrangements : int, default=100
+        Number of distinct patterns for 'sampled'.  If the data have no more
+        than that, all are taken, as with 'exact'.
+    fit_intercept : bool, default=True
+        Whether to use free (unpenalised) biases in both layers.  Without, for
+        a penalised bias, append a column of ones to the data.
+    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+        'interior_point' is a method made for these programs, 'cvxpy' (with
+        Clarabel) a slow and independent reference.  'auto' is
+        'interior_point'.
+    tol : float, default=1e-4
+        Stop when ``dual_gap_ <= tol * objective_``.
+    max_iter : int, default=200
+        Limit of solver iterations for each class.
+    max_time : float, default=None
+        Limit of the time for the fit, in seconds; checked between iterations.
+    warm_start : bool, default=False
+        Whether to add the patterns of the previous fit's neurons to those that
+        are sampled.  On the same data, the objective then never gets worse.
+    random_state : int, RandomState instance or None, default=None
+        Determines the sampled patterns.
+    n_jobs : int, default=None
+        Number of jobs over the classes.
+    verbose : int, default=0
+        1 prints two lines per output, 2 also every iteration.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    coefs_ : list of two ndarrays
+        Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
+        in scikit-learn's MLP, with the dtype of `X`.
+    intercepts_ : list of two ndarrays
+        Biases of shape (n_neurons,) and (n_outputs,).
+    objective_ : float
+        Objective of this network on the training data, computed from `coefs_`
+        and `intercepts_`.
+    loss_ : float
+        `objective_` divided by the sum of the weights of the samples.
+    dual_bound_ : float
+        Lower bound of the objective of every network in the scope of
+        `certificate_`.
+    dual_gap_ : float
+        ``objective_ - dual_bound_``, in the units of the objective.
+    certificate_ : {'global', 'restricted'}
+        'global': the bound holds for networks of every width, since all
+        patterns of the data are in the program.  'restricted': it holds for
+        networks on the sampled patterns only, and says nothing of the others.
+    n_neurons_ : int
+        Number of hidden neurons; at most the number of samples per output.
+    n_arrangements_ : int
+        Number of patterns used.
+    n_iter_ : int
+        Number of solver iterations, the largest over the outputs.
+    history_ : dict of ndarray
+        One entry per iteration (and output, see 'output'): 'time' in seconds,
+        'objective', 'dual_bound', 'neurons' (blocks that are not negligible).
+    n_layers_ : int
+        3, counting the input, as in scikit-learn's MLP.
+    n_outputs_ : int
+        1 for two classes, otherwise the number of classes.
+    out_activation_ : str
+        'logistic' for the log loss, otherwise 'identity'.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        If `X` has feature names that are all strings.
+
+    See Also
+    --------
+    ConvexReLURegressor : The same for regression.
+    certify : Bound the gap of any two-layer network.
+    sklearn.neural_network.MLPClassifier : Local training of the same objective.
+
+    Notes
+    -----
+    Three and more classes are trained one-vs-rest, each with a network of its
+    own; the probabilities are then normalised to sum to one.  `objective_` and
+    `dual_bound_` are sums over these networks.
+
+    Scale the columns of `X` (:class:`~sklearn.preprocessing.StandardScaler`):
+    the weight decay depends on their scale.
+
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers: Exact Polynomial-time Convex Optimization Formulations
+       for Two-layer Networks". ICML.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_moons
+    >>> from sklearn_convexnn import ConvexReLUClassifier
+    >>> X, y = make_moons(40, noise=0.1, random_state=0)
+    >>> model = ConvexReLUClassifier(alpha=0.1, arrangements="exact").fit(X, y)
+    >>> model.certificate_
+    'global'
+    >>> model.score(X, y)
+    1.0
+    """
+
+    _parameter_constraints = {
+        **_COMMON_CONSTRAINTS,
+        "loss": [StrOptions(set(CLASSIFICATION_LOSSES))],
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    def __init__(
+        self,
+        alpha=1.0,
+        *,
+        loss="log_loss",
+        class_weight=None,
+        negative_slope=0.0,
+        arrangements="sampled",
+        n_arrangements=100,
+        fit_intercept=True,
+        solver="auto",
+        tol=1e-4,
+        max_iter=200,
+        max_time=None,
+        warm_start=False,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.alpha = alpha
+        self.loss = loss
+        self.class_weight = class_weight
+        self.negative_slope = negative_slope
+        self.arrangements = arrangements
+        self.n_arrangements = n_arrangements
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_time = max_time
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Sparse data are made dense.
+        y : array-like of shape (n_samples,)
+            Labels of any type, of two classes or more.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative; a weight of two counts as the sample twice.
+
+        Returns
+        -------
+        self : object
+            If the fit fails or is interrupted, the estimator keeps the state
+            that it had before.
+        """
+        with restored_on_failure(self):
+            X, y = validate_data(
+                self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32]
+            )
+            check_classification_targets(y)
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+            # A class of which every sample has weight zero is not there.
+            X, y, sample_weight = (
+                part[sample_weight > 0] for part in (X, y, sample_weight)
+            )
+            self.classes_, codes = np.unique(y, return_inverse=True)
+            n_classes = len(self.classes_)
+            if n_classes < 2:
+                raise ValueError(
+                    "Classifier can't train when only one class is present: "
+                    f"{type(self).__name__} needs at least 2 classes in the samples "
+                    f"of positive weight, got {n_classes}."
+                )
+            weights = compute_class_weight(
+                self.class_weight,
+                classes=self.classes_,
+                y=y,
+                sample_weight=sample_weight,
+            )
+            positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
+            Y = np.where(codes[:, None] == positive, 1.0, -1.0)
+            self._fit_networks(
+                X, Y, sample_weight * weights[codes], make_loss(self.loss)
+            )
+            self.out_activation_ = "logistic" if self.loss == "log_loss" else "identity"
+        return self
+
+    def decision_function(self, X):
+        """Outputs of the network.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes, positive where the second is predicted.
+        """
+        raw = self._validated_raw_predict(X)
+        return raw[:, 0] if self.n_outputs_ == 1 else raw
+
+    def predict(self, X):
+        """Predict labels.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+        """
+        decision = self.decision_function(X)
+        if decision.ndim == 1:
+            return self.classes_[(decision > 0).astype(int)]
+        return self.classes_[np.argmax(decision, axis=1)]
+
+    @available_if(_has_probabilities)
+    def predict_proba(self, X):
+        """Probabilities of the classes; with ``loss='log_loss'`` only.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        proba : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        proba = expit(self.decision_function(X))
+        if proba.ndim == 1:
+            return np.column_stack([1.0 - proba, proba])
+        return proba / np.sum(proba, axis=1, keepdims=True)
+
+    @available_if(_has_probabilities)
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities; with ``loss='log_loss'`` only.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_proba : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`.
+        """
+        return np.log(self.predict_proba(X))

@@ -1,0 +1,294 @@
+"""Loss functions with the dual quantities that certificates are made of.
+
+A loss is a sum over samples, ``L(f) = sum_i s_i l(f_i, y_i)`` with weights
+``s_i > 0``.  Its dual variable is ``nu = -grad L(f)``, and
+
+    L(f) = max_nu  G(nu) - f @ nu,        G(nu) = sum_i s_i phi(nu_i / s_i, y_i)
+
+over a box ``lower <= nu <= upper``.  Every method takes arrays of shape
+``(n_samples,)``: the outputs ``f`` (or the dual variable ``nu``), the targets
+``y`` (-1 and +1 for the classification losses) and the weights ``s``.
+"""
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import entr, expit
+
+
+class Loss:
+    """Base of the losses; see the module docstring for the notation.
+
+    Subclasses implement `value`, `gradient`, `curvature`, `dual_bounds`,
+    `dual_terms`, `dual_slope` and `dual_curvature`.
+
+    Attributes
+    ----------
+    name : str
+        The name that the estimators use.
+    smooth : bool
+        Whether the gradient is single-valued, so that ``nu`` follows from
+        ``f``.  Otherwise ``nu`` has to come from a solver.
+    """
+
+    name = None
+    smooth = True
+
+    def value(self, f, y, s):
+        """Sum of the weighted losses, a float."""
+        raise NotImplementedError
+
+    def gradient(self, f, y, s):
+        """Derivative of `value` with respect to ``f`` (a subgradient at kinks)."""
+        raise NotImplementedError
+
+    def curvature(self, f, y, s):
+        """Second derivative of `value` (the right limit at kinks)."""
+        raise NotImplementedError
+
+    def dual_bounds(self, y, s):
+        """Box ``(lower, upper)`` outside of which ``G(nu)`` is minus infinity."""
+        raise NotImplementedError
+
+    def dual_terms(self, nu, y, s):
+        """Terms ``s_i phi(nu_i / s_i, y_i)`` of ``G`` inside its domain."""
+        raise NotImplementedError
+
+    def dual_slope(self, nu, y, s):
+        """Derivative of ``G`` with respect to ``nu``."""
+        raise NotImplementedError
+
+    def dual_curvature(self, nu, y, s):
+        """Minus the second derivative of ``G``, non-negative."""
+        raise NotImplementedError
+
+    def dual_value(self, nu, y, s):
+        """The dual objective ``G(nu) = -L*(-nu)``, minus infinity off the domain."""
+        lower, upper = self.dual_bounds(y, s)
+        if np.any(nu < lower) or np.any(nu > upper):
+            return -np.inf
+        return float(np.sum(self.dual_terms(nu, y, s)))
+
+    def conjugate(self, g, y, s):
+        """The convex conjugate ``L*(g) = sup_f g @ f - L(f)``."""
+        return -self.dual_value(-g, y, s)
+
+    def project_dual(self, nu, y, s, centred=False):
+        """Nearby point of the dual domain, with ``sum(nu) = 0`` if `centred`.
+
+        Clipping a shifted ``nu`` keeps it in the box; the shift that makes
+        the sum vanish is found as the root of a monotone function.
+        """
+        lower, upper = self.dual_bounds(y, s)
+        if not centred:
+            return np.clip(nu, lower, upper)
+
+        def excess(shift):
+            return np.sum(np.clip(nu + shift * s, lower, upper))
+
+        span = 1.0 + np.max(np.abs(nu) / s, initial=0.0)
+        finite = np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]])
+        span += np.max(np.abs(finite), initial=0.0) / np.min(s)
+        if excess(-span) >= 0 or excess(span) <= 0:
+            # Only nu = 0 sums to zero, as with the labels of a single class.
+            return np.zeros_like(nu)
+        shift = brentq(excess, -span, span, xtol=1e-300, rtol=1e-15, maxiter=500)
+        return np.clip(nu + shift * s, lower, upper)
+
+    def best_offset(self, f, y, s):
+        """Constant ``b`` that minimises ``L(f + b)``, a float.
+
+        When the minimum is not attained (labels of a single class), a finite
+        ``b`` whose loss is negligibly above the infimum is returned.
+        """
+
+        def slope(b):
+            return np.sum(self.gradient(f + b, y, s))
+
+        reach = 1.0 + np.max(np.abs(y)) + np.max(np.abs(f))
+        low = high = 0.0
+        while slope(low) > 0 and low > -1e3 * reach:
+            low = 2 * low - reach
+        while slope(high) < 0 and high < 1e3 * reach:
+            high = 2 * high + reach
+        if slope(low) >= 0:
+            return float(low)
+        if slope(high) <= 0:
+            return float(high)
+        # The slope of a piecewise linear loss jumps over zero: the bracket
+        # then shrinks on to the kink, which is the minimiser.
+        return float(brentq(slope, low, high, xtol=1e-14 * reach, rtol=1e-14))
+
+
+class SquaredError(Loss):
+    """Half squared error ``(f - y)^2 / 2``."""
+
+    name = "squared_error"
+
+    def value(self, f, y, s):
+        return float(0.5 * np.sum(s * (f - y) ** 2))
+
+    def gradient(self, f, y, s):
+        return s * (f - y)
+
+    def curvature(self, f, y, s):
+        return np.asarray(s, dtype=np.float64).copy()
+
+    def dual_bounds(self, y, s):
+        return np.full(len(y), -np.inf), np.full(len(y), np.inf)
+
+    def dual_terms(self, nu, y, s):
+        return y * nu - 0.5 * nu**2 / s
+
+    def dual_slope(self, nu, y, s):
+        return y - nu / s
+
+    def dual_curvature(self, nu, y, s):
+        return 1.0 / s
+
+    def best_offset(self, f, y, s):
+        return float(np.average(y - f, weights=s))
+
+
+class Huber(SquaredError):
+    """Huber loss: ``r^2 / 2`` where ``|r| <= epsilon``, linear beyond, ``r = f - y``.
+
+    Parameters
+    ----------
+    epsilon : float
+        Residual, in units of ``y``, from which on the loss is linear.
+    """
+
+    name = "huber"
+
+    def __init__(self, epsilon):
+        self.epsilon = epsilon
+
+    def value(self, f, y, s):
+        r = np.abs(f - y)
+        inner = np.minimum(r, self.epsilon)
+        return float(np.sum(s * inner * (r - 0.5 * inner)))
+
+    def gradient(self, f, y, s):
+        return s * np.clip(f - y, -self.epsilon, self.epsilon)
+
+    def curvature(self, f, y, s):
+        return s * (np.abs(f - y) <= self.epsilon)
+
+    def dual_bounds(self, y, s):
+        return -self.epsilon * s, self.epsilon * s
+
+    best_offset = Loss.best_offset
+
+
+class LogLoss(Loss):
+    """Logistic loss ``log(1 + exp(-y f))`` with ``y`` in {-1, +1}."""
+
+    name = "log_loss"
+
+    def value(self, f, y, s):
+        return float(np.sum(s * np.logaddexp(0.0, -y * f)))
+
+    def gradient(self, f, y, s):
+        return -s * y * expit(-y * f)
+
+    def curvature(self, f, y, s):
+        return s * expit(f) * expit(-f)
+
+    def dual_bounds(self, y, s):
+        return np.where(y > 0, 0.0, -s), np.where(y > 0, s, 0.0)
+
+    def dual_terms(self, nu, y, s):
+        t = np.clip(y * nu / s, 0.0, 1.0)
+        return s * (entr(t) + entr(1.0 - t))
+
+    def dual_slope(self, nu, y, s):
+        t = y * nu / s
+        return y * (np.log1p(-t) - np.log(t))
+
+    def dual_curvature(self, nu, y, s):
+        t = y * nu / s
+        return 1.0 / (s * t * (1.0 - t))
+
+
+class SquaredHinge(Loss):
+    """Squared hinge loss ``max(0, 1 - y f)^2`` (no half) with ``y`` in {-1, +1}."""
+
+    name = "squared_hinge"
+
+    def value(self, f, y, s):
+        return float(np.sum(s * np.maximum(0.0, 1.0 - y * f) ** 2))
+
+    def gradient(self, f, y, s):
+        return -2.0 * s * y * np.maximum(0.0, 1.0 - y * f)
+
+    def curvature(self, f, y, s):
+        return 2.0 * s * (y * f < 1.0)
+
+    def dual_bounds(self, y, s):
+        return np.where(y > 0, 0.0, -np.inf), np.where(y > 0, np.inf, 0.0)
+
+    def dual_terms(self, nu, y, s):
+        return y * nu - 0.25 * nu**2 / s
+
+    def dual_slope(self, nu, y, s):
+        return y - 0.5 * nu / s
+
+    def dual_curvature(self, nu, y, s):
+        return 0.5 / s
+
+
+class Hinge(Loss):
+    """Hinge loss ``max(0, 1 - y f)`` with ``y`` in {-1, +1}."""
+
+    name = "hinge"
+    smooth = False
+
+    def value(self, f, y, s):
+        return float(np.sum(s * np.maximum(0.0, 1.0 - y * f)))
+
+    def gradient(self, f, y, s):
+        return -s * y * (y * f < 1.0)
+
+    def curvature(self, f, y, s):
+        return np.zeros(len(y))
+
+    def dual_bounds(self, y, s):
+        return np.where(y > 0, 0.0, -s), np.where(y > 0, s, 0.0)
+
+    def dual_terms(self, nu, y, s):
+        return y * nu
+
+    def dual_slope(self, nu, y, s):
+        return np.asarray(y, dtype=np.float64).copy()
+
+    def dual_curvature(self, nu, y, s):
+        return np.zeros(len(y))
+
+
+REGRESSION_LOSSES = ("squared_error", "huber")
+CLASSIFICATION_LOSSES = ("log_loss", "squared_hinge", "hinge")
+
+
+def make_loss(name, epsilon=1.35):
+    """Loss object of the given name.
+
+    Parameters
+    ----------
+    name : {'squared_error', 'huber', 'log_loss', 'squared_hinge', 'hinge'}
+        Name of the loss.
+    epsilon : float, default=1.35
+        Threshold of the Huber loss; the other losses ignore it.
+
+    Returns
+    -------
+    loss : Loss
+    """
+    if name == "huber":
+        return Huber(epsilon)
+    for cls in (SquaredError, LogLoss, SquaredHinge, Hinge):
+        if cls.name == name:
+            return cls()
+    raise ValueError(
+        f"loss={name!r} is unknown; choose one of "
+        f"{REGRESSION_LOSSES + CLASSIFICATION_LOSSES}."
+    )

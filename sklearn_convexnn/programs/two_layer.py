@@ -1,0 +1,199 @@
+"""The convex program of two-layer networks over given activation patterns."""
+
+import numpy as np
+from scipy.linalg import svd
+
+from sklearn_convexnn.arrangements import with_ones
+from sklearn_convexnn.operators import MaskedOperator
+
+
+class TwoLayerProgram:
+    r"""Restricted convex program of a two-layer network with one output.
+
+    For patterns :math:`D_i`, with :math:`S_i = 2 D_i - I`,
+
+    .. math::
+        \min_{v, u}\; L\Big(\sum_i D_i X (v_i - u_i)\Big)
+        + \alpha \sum_i (\|v_i\|_2 + \|u_i\|_2)
+        \quad\text{s.t.}\quad S_i X v_i \ge 0,\; S_i X u_i \ge 0 .
+
+    With `fit_intercept` the blocks get a free offset, ``v_i`` acts as
+    ``X v_i + e_i``, and a free constant ``b0`` is added to the outputs.  The
+    pattern on which all samples are active is then a linear term: one block
+    without a cone, whose offset is part of ``b0``.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,)
+    sample_weight : ndarray of shape (n_samples,)
+        Positive.
+    loss : Loss
+    alpha : float
+        Weight decay; the factor of the sum of norms.
+    arrangement : Arrangement
+        Patterns of the data, formed with ``free_bias=fit_intercept``.
+    fit_intercept : bool
+    negative_slope : float, default=0.0
+        Slope of the activation left of zero, in [-1, 1).
+
+    Attributes
+    ----------
+    operator : MaskedOperator
+        Blocks live in coordinates of the row space of `X`, in which norms are
+        the same; see `expand`.
+    starts : ndarray of shape (n_blocks, p)
+        A point strictly inside the cone of each block.
+
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers: Exact Polynomial-time Convex Optimization Formulations
+       for Two-layer Networks". ICML. Theorem 1 and Section 3.
+    """
+
+    def __init__(
+        self,
+        X,
+        y,
+        sample_weight,
+        loss,
+        alpha,
+        arrangement,
+        *,
+        fit_intercept,
+        negative_slope=0.0,
+    ):
+        self.y = y
+        self.sample_weight = sample_weight
+        self.loss = loss
+        self.alpha = alpha
+        self.fit_intercept = fit_intercept
+        self.complete = arrangement.complete
+
+        _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
+        rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+        # The identity when it is one, so that no rounding enters.
+        self._basis = np.eye(X.shape[1]) if rank == X.shape[1] else Vt[:rank].T
+        reduced = X @ self._basis
+        self.n_penalised = rank
+
+        patterns, gates = arrangement.patterns, arrangement.gates
+        keep = _useful(patterns, fit_intercept, negative_slope)
+        patterns, gates = patterns[keep], gates[keep]
+        starts = gates[:, : X.shape[1]] @ self._basis
+        if fit_intercept:
+            starts = np.column_stack([starts, gates[:, -1]])
+        self.operator = MaskedOperator(
+            with_ones(reduced, fit_intercept),
+            patterns,
+            rank,
+            negative_slope=negative_slope,
+            linear=fit_intercept,
+        )
+        starts = np.concatenate([starts, starts])
+        if fit_intercept:
+            starts = np.concatenate([starts, np.zeros((1, starts.shape[1]))])
+        self.starts = starts
+
+    def norms(self, theta):
+        """Norms of the penalised parts of the blocks, shape (n_blocks,)."""
+        return np.linalg.norm(theta[:, : self.n_penalised], axis=1)
+
+    def objective(self, theta, offset):
+        """Objective of the program at blocks `theta` and constant `offset`."""
+        f = self.operator.forward(theta) + offset
+        loss = self.loss.value(f, self.y, self.sample_weight)
+        return loss + self.alpha * float(np.sum(self.norms(theta)))
+
+    def null_offset(self):
+        """The constant ``b0`` of the network without neurons."""
+        if not self.fit_intercept:
+            return 0.0
+        zeros = np.zeros(len(self.y))
+        return self.loss.best_offset(zeros, self.y, self.sample_weight)
+
+    def dual_bound(self, nu, rho):
+        r"""Lower bound of the program's value from any dual point.
+
+        By weak duality, :math:`G(t\nu)` bounds the value from below whenever
+        :math:`\|\pm X^T D_i \nu + X^T S_i \rho_i\| \le \alpha / t` for some
+        :math:`\rho \ge 0`, and the free parts see no slope.  Points that
+        violate this are first projected, then scaled.
+
+        Parameters
+        ----------
+        nu : ndarray of shape (n_samples,)
+        rho : ndarray of shape (n_cones, n_constraints)
+            Non-negative multipliers of the cones.
+
+        Returns
+        -------
+        bound : float
+        """
+        nu = self.loss.project_dual(
+            nu, self.y, self.sample_weight, centred=self.fit_intercept
+        )
+        slopes = self.operator.adjoint(nu) + self.operator.cone_adjoint(rho)
+        if self.fit_intercept:
+            slopes = self._centre_offsets(slopes)
+        kappa = float(np.max(self.norms(slopes), initial=0.0))
+        scale = min(1.0, self.alpha / kappa) if kappa > 0 else 1.0
+        return self.loss.dual_value(scale * nu, self.y, self.sample_weight)
+
+    def _centre_offsets(self, slopes):
+        """Raise multipliers until no block has a slope along its free offset."""
+        operator = self.operator
+        n_cones = operator.n_cones
+        error = slopes[:n_cones, -1]
+        # Spread the missing amount over the rows whose sign reduces it.
+        against = -np.sign(error)[:, None] * np.concatenate([operator.signs] * 2) > 0
+        count = np.maximum(against.sum(axis=1), 1)
+        fix = against * (np.abs(error) / count)[:, None]
+        slopes = slopes + operator.cone_adjoint(fix)
+        return slopes
+
+    def expand(self, theta):
+        """Blocks in coordinates of the features.
+
+        Parameters
+        ----------
+        theta : ndarray of shape (n_blocks, p)
+
+        Returns
+        -------
+        weights : ndarray of shape (n_blocks, n_features)
+        offsets : ndarray of shape (n_blocks,)
+            Zero without `fit_intercept`, and for the linear block.
+        signs : ndarray of shape (n_blocks,)
+            Output sign of each block, +1 or -1.
+        linear : ndarray of bool, shape (n_blocks,)
+            The block that is active on all samples.
+        """
+        weights = theta[:, : self.n_penalised] @ self._basis.T
+        offsets = theta[:, -1] if self.fit_intercept else np.zeros(len(theta))
+        signs = np.ones(len(theta))
+        signs[self.operator.n_patterns : self.operator.n_cones] = -1.0
+        linear = np.zeros(len(theta), dtype=bool)
+        linear[self.operator.n_cones :] = True
+        return weights, np.where(linear, 0.0, offsets), signs, linear
+
+
+def _useful(patterns, fit_intercept, negative_slope):
+    """Patterns that can contribute, as a mask."""
+    on, off = patterns.all(axis=1), ~patterns.any(axis=1)
+    keep = np.ones(len(patterns), dtype=bool)
+    if fit_intercept:
+        # The linear block stands for both (for the second because the
+        # activation is at most as steep on its left side).
+        keep &= ~on & ~off
+    elif negative_slope == 0:
+        keep &= ~off
+    if negative_slope == -1:
+        # |t| is even: a pattern and its complement give the same outputs.
+        first = np.where(patterns[:, :1], patterns, ~patterns)
+        _, index = np.unique(np.packbits(first, axis=1), axis=0, return_index=True)
+        once = np.zeros(len(patterns), dtype=bool)
+        once[index] = True
+        keep &= once
+    return keep

@@ -1,0 +1,310 @@
+"""From the blocks of a convex program to the weights of a network."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.linalg import svd
+
+_PARALLEL = 1e-6
+"""Neurons whose directions have a cosine above one minus this are merged."""
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Hidden neurons of one output, with their directions kept apart from sizes.
+
+    Neuron ``j`` adds ``magnitude_j sign_j act(X direction_j + bias_j)`` to the
+    output and ``alpha magnitude_j`` to the objective; ``direction_j`` has norm
+    one.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (n_neurons, n_features)
+    biases, magnitudes, signs : ndarray of shape (n_neurons,)
+    linear : ndarray of bool, shape (n_neurons,)
+        Neurons that stand for a linear term: active on all samples, with a
+        bias that the output bias takes back.
+    offset : float
+        Output bias.
+    """
+
+    directions: np.ndarray
+    biases: np.ndarray
+    magnitudes: np.ndarray
+    signs: np.ndarray
+    linear: np.ndarray
+    offset: float
+
+    def __len__(self):
+        return len(self.magnitudes)
+
+    def select(self, keep):
+        """The neurons at index or mask `keep`."""
+        return replace(
+            self,
+            directions=self.directions[keep],
+            biases=self.biases[keep],
+            magnitudes=self.magnitudes[keep],
+            signs=self.signs[keep],
+            linear=self.linear[keep],
+        )
+
+
+def activation(z, negative_slope=0.0):
+    """``z`` where positive, ``negative_slope * z`` elsewhere."""
+    if negative_slope == 0:
+        return np.maximum(z, 0.0)
+    return np.where(z > 0, z, negative_slope * z)
+
+
+def features(neurons, X, negative_slope=0.0):
+    """Signed outputs of the neurons at magnitude one.
+
+    Parameters
+    ----------
+    neurons : Neurons
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    Z : ndarray of shape (n_samples, n_neurons)
+    """
+    z = X @ neurons.directions.T + neurons.biases
+    z = np.where(neurons.linear, z, activation(z, negative_slope))
+    return z * neurons.signs
+
+
+def neurons_from_blocks(program, theta, offset):
+    """Neurons of the blocks that are not exactly zero.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+    theta : ndarray of shape (n_blocks, p)
+    offset : float
+
+    Returns
+    -------
+    neurons : Neurons
+
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers". ICML. Theorem 1, the map from blocks to weights.
+    """
+    weights, biases, signs, linear = program.expand(theta)
+    norms = np.linalg.norm(weights, axis=1)
+    keep = norms > 1e-12 * norms.max(initial=0.0)
+    return Neurons(
+        directions=weights[keep] / norms[keep, None],
+        biases=biases[keep] / norms[keep],
+        magnitudes=norms[keep],
+        signs=signs[keep],
+        linear=linear[keep],
+        offset=offset,
+    )
+
+
+def network_objective(program, X, neurons):
+    """Objective of the network of `neurons` on the data of `program`.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+    X : ndarray of shape (n_samples, n_features)
+        The data of the program, in features.
+    neurons : Neurons
+
+    Returns
+    -------
+    objective : float
+    """
+    Z = features(neurons, X, program.operator.negative_slope)
+    f = Z @ neurons.magnitudes + neurons.offset
+    loss = program.loss.value(f, program.y, program.sample_weight)
+    return loss + program.alpha * float(np.sum(neurons.magnitudes))
+
+
+def simplify(program, X, neurons):
+    """A small network that is at least as good as the given one.
+
+    Drops the neurons that an interior solution leaves at almost zero, merges
+    the ones that share a direction, and prunes to linearly independent
+    outputs.  Each step is taken only if the objective does not rise.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+    X : ndarray of shape (n_samples, n_features)
+    neurons : Neurons
+
+    Returns
+    -------
+    neurons : Neurons
+        At most ``n_samples`` of them.
+    """
+    slope = program.operator.negative_slope
+
+    def objective(candidate):
+        return network_objective(program, X, candidate)
+
+    best = objective(neurons)
+    slack = 1e-12 * abs(best)
+    order = np.sort(neurons.magnitudes)
+    # The coarsest threshold first; most often a coarse one already wins.
+    for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
+        candidate = neurons.select(
+            neurons.magnitudes > threshold * order[-1:].max(initial=0.0)
+        )
+        candidate = merge_parallel(candidate)
+        if objective(candidate) <= best + slack:
+            neurons = candidate
+            break
+    candidate = merge_parallel(neurons)
+    if objective(candidate) <= best + slack:
+        neurons = candidate
+    neurons = prune(neurons, features(neurons, X, slope))
+    empty = replace(neurons.select(slice(0, 0)), offset=program.null_offset())
+    if objective(empty) <= objective(neurons) + slack:
+        return empty
+    return neurons
+
+
+def merge_parallel(neurons, tol=_PARALLEL):
+    """Replace neurons of one sign and direction by their sum.
+
+    Neurons on the border of several cells appear in each of them.  Their sum
+    has the same outputs on the data and no larger norm (theory: the triangle
+    inequality in a common cone).
+
+    Parameters
+    ----------
+    neurons : Neurons
+    tol : float
+        Directions count as equal when their cosine exceeds ``1 - tol``.
+
+    Returns
+    -------
+    neurons : Neurons
+    """
+    # The bias is part of the direction, scaled to the size it can have.
+    scale = max(1.0, np.abs(neurons.biases[~neurons.linear]).max(initial=0.0))
+    points = np.column_stack([neurons.directions, neurons.biases / scale])
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    free = np.ones(len(neurons), dtype=bool)
+    kept, vectors = [], []
+    for i in np.argsort(-neurons.magnitudes, kind="stable"):
+        if not free[i]:
+            continue
+        same = free & (neurons.signs == neurons.signs[i])
+        same &= neurons.linear == neurons.linear[i]
+        same[same] = points[same] @ points[i] > 1.0 - tol
+        free &= ~same
+        sizes = neurons.magnitudes[same]
+        kept.append(i)
+        vectors.append(
+            np.append(sizes @ neurons.directions[same], sizes @ neurons.biases[same])
+        )
+    if len(kept) == len(neurons):
+        return neurons
+    vectors = np.array(vectors)
+    norms = np.linalg.norm(vectors[:, :-1], axis=1)
+    return replace(
+        neurons.select(np.array(kept)),
+        directions=vectors[:, :-1] / norms[:, None],
+        biases=vectors[:, -1] / norms,
+        magnitudes=norms,
+    )
+
+
+def prune(neurons, Z):
+    r"""Prune to neurons with linearly independent outputs on the data.
+
+    While :math:`Z \beta = 0` has a solution with :math:`\sum_j \beta_j \le 0`,
+    moving the magnitudes along it leaves the outputs alone and does not raise
+    the penalty, until one of them is zero.
+
+    Parameters
+    ----------
+    neurons : Neurons
+    Z : ndarray of shape (n_samples, n_neurons)
+        Their `features`.
+
+    Returns
+    -------
+    neurons : Neurons
+        At most ``rank(Z)`` of them.
+
+    References
+    ----------
+    .. [1] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
+       of ReLU Networks". ICML. Section 4 (optimal pruning).
+    """
+    if len(neurons) == 0:
+        return neurons
+    norms = np.linalg.norm(Z, axis=0)
+    alive = norms > 0
+    neurons, Z, norms = neurons.select(alive), Z[:, alive], norms[alive]
+    if len(neurons) == 0:
+        return neurons
+    wide = Z.shape[1] > Z.shape[0]
+    _, singular, Vt = svd(Z / norms, full_matrices=wide, check_finite=False)
+    rank = int(np.sum(singular > 1e-10 * singular[0]))
+    null = (Vt[rank:] / norms).T
+    magnitudes = neurons.magnitudes.copy()
+    keep = np.ones(len(neurons), dtype=bool)
+    while null.shape[1]:
+        direction = null[:, 0]
+        direction = direction * (-1.0 if direction.sum() > 0 else 1.0)
+        falling = keep & (direction < -1e-14 * np.abs(direction).max())
+        if not falling.any():
+            null = null[:, 1:]
+            continue
+        ratios = np.where(falling, magnitudes, np.inf) / np.where(
+            falling, -direction, 1.0
+        )
+        out = int(np.argmin(ratios))
+        magnitudes = np.maximum(magnitudes + ratios[out] * direction, 0.0)
+        magnitudes[out] = 0.0
+        keep[out] = False
+        # Eliminate the coordinate that left from the remaining null vectors.
+        pivot = int(np.argmax(np.abs(null[out])))
+        column = null[:, pivot]
+        null = np.delete(null - np.outer(column, null[out] / column[out]), pivot, 1)
+        null[out] = 0.0
+    keep &= magnitudes > 0
+    return replace(neurons, magnitudes=magnitudes).select(keep)
+
+
+def network_weights(neurons, X):
+    """Weights of the network in the shapes of scikit-learn's MLP.
+
+    A linear term becomes a neuron that stays active on the training data and
+    as far beyond them, along its direction, as they reach.
+
+    Parameters
+    ----------
+    neurons : Neurons
+    X : ndarray of shape (n_samples, n_features)
+        Training data.
+
+    Returns
+    -------
+    hidden : ndarray of shape (n_features, n_neurons)
+    hidden_bias : ndarray of shape (n_neurons,)
+    output : ndarray of shape (n_neurons,)
+    output_bias : float
+    """
+    biases = neurons.biases.copy()
+    offset = neurons.offset
+    for j in np.flatnonzero(neurons.linear):
+        z = X @ neurons.directions[j]
+        biases[j] = np.ptp(z) - np.min(z)
+        offset -= neurons.signs[j] * neurons.magnitudes[j] * biases[j]
+    root = np.sqrt(neurons.magnitudes)
+    return (
+        neurons.directions.T * root,
+        biases * root,
+        neurons.signs * root,
+        float(offset),
+    )

@@ -1,0 +1,446 @@
+"""Structured primal-dual interior point method for restricted programs."""
+
+from contextlib import nullcontext
+from functools import lru_cache
+from time import perf_counter
+
+import numpy as np
+from scipy.linalg import cho_solve
+from scipy.linalg.lapack import dpotrf
+from threadpoolctl import ThreadpoolController
+
+from sklearn_convexnn.solvers._result import SolverResult, gap_closed
+from sklearn_convexnn.solvers._second_order_cones import (
+    ConeScaling,
+    largest_step,
+)
+
+_MESSAGES = {
+    "optimal": "the duality gap is within the tolerance",
+    "max_iter": "the limit of iterations was reached",
+    "max_time": "the time limit was reached",
+    "stalled": "rounding errors prevent further progress",
+}
+# Iterations without a better gap after which rounding is what limits it.
+_PATIENCE = 8
+
+
+def solve_interior_point(
+    program, *, tol=1e-6, max_iter=200, deadline=np.inf, callback=None
+):
+    r"""Solve a restricted program by a predictor-corrector method.
+
+    Primal: blocks :math:`\theta_b` with slacks :math:`w_b = S_b M \theta_b \ge
+    0` and :math:`\|v_b\| \le t_b`.  Dual: multipliers :math:`\rho_b \ge 0` and
+    :math:`\|z_b\| \le \alpha`, and the dual variable :math:`\nu` of the loss
+    in its box.  Newton's system has one small matrix per block and the loss
+    on top.  It is solved either for :math:`\nu` (size ``n_samples``) or for
+    all blocks (size ``n_blocks * p``), whichever is smaller, so the cost of
+    an iteration is linear in the number of blocks.
+
+    The loss enters through its dual, which is a quadratic, an entropy or a
+    linear function over a box: hinge needs no smoothing, and its dual
+    variable comes with the solution.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+    tol : float, default=1e-6
+        Stop when the duality gap is at most `tol` times the objective.
+    max_iter : int, default=200
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called with the iteration, objective and dual bound.
+
+    Returns
+    -------
+    result : SolverResult
+        The point with the best objective and the best dual bound seen.
+
+    References
+    ----------
+    .. [1] Vandenberghe, L. (2010). "The CVXOPT linear and quadratic cone
+       program solvers".
+    .. [2] Mehrotra, S. (1992). "On the Implementation of a Primal-Dual
+       Interior Point Method". SIAM Journal on Optimization 2(4).
+    """
+    # Small products are faster on one thread, by a factor of two and more when
+    # the BLAS of NumPy and that of SciPy keep a pool of threads each.
+    op = program.operator
+    small = min(op.n_samples, op.n_blocks * op.p) < 1000
+    with _thread_pools().limit(limits=1) if small else nullcontext():
+        return _solve(program, tol, max_iter, deadline, callback)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools():
+    return ThreadpoolController()
+
+
+def _solve(program, tol, max_iter, deadline, callback):
+    start = perf_counter()
+    state = _State(program)
+    history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
+    best = None
+    best_bound, best_dual = -np.inf, (state.nu, state.rho)
+    best_gap, waited, status = np.inf, 0, "max_iter"
+    n_iter = 0
+    while True:
+        objective = program.objective(state.theta, state.offset)
+        bound = program.dual_bound(state.nu, state.rho)
+        if best is None or objective < best[0] or not state.feasible:
+            best = objective, state.theta, state.offset
+        if bound > best_bound:
+            best_bound, best_dual = bound, (state.nu, state.rho)
+        norms = program.norms(state.theta)
+        history["time"].append(perf_counter() - start)
+        history["objective"].append(objective)
+        history["dual_bound"].append(best_bound)
+        history["neurons"].append(int(np.sum(norms > 1e-6 * norms.max(initial=0.0))))
+        if callback is not None:
+            callback(n_iter, objective, best_bound)
+        gap = best[0] - best_bound
+        waited = 0 if gap < 0.9 * best_gap else waited + 1
+        best_gap = min(gap, best_gap)
+        if state.feasible and gap_closed(best[0], best_bound, tol, state.scale):
+            status = "optimal"
+        elif perf_counter() > deadline:
+            status = "max_time"
+        elif waited > _PATIENCE and n_iter > 3 * _PATIENCE:
+            status = "stalled"
+        elif n_iter < max_iter:
+            with np.errstate(all="ignore"):
+                moved = state.step()
+            if moved:
+                n_iter += 1
+                continue
+            status = "stalled"
+        break
+    objective, theta, offset = best
+    return SolverResult(
+        theta=theta,
+        offset=offset,
+        nu=best_dual[0],
+        rho=best_dual[1],
+        objective=objective,
+        dual_bound=best_bound,
+        status=status,
+        message=_MESSAGES[status],
+        n_iter=n_iter,
+        history={key: np.asarray(value) for key, value in history.items()},
+    )
+
+
+class _State:
+    """The iterate, and the Newton steps that move it."""
+
+    def __init__(self, program):
+        self.program = program
+        self.operator = op = program.operator
+        self.r = program.n_penalised
+        self.loss, self.y, self.s = program.loss, program.y, program.sample_weight
+        self.lower, self.upper = self.loss.dual_bounds(self.y, self.s)
+        self.has_lower, self.has_upper = (
+            np.isfinite(self.lower),
+            np.isfinite(self.upper),
+        )
+        self.offset = program.null_offset()
+        f = np.full(op.n_samples, self.offset)
+        self.scale = self.loss.value(f, self.y, self.s)
+
+        # Analytic centres of the cones with a common scaling of slacks,
+        # multipliers and second-order cones are on the central path for nu = 0.
+        k = op.n_constraints
+        centres = _analytic_centres(op, program.starts, self.r)
+        size = (
+            0.3 * max(self.scale, 1e-8) / (program.alpha * op.n_blocks * np.sqrt(k + 1))
+        )
+        mu = program.alpha * size / np.sqrt(k + 1)
+        self.theta = size * centres
+        self.t = np.full(op.n_blocks, size * np.sqrt(k + 1))
+        self.t[op.n_cones :] = mu / program.alpha
+        self.w = np.maximum(op.cone(self.theta), 1e-10 * size)
+        self.rho = mu / self.w
+        self.tau = np.full(op.n_blocks, float(program.alpha))
+        self.z = -op.cone_adjoint(self.rho)[:, : self.r]
+        norm = np.linalg.norm(self.z, axis=1)
+        self.z *= (np.minimum(norm, 0.999 * program.alpha) / np.maximum(norm, 1e-300))[
+            :, None
+        ]
+        self.f = f
+        self._start_dual(f, mu)
+
+    def _start_dual(self, f, mu):
+        interior = self.loss.project_dual(
+            -self.loss.gradient(f, self.y, self.s), self.y, self.s
+        )
+        slope = np.linalg.norm(self.operator.adjoint(interior)[:, : self.r], axis=1)
+        shrink = min(0.5, 0.1 * self.program.alpha / max(slope.max(), 1e-300))
+        middle = np.where(
+            self.has_lower & self.has_upper,
+            0.5
+            * (
+                np.where(self.has_lower, self.lower, 0)
+                + np.where(self.has_upper, self.upper, 0)
+            ),
+            np.where(self.has_lower, self.s, np.where(self.has_upper, -self.s, 0.0)),
+        )
+        self.nu = shrink * middle
+        self.a = np.where(self.has_lower, mu / (self.nu - self.lower), 0.0)
+        self.b = np.where(self.has_upper, mu / (self.upper - self.nu), 0.0)
+
+    @property
+    def feasible(self):
+        error = np.abs(self.operator.cone(self.theta) - self.w)
+        return bool(np.max(error, initial=0.0) <= 1e-9 * np.max(self.w, initial=1e-300))
+
+    def complementarity(self, step=None, size=0.0):
+        """Sum of all complementarity products, after a step if one is given."""
+        pairs = [(self.w, self.rho)]
+        pairs += [(self.nu - self.lower, self.a), (self.upper - self.nu, self.b)]
+        cone = (self.t, self.theta[:, : self.r], self.z)
+        if step is not None:
+            d_low, d_up = step["nu"], -step["nu"]
+            moves = [(step["w"], step["rho"]), (d_low, step["a"]), (d_up, step["b"])]
+            pairs = [
+                (x + size * dx, y + size * dy) for (x, y), (dx, dy) in zip(pairs, moves)
+            ]
+            cone = (
+                self.t + size * step["t"],
+                cone[1] + size * step["theta"][:, : self.r],
+                self.z + size * step["z"],
+            )
+        total = np.sum(pairs[0][0] * pairs[0][1])
+        total += np.sum((pairs[1][0] * pairs[1][1])[self.has_lower])
+        total += np.sum((pairs[2][0] * pairs[2][1])[self.has_upper])
+        return total + np.sum(cone[0] * self.tau) + np.sum(cone[1] * cone[2])
+
+    def step(self):
+        """One predictor-corrector step; False if it could not be computed."""
+        op, r = self.operator, self.r
+        degree = self.w.size + op.n_blocks + self.has_lower.sum() + self.has_upper.sum()
+        mu = self.complementarity() / degree
+        scaling = ConeScaling(self.t, self.theta[:, :r], self.tau, self.z)
+        system = _NewtonSystem(self, scaling)
+        if not system.factored:
+            return False
+        lead, rest = scaling.lam
+
+        predictor = system.solve(
+            -self.w * self.rho,
+            -lead,
+            -rest,
+            -self.a * (self.nu - self.lower),
+            -self.b * (self.upper - self.nu),
+        )
+        reach = min(1.0, self.max_step(predictor))
+        after = max(self.complementarity(predictor, reach) / degree, 0.0)
+        sigma = min(1.0, after / mu) ** 3
+
+        target = sigma * mu
+        s_head, s_tail = scaling.apply_inverse(
+            predictor["t"], predictor["theta"][:, :r]
+        )
+        z_head, z_tail = scaling.apply(np.zeros(op.n_blocks), predictor["z"])
+        head = target - s_head * z_head - np.einsum("bi,bi->b", s_tail, z_tail)
+        tail = -(s_head[:, None] * z_tail + z_head[:, None] * s_tail)
+        head, tail = scaling.divide_by_lambda(head, tail)
+        d_nu = predictor["nu"]
+        corrector = system.solve(
+            target - self.w * self.rho - predictor["w"] * predictor["rho"],
+            head - lead,
+            tail - rest,
+            target - self.a * (self.nu - self.lower) - d_nu * predictor["a"],
+            target - self.b * (self.upper - self.nu) + d_nu * predictor["b"],
+        )
+        size = min(1.0, 0.99 * self.max_step(corrector))
+        if not (np.isfinite(size) and size > 1e-12) or not all(
+            np.all(np.isfinite(part)) for part in corrector.values()
+        ):
+            return False
+        for name, part in corrector.items():
+            setattr(self, name, getattr(self, name) + size * part)
+        self.f = op.forward(self.theta) + self.offset
+        return True
+
+    def max_step(self, step):
+        """Largest step that keeps everything inside its cone or box."""
+        sizes = [
+            largest_step(
+                self.t, self.theta[:, : self.r], step["t"], step["theta"][:, : self.r]
+            ),
+            largest_step(self.tau, self.z, np.zeros_like(self.tau), step["z"]),
+        ]
+        ratios = [step["w"] / self.w, step["rho"] / self.rho]
+        low, up = self.has_lower, self.has_upper
+        ratios += [step["nu"][low] / (self.nu - self.lower)[low]]
+        ratios += [-step["nu"][up] / (self.upper - self.nu)[up]]
+        ratios += [step["a"][low] / self.a[low], step["b"][up] / self.b[up]]
+        worst = min(float(np.min(ratio, initial=0.0)) for ratio in ratios)
+        return min(*sizes, -1.0 / worst if worst < 0 else np.inf)
+
+
+class _NewtonSystem:
+    """The linear system of one iteration, factored once and solved twice."""
+
+    def __init__(self, state, scaling):
+        self.state, self.scaling = state, scaling
+        op, r = state.operator, state.r
+        blocks = op.cone_gram(state.rho / state.w)
+        scaling.add_reduced(blocks[:, :r, :r])
+        if op.linear:
+            # The coordinates that the block without a cone does not have.
+            free = np.arange(r, op.p)
+            blocks[-1, free, free] = 1.0
+        self.stiffness, self.link = self._loss_terms()
+        self.free = state.program.fit_intercept
+        self.dual_slopes = op.adjoint(state.nu) + op.cone_adjoint(state.rho)
+        self.dual_slopes[:, :r] += state.z
+        self.slack_error = op.cone(state.theta) - state.w
+        self.primal_form = op.n_blocks * op.p < op.n_samples
+        try:
+            self.factored = self._factor(blocks)
+        except np.linalg.LinAlgError:
+            self.factored = False
+
+    def _loss_terms(self):
+        """``df = link - stiffness * dnu`` (before the barrier of the box)."""
+        state = self.state
+        stiffness = state.loss.dual_curvature(state.nu, state.y, state.s)
+        link = state.loss.dual_slope(state.nu, state.y, state.s) - state.f
+        low, up = state.has_lower, state.has_upper
+        self.gap_low = np.where(low, state.nu - state.lower, 1.0)
+        self.gap_up = np.where(up, state.upper - state.nu, 1.0)
+        stiffness = stiffness + state.a / self.gap_low + state.b / self.gap_up
+        return stiffness, link + state.a - state.b
+
+    def _factor(self, blocks):
+        op = self.state.operator
+        self.blocks = blocks
+        self.roots = np.linalg.inv(_cholesky(blocks))
+        if self.primal_form:
+            matrix = op.normal_matrix(1.0 / self.stiffness)
+            p = op.p
+            for b in range(op.n_blocks):
+                matrix[b * p : (b + 1) * p, b * p : (b + 1) * p] += blocks[b]
+        else:
+            matrix = op.feature_gram(self.roots)
+            index = np.arange(op.n_samples)
+            matrix[index, index] += self.stiffness
+        self.factor, info = dpotrf(matrix, lower=True, overwrite_a=True)
+        if info:
+            return False
+        if self.free:
+            ones = np.ones(op.n_samples)
+            self.response = self._solve_linear(np.zeros((op.n_blocks, op.p)), ones)
+        return True
+
+    def _apply_inverse(self, theta):
+        half = np.einsum("bij,bj->bi", self.roots, theta)
+        return np.einsum("bji,bj->bi", self.roots, half)
+
+    def _solve_linear(self, h, q):
+        """Solve ``A dtheta - F^T dnu = h``, ``F dtheta + H dnu = q``."""
+        op = self.state.operator
+        if self.primal_form:
+            rhs = h + op.adjoint(q / self.stiffness)
+            theta = cho_solve((self.factor, True), rhs.ravel(), check_finite=False)
+            theta = theta.reshape(h.shape)
+            return theta, (q - op.forward(theta)) / self.stiffness
+        theta = self._apply_inverse(h)
+        nu = cho_solve((self.factor, True), q - op.forward(theta), check_finite=False)
+        return theta + self._apply_inverse(op.adjoint(nu)), nu
+
+    def _solve_refined(self, h, q):
+        op = self.state.operator
+        theta, nu = self._solve_linear(h, q)
+        h = h - np.einsum("bij,bj->bi", self.blocks, theta) + op.adjoint(nu)
+        q = q - op.forward(theta) - self.stiffness * nu
+        d_theta, d_nu = self._solve_linear(h, q)
+        return theta + d_theta, nu + d_nu
+
+    def solve(self, slack, head, tail, low, up):
+        """Newton step for the given complementarity targets."""
+        state, op, r = self.state, self.state.operator, self.state.r
+        shift, step_t, step_z = self.scaling.eliminate(head, tail)
+        reduced = (slack - state.rho * self.slack_error) / state.w
+        h = self.dual_slopes + op.cone_adjoint(reduced)
+        h[:, :r] += shift
+        q = self.link + np.where(state.has_lower, low / self.gap_low, 0.0)
+        q -= np.where(state.has_upper, up / self.gap_up, 0.0)
+        theta, nu = self._solve_refined(h, q)
+        offset = 0.0
+        if self.free:
+            # The free constant is the multiplier of sum(nu) = 0.
+            response_theta, response_nu = self.response
+            offset = (np.sum(state.nu) + np.sum(nu)) / np.sum(response_nu)
+            theta = theta - offset * response_theta
+            nu = nu - offset * response_nu
+        w = op.cone(theta) + self.slack_error
+        return {
+            "theta": theta,
+            "offset": offset,
+            "w": w,
+            "rho": (slack - state.rho * w) / state.w,
+            "t": step_t(theta[:, :r]),
+            "z": step_z(theta[:, :r]),
+            "nu": nu,
+            "a": np.where(state.has_lower, (low - state.a * nu) / self.gap_low, 0.0),
+            "b": np.where(state.has_upper, (up + state.b * nu) / self.gap_up, 0.0),
+        }
+
+
+def _cholesky(blocks):
+    """Batched Cholesky factors, with a rounding-sized shift where one fails."""
+    shift = 0.0
+    while True:
+        try:
+            return np.linalg.cholesky(blocks)
+        except np.linalg.LinAlgError:
+            shift = max(10 * shift, 1e-15)
+            if shift > 1e-8:
+                raise
+            index = np.arange(blocks.shape[1])
+            blocks[:, index, index] *= 1.0 + shift
+
+
+def _analytic_centres(operator, starts, r, max_iter=60):
+    """Minimisers of ``|v|^2 / 2 - sum(log(S M theta))`` in each cone.
+
+    Newton's method from interior points, on all patterns at once; both output
+    signs share a cone.
+    """
+    n_patterns, n_cones = operator.n_patterns, operator.n_cones
+    centres = np.zeros_like(starts)
+    if n_patterns == 0 or operator.n_constraints == 0:
+        return centres
+
+    def slacks(theta):
+        return (theta @ operator.cone_rows.T) * operator.signs
+
+    theta = starts[:n_patterns]
+    norm = np.linalg.norm(theta[:, :r], axis=1, keepdims=True)
+    theta = theta * np.sqrt(operator.n_constraints) / np.maximum(norm, 1e-300)
+    w = slacks(theta)
+    floor = 1e-12 * np.max(np.abs(w), axis=1, keepdims=True)
+    w = np.maximum(w, floor)
+    half = np.zeros((n_cones, operator.n_constraints))
+    for _ in range(max_iter):
+        half[:n_patterns] = 1.0 / w**2
+        hessian = operator.cone_gram(half)[:n_patterns]
+        index = np.arange(r)
+        hessian[:, index, index] += 1.0
+        gradient = -(operator.signs / w) @ operator.cone_rows
+        gradient[:, :r] += theta[:, :r]
+        step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        decrement = np.sqrt(np.maximum(-np.einsum("bi,bi->b", gradient, step), 0.0))
+        # The damped step of self-concordant functions stays inside.
+        size = np.where(decrement > 0.25, 1.0 / (1.0 + decrement), 1.0)
+        theta = theta + size[:, None] * step
+        w = np.maximum(slacks(theta), floor)
+        if np.max(decrement) < 1e-3:
+            break
+    centres[:n_patterns] = theta
+    centres[n_patterns:n_cones] = theta
+    return centres
