@@ -1,0 +1,110 @@
+"""Small problems, and an independent trainer of the non-convex objective."""
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from sklearn_convexnn.arrangements import enumerate_arrangement
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    make_loss,
+)
+from sklearn_convexnn.programs.two_layer import TwoLayerProgram
+from sklearn_convexnn.recovery import activation
+
+LOSSES = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
+EPSILON = 0.5
+
+
+def tiny_data(loss, n=8, d=2, seed=0, weighted=False):
+    """Random data without structure, so that nothing is optimal by accident."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    y = np.sin(2 * X[:, 0]) + 0.5 * rng.standard_normal(n)
+    if loss in CLASSIFICATION_LOSSES:
+        y = np.where(y > np.median(y), 1.0, -1.0)
+    s = rng.uniform(0.5, 2.0, n) if weighted else np.ones(n)
+    return X, y, s
+
+
+def make_program(loss, X, y, s, alpha, *, bias=False, slope=0.0, arrangement=None):
+    """Program over all patterns, or over those of `arrangement`."""
+    if arrangement is None:
+        arrangement = enumerate_arrangement(X, free_bias=bias)
+    return TwoLayerProgram(
+        X,
+        y,
+        s,
+        make_loss(loss, EPSILON),
+        alpha,
+        arrangement,
+        fit_intercept=bias,
+        negative_slope=slope,
+    )
+
+
+def network_objective(loss, X, y, s, alpha, W, b, a, c, slope=0.0):
+    """The weight-decay objective, written down once more from its definition."""
+    f = activation(X @ W + b, slope) @ a + c
+    penalty = 0.5 * alpha * (np.sum(W**2) + np.sum(a**2))
+    return make_loss(loss, EPSILON).value(f, y, s) + penalty
+
+
+def train_network(
+    loss, X, y, s, alpha, *, bias=False, slope=0.0, width=50, n_starts=20, seed=0
+):
+    """Best objective of local trainings from random starts."""
+    rng = np.random.default_rng(seed)
+    n, d = X.shape
+    term = make_loss(loss, EPSILON)
+    free = 1.0 if bias else 0.0
+
+    def split(v):
+        W = v[: d * width].reshape(d, width)
+        b = v[d * width : (d + 1) * width]
+        return W, b, v[(d + 1) * width : (d + 2) * width], v[-1]
+
+    def value_and_gradient(v, temperature):
+        W, b, a, c = split(v)
+        z = X @ W + free * b
+        if temperature:
+            positive = temperature * np.logaddexp(0.0, z / temperature)
+            active = expit(z / temperature)
+        else:
+            positive, active = np.maximum(z, 0.0), z > 0
+        h = slope * z + (1.0 - slope) * positive
+        f = h @ a + free * c
+        value, g = term.value(f, y, s), term.gradient(f, y, s)
+        if temperature and loss == "hinge":
+            margin = (1.0 - y * f) / temperature
+            value = temperature * np.sum(s * np.logaddexp(0.0, margin))
+            g = -s * y * expit(margin)
+        dz = (slope + (1.0 - slope) * active) * np.outer(g, a)
+        gradient = np.concatenate(
+            [
+                (X.T @ dz + alpha * W).ravel(),
+                free * dz.sum(axis=0),
+                h.T @ g + alpha * a,
+                [free * g.sum()],
+            ]
+        )
+        penalty = 0.5 * alpha * (np.sum(W**2) + np.sum(a**2))
+        return value + penalty, gradient
+
+    best = np.inf
+    for _ in range(n_starts):
+        start = rng.standard_normal((d + 2) * width + 1)
+        # Neurons end on kinks; a softened network gets there smoothly.
+        for temperature in (0.1, 0.01, 0.001, 0.0):
+            found = minimize(
+                value_and_gradient,
+                start,
+                args=(temperature,),
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": 300, "ftol": 1e-14, "gtol": 1e-9},
+            )
+            start = found.x
+        best = min(best, found.fun)
+    return best

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, make_loss
+from tests.problems import EPSILON, LOSSES
+
+
+def sample(name, n=40, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.standard_normal(n)
+    if name in CLASSIFICATION_LOSSES:
+        y = np.sign(y)
+    return 1.5 * rng.standard_normal(n), y, rng.uniform(0.5, 2.0, n)
+
+
+FORMULAS = {
+    "squared_error": lambda f, y: 0.5 * (f - y) ** 2,
+    "huber": lambda f, y: np.where(
+        np.abs(f - y) <= EPSILON,
+        0.5 * (f - y) ** 2,
+        EPSILON * np.abs(f - y) - 0.5 * EPSILON**2,
+    ),
+    "log_loss": lambda f, y: np.log(1 + np.exp(-y * f)),
+    "squared_hinge": lambda f, y: np.maximum(0, 1 - y * f) ** 2,
+    "hinge": lambda f, y: np.maximum(0, 1 - y * f),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_is_the_weighted_sum_of_the_formula(name):
+    f, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    assert loss.name == name
+    assert_allclose(loss.value(f, y, s), np.sum(s * FORMULAS[name](f, y)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_derivatives(name):
+    f, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    h = 1e-6
+    steps = h * np.eye(len(f))
+    slopes = [
+        (loss.value(f + e, y, s) - loss.value(f - e, y, s)) / (2 * h) for e in steps
+    ]
+    assert_allclose(loss.gradient(f, y, s), slopes, atol=1e-7)
+    bends = (loss.gradient(f + h, y, s) - loss.gradient(f - h, y, s)) / (2 * h)
+    assert_allclose(loss.curvature(f, y, s), bends, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_fenchel_young(name):
+    """``L(f) >= G(nu) - f @ nu`` on the domain, with equality at ``-grad L``."""
+    f, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    nu = -loss.gradient(f, y, s)
+    assert_allclose(loss.dual_value(nu, y, s) - f @ nu, loss.value(f, y, s))
+    assert_allclose(loss.conjugate(-nu, y, s), -loss.dual_value(nu, y, s))
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        other = loss.project_dual(3 * rng.standard_normal(len(f)), y, s)
+        assert loss.dual_value(other, y, s) - f @ other <= loss.value(f, y, s) + 1e-10
+        # Zero is in the domain, so every point can be scaled towards it.
+        assert np.isfinite(loss.dual_value(0.3 * other, y, s))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_dual_derivatives(name):
+    f, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    middle = np.where(np.isin(name, CLASSIFICATION_LOSSES), 0.4 * s * y, 0.1 * s)
+    h = 1e-5
+    terms = [loss.dual_terms(middle + e, y, s) for e in (-h, 0.0, h)]
+    assert_allclose(
+        loss.dual_slope(middle, y, s), (terms[2] - terms[0]) / (2 * h), atol=1e-6
+    )
+    bends = (2 * terms[1] - terms[0] - terms[2]) / h**2
+    assert_allclose(loss.dual_curvature(middle, y, s), bends, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_outside_of_the_dual_domain(name):
+    _, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    lower, upper = loss.dual_bounds(y, s)
+    assert np.all(lower <= 0) and np.all(upper >= 0)
+    for bound, sign in ((lower, -1), (upper, 1)):
+        nu = np.zeros(len(y))
+        i = np.argmax(np.isfinite(bound))
+        if np.isfinite(bound[i]):
+            nu[i] = bound[i] + sign * 1e-3
+            assert loss.dual_value(nu, y, s) == -np.inf
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_weights_are_repetitions(name):
+    f, y, _ = sample(name)
+    loss = make_loss(name, EPSILON)
+    nu = -loss.gradient(f, y, np.ones(len(f)))
+    two, one = np.full(len(f), 2.0), np.ones(2 * len(f))
+    pairs = np.tile(f, 2), np.tile(y, 2)
+    assert_allclose(loss.value(f, y, two), loss.value(*pairs, one))
+    assert_allclose(
+        loss.dual_value(2 * nu, y, two),
+        loss.dual_value(np.tile(nu, 2), pairs[1], one),
+    )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_best_offset(name):
+    f, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    best = loss.best_offset(f, y, s)
+    values = [loss.value(f + best + shift, y, s) for shift in np.linspace(-1, 1, 201)]
+    assert loss.value(f + best, y, s) <= min(values) + 1e-9
+
+
+@pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
+def test_best_offset_of_one_class_is_finite(name):
+    loss = make_loss(name)
+    y = np.ones(5)
+    best = loss.best_offset(np.zeros(5), y, y)
+    assert np.isfinite(best)
+    assert loss.value(np.full(5, best), y, y) < 1e-6
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("centred", [False, True])
+def test_project_dual(name, centred):
+    f, y, s = sample(name)
+    loss = make_loss(name, EPSILON)
+    nu = loss.project_dual(5 * f, y, s, centred=centred)
+    assert np.isfinite(loss.dual_value(nu, y, s))
+    if centred:
+        assert abs(nu.sum()) < 1e-11
+    inside = loss.project_dual(-loss.gradient(f, y, s), y, s)
+    assert_allclose(inside, -loss.gradient(f, y, s))
+
+
+def test_unknown_loss():
+    with pytest.raises(ValueError, match="loss='cauchy' is unknown"):
+        make_loss("cauchy")
