@@ -12,6 +12,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import (
     enumerate_arrangement,
     network_arrangement,
@@ -78,6 +79,11 @@ def _fit_output(X, y, sample_weight, gates, seed, deadline, name, params):
     fitted : _FittedOutput
     """
     X, y, sample_weight = _canonical(X, y, sample_weight)
+    with blas_threads_for(len(X)):
+        return _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params)
+
+
+def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
     free_bias = params["fit_intercept"]
     if params["arrangements"] == "exact":
         arrangement = enumerate_arrangement(X, free_bias=free_bias)

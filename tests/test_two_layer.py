@@ -143,7 +143,9 @@ def test_permutation_rotation_and_repetition():
         result = solve_interior_point(program, tol=1e-10)
         assert_allclose(result.objective, value, rtol=1e-8)
     # Twice the data = weight two = half the weight decay, twice the value.
-    twice = make_program("squared_error", np.tile(X, (2, 1)), np.tile(y, 2), np.tile(s, 2), ALPHA)
+    twice = make_program(
+        "squared_error", np.tile(X, (2, 1)), np.tile(y, 2), np.tile(s, 2), ALPHA
+    )
     weighted = make_program("squared_error", X, y, 2 * s, ALPHA)
     halved = make_program("squared_error", X, y, s, ALPHA / 2)
     values = [
