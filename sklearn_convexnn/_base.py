@@ -85,6 +85,11 @@ def _fit_output(X, y, sample_weight, gates, seed, deadline, name, params):
 
 def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
     free_bias = params["fit_intercept"]
+    # Free biases absorb a shift of the data; without it, less is lost to rounding.
+    centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
+    X = X - centre
+    if gates is not None and free_bias:
+        gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
     if params["arrangements"] == "exact":
         arrangement = enumerate_arrangement(X, free_bias=free_bias)
     else:
@@ -106,6 +111,13 @@ def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
     )
     operator = program.operator
     verbose = params["verbose"]
+    if not arrangement.complete and len(arrangement) < params["n_arrangements"]:
+        warnings.warn(
+            f"Only {len(arrangement)} distinct activation patterns were found, fewer "
+            f"than n_arrangements={params['n_arrangements']}: the others are hard to "
+            "hit at random. Use arrangements='exact' if the data are of low rank.",
+            UserWarning,
+        )
     if verbose:
         scope = "all" if program.complete else "sampled"
         print(
@@ -152,7 +164,7 @@ def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
         )
     return _FittedOutput(
         hidden=hidden,
-        hidden_bias=hidden_bias,
+        hidden_bias=hidden_bias - centre @ hidden,
         output=output,
         output_bias=output_bias,
         dual_bound=bound,

@@ -7,9 +7,10 @@ and ``kappa(nu) = max |nu^T act(X u)|`` over unit vectors ``u``.  Then
 """
 
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
-from scipy.optimize import minimize_scalar, nnls
+from scipy.optimize import linprog, minimize_scalar, nnls
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
@@ -249,7 +250,7 @@ def certify(
     coefs, intercepts, loss, fit_intercept, negative_slope = _read_network(
         network, loss, fit_intercept, negative_slope
     )
-    if not (np.isscalar(alpha) and np.isfinite(alpha) and alpha > 0):
+    if not (isinstance(alpha, Real) and 0 < alpha < np.inf):
         raise ValueError(f"alpha must be a positive number, got {alpha!r}.")
     if kind not in ("auto", "global", "restricted"):
         raise ValueError(
@@ -271,8 +272,10 @@ def certify(
 
     used = weight > 0
     X, Y, weight = X[used], Y[used], weight[used]
-    if len(X) == 0:
-        raise ValueError("sample_weight must have at least one positive entry.")
+    if fit_intercept:
+        # Free biases absorb the shift; without it, less is lost to rounding.
+        centre = X.mean(axis=0)
+        X, intercepts[0] = X - centre, intercepts[0] + centre @ coefs[0]
     hidden = activation(X @ coefs[0] + intercepts[0], negative_slope)
     F = hidden @ coefs[1] + intercepts[1]
     penalty = 0.5 * alpha * sum(float(np.sum(coef**2)) for coef in coefs)
@@ -283,7 +286,9 @@ def certify(
         X, coefs[0], intercepts[0], kind, n_arrangements, fit_intercept, random_state
     )
     bound, kappa = -np.inf, np.inf
-    for nus in _dual_candidates(loss, F, Y, weight, fit_intercept):
+    sizes = np.linalg.norm(coefs[0], axis=0)
+    units = hidden[:, sizes > 0] / sizes[sizes > 0]
+    for nus in _dual_candidates(loss, F, Y, weight, units, alpha, fit_intercept):
         if arrangement is None:
             slopes = [slope_bound(X, nu, **geometry) for nu in nus]
         else:
@@ -413,15 +418,16 @@ def _arrangement(X, W, b, kind, n_arrangements, free_bias, random_state):
     return arrangement, "global" if arrangement.complete else "restricted"
 
 
-def _dual_candidates(loss, F, Y, weight, centred):
+def _dual_candidates(loss, F, Y, weight, hidden, alpha, centred):
     """Dual points of the network, one list of ``nu`` per candidate.
 
     Without a gradient (hinge) any point of the domain gives a valid bound;
-    those of smoothed losses are tried.
+    the best for the network's own neurons is tried, and those of smoothed
+    losses.
     """
     if centred:
         F = F + [loss.best_offset(f, t, weight) for f, t in zip(F.T, Y.T)]
-    widths = (0.0,) if loss.smooth else (0.0, 1e-6, 1e-4, 1e-2, 0.1, 0.5)
+    widths = (0.0,) if loss.smooth else (0.0, 1e-4, 1e-2, 0.1, 0.5)
     for width in widths:
         nus = []
         for f, t in zip(F.T, Y.T):
@@ -431,6 +437,27 @@ def _dual_candidates(loss, F, Y, weight, centred):
                 nu = weight * t * np.clip(0.5 + (1.0 - t * f) / width, 0.0, 1.0)
             nus.append(loss.project_dual(nu, t, weight, centred=centred))
         yield nus
+    if not loss.smooth:
+        yield [_linear_dual(loss, t, weight, hidden, alpha, centred) for t in Y.T]
+
+
+def _linear_dual(loss, y, weight, hidden, alpha, centred):
+    """Best ``nu`` of a piecewise linear loss for the neurons in `hidden`.
+
+    ``G`` is linear on its box, so this is a linear program: the dual of the
+    lasso over these neurons.
+    """
+    bounds = np.column_stack(loss.dual_bounds(y, weight))
+    found = linprog(
+        -loss.dual_slope(np.zeros_like(y), y, weight),
+        A_ub=np.concatenate([hidden.T, -hidden.T]),
+        b_ub=np.full(2 * hidden.shape[1], alpha),
+        A_eq=np.ones((1, len(y))) if centred else None,
+        b_eq=np.zeros(1) if centred else None,
+        bounds=bounds,
+    )
+    nu = found.x if found.success else np.zeros_like(y)
+    return loss.project_dual(nu, y, weight, centred=centred)
 
 
 def _best_scaled_value(loss, nus, Y, weight, reach):

@@ -101,7 +101,7 @@ def neurons_from_blocks(program, theta, offset):
         magnitudes=norms[keep],
         signs=signs[keep],
         linear=linear[keep],
-        offset=offset,
+        offset=float(offset),
     )
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 from scipy.linalg import svd
 
-from sklearn_convexnn.arrangements import with_ones
 from sklearn_convexnn.operators import MaskedOperator
 
 
@@ -83,9 +82,12 @@ class TwoLayerProgram:
         patterns, gates = patterns[keep], gates[keep]
         starts = gates[:, : X.shape[1]] @ self._basis
         if fit_intercept:
-            starts = np.column_stack([starts, gates[:, -1]])
+            # Offsets in units of the data, so that both parts are of a size.
+            self._unit = max(np.sqrt(np.mean(np.sum(X**2, axis=1))), 1e-300)
+            reduced = np.column_stack([reduced, np.full(len(X), self._unit)])
+            starts = np.column_stack([starts, gates[:, -1] / self._unit])
         self.operator = MaskedOperator(
-            with_ones(reduced, fit_intercept),
+            reduced,
             patterns,
             rank,
             negative_slope=negative_slope,
@@ -171,7 +173,9 @@ class TwoLayerProgram:
             The block that is active on all samples.
         """
         weights = theta[:, : self.n_penalised] @ self._basis.T
-        offsets = theta[:, -1] if self.fit_intercept else np.zeros(len(theta))
+        offsets = np.zeros(len(theta))
+        if self.fit_intercept:
+            offsets = self._unit * theta[:, -1]
         signs = np.ones(len(theta))
         signs[self.operator.n_patterns : self.operator.n_cones] = -1.0
         linear = np.zeros(len(theta), dtype=bool)

@@ -1,5 +1,6 @@
 """The restricted program as it stands in the papers, for a conic solver."""
 
+import warnings
 from time import perf_counter
 
 import numpy as np
@@ -83,7 +84,10 @@ def solve_cvxpy(
         key = "time_limit" if conic_solver == "CLARABEL" else "time_limit_secs"
         options[key] = max(limit, 1e-3)
     try:
-        problem.solve(solver=conic_solver, **options)
+        with warnings.catch_warnings():
+            # An inaccurate solution shows in the status and in the gap.
+            warnings.filterwarnings("ignore", message="Solution may be inaccurate")
+            problem.solve(solver=conic_solver, **options)
     except cp.error.SolverError as error:
         raise SolverError(f"the conic solver {conic_solver} failed: {error}") from error
     limited = (cp.USER_LIMIT, cp.settings.USER_LIMIT)

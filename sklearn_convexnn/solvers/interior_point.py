@@ -19,7 +19,7 @@ _MESSAGES = {
     "max_time": "the time limit was reached",
     "stalled": "rounding errors prevent further progress",
 }
-# Iterations without a better gap after which rounding is what limits it.
+# Iterations without progress after which rounding is what limits it.
 _PATIENCE = 8
 
 
@@ -74,7 +74,7 @@ def _solve(program, tol, max_iter, deadline, callback):
     history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
     best = None
     best_bound, best_dual = -np.inf, (state.nu, state.rho)
-    best_gap, waited, status = np.inf, 0, "max_iter"
+    best_gap, best_mu, waited, status = np.inf, np.inf, 0, "max_iter"
     n_iter = 0
     while True:
         objective = program.objective(state.theta, state.offset)
@@ -90,14 +90,14 @@ def _solve(program, tol, max_iter, deadline, callback):
         history["neurons"].append(int(np.sum(norms > 1e-6 * norms.max(initial=0.0))))
         if callback is not None:
             callback(n_iter, objective, best_bound)
-        gap = best[0] - best_bound
-        waited = 0 if gap < 0.9 * best_gap else waited + 1
-        best_gap = min(gap, best_gap)
+        gap, mu = best[0] - best_bound, state.mu
+        waited = 0 if gap < 0.9 * best_gap or mu < 0.9 * best_mu else waited + 1
+        best_gap, best_mu = min(gap, best_gap), min(mu, best_mu)
         if state.feasible and gap_closed(best[0], best_bound, tol, state.scale):
             status = "optimal"
         elif perf_counter() > deadline:
             status = "max_time"
-        elif waited > _PATIENCE and n_iter > 3 * _PATIENCE:
+        elif waited > _PATIENCE:
             status = "stalled"
         elif n_iter < max_iter:
             with np.errstate(all="ignore"):
@@ -180,8 +180,14 @@ class _State:
         error = np.abs(self.operator.cone(self.theta) - self.w)
         return bool(np.max(error, initial=0.0) <= 1e-9 * np.max(self.w, initial=1e-300))
 
-    def complementarity(self, step=None, size=0.0):
-        """Sum of all complementarity products, after a step if one is given."""
+    @property
+    def mu(self):
+        """Mean of the complementarity products, zero at the solution."""
+        with np.errstate(invalid="ignore"):
+            return self._complementarity()
+
+    def _complementarity(self, step=None, size=0.0):
+        """Mean of the complementarity products, after a step if one is given."""
         pairs = [(self.w, self.rho)]
         pairs += [(self.nu - self.lower, self.a), (self.upper - self.nu, self.b)]
         cone = (self.t, self.theta[:, : self.r], self.z)
@@ -199,13 +205,14 @@ class _State:
         total = np.sum(pairs[0][0] * pairs[0][1])
         total += np.sum((pairs[1][0] * pairs[1][1])[self.has_lower])
         total += np.sum((pairs[2][0] * pairs[2][1])[self.has_upper])
-        return total + np.sum(cone[0] * self.tau) + np.sum(cone[1] * cone[2])
+        total += np.sum(cone[0] * self.tau) + np.sum(cone[1] * cone[2])
+        degree = self.w.size + len(self.t)
+        return total / (degree + self.has_lower.sum() + self.has_upper.sum())
 
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
         op, r = self.operator, self.r
-        degree = self.w.size + op.n_blocks + self.has_lower.sum() + self.has_upper.sum()
-        mu = self.complementarity() / degree
+        mu = self._complementarity()
         scaling = ConeScaling(self.t, self.theta[:, :r], self.tau, self.z)
         system = _NewtonSystem(self, scaling)
         if not system.factored:
@@ -220,7 +227,7 @@ class _State:
             -self.b * (self.upper - self.nu),
         )
         reach = min(1.0, self.max_step(predictor))
-        after = max(self.complementarity(predictor, reach) / degree, 0.0)
+        after = max(self._complementarity(predictor, reach), 0.0)
         sigma = min(1.0, after / mu) ** 3
 
         target = sigma * mu

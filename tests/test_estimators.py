@@ -1,0 +1,500 @@
+import pickle
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.sparse import csr_array
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes, load_iris, make_moons
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import shuffle
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
+from sklearn_convexnn.recovery import activation
+from tests.problems import LOSSES, network_objective, tiny_data
+
+
+def make_model(loss, **params):
+    cls = ConvexReLURegressor
+    if loss in CLASSIFICATION_LOSSES:
+        cls = ConvexReLUClassifier
+    return cls(loss=loss, **params)
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    X, y = load_diabetes(return_X_y=True)
+    return StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+
+
+@pytest.fixture(scope="module")
+def iris():
+    X, y = load_iris(return_X_y=True)
+    return StandardScaler().fit_transform(X), load_iris().target_names[y]
+
+
+# What a fit reports
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("slope", [0.0, -0.3])
+def test_objective_is_that_of_the_weights(loss, bias, slope):
+    X, y, s = tiny_data(loss, n=60, d=4, weighted=True)
+    model = make_model(
+        loss, alpha=0.5, fit_intercept=bias, negative_slope=slope, random_state=0
+    )
+    if loss == "huber":
+        model.set_params(epsilon=0.5)
+    model.fit(X, y, sample_weight=s)
+    W, a = model.coefs_
+    b, c = model.intercepts_
+    value = network_objective(loss, X, y, s, 0.5, W, b, a[:, 0], c, slope)
+    assert_allclose(model.objective_, value, rtol=1e-12)
+    assert_allclose(model.loss_, value / s.sum())
+    assert model.dual_gap_ == model.objective_ - model.dual_bound_
+    assert -1e-9 <= model.dual_gap_ <= model.tol * model.objective_
+    assert model.certificate_ == "restricted"
+    assert model.n_neurons_ == W.shape[1] <= len(X)
+    assert model.n_arrangements_ == 100
+    assert model.n_layers_ == 3 and model.n_outputs_ == 1
+    if not bias:
+        assert not b.any() and not c.any()
+
+
+def test_exact_is_global_and_never_worse():
+    X, y, _ = tiny_data("squared_error", n=30)
+    exact = ConvexReLURegressor(0.3, arrangements="exact", tol=1e-7).fit(X, y)
+    assert exact.certificate_ == "global"
+    for seed in range(3):
+        sampled = ConvexReLURegressor(0.3, random_state=seed).fit(X, y)
+        assert sampled.certificate_ == "restricted"
+        assert exact.dual_bound_ <= sampled.objective_
+    # Sampling that may draw as many patterns as there are takes them all.
+    everything = ConvexReLURegressor(0.3, n_arrangements=2000, tol=1e-7).fit(X, y)
+    assert everything.certificate_ == "global"
+    assert_allclose(everything.objective_, exact.objective_, rtol=1e-6)
+
+
+def test_no_mlp_is_below_the_global_bound():
+    X, y, _ = tiny_data("squared_error", n=30)
+    bound = ConvexReLURegressor(0.5, arrangements="exact").fit(X, y).dual_bound_
+    for seed in range(4):
+        mlp = MLPRegressor(
+            hidden_layer_sizes=20,
+            solver="lbfgs",
+            alpha=0.5,
+            max_iter=10_000,
+            random_state=seed,
+        )
+        objective = certify(mlp.fit(X, y), X, y, alpha=0.5, kind="restricted").objective
+        assert bound <= objective
+
+
+def test_answer_does_not_depend_on_row_order_or_repetition():
+    X, y, s = tiny_data("squared_error", n=50, d=4)
+    X, y = np.round(X, 1), np.round(y, 1)
+    model = ConvexReLURegressor(1.0, random_state=0)
+    reference = clone(model).fit(X, y)
+    for data in (shuffle(X, y, random_state=1), (X, y)):
+        other = clone(model).fit(*data)
+        for one, two in zip(reference.coefs_, other.coefs_):
+            assert_array_equal(one, two)
+    twice = clone(model).fit(np.tile(X, (2, 1)), np.tile(y, 2))
+    weighted = clone(model).fit(X, y, sample_weight=2 * s)
+    assert_array_equal(twice.coefs_[0], weighted.coefs_[0])
+    extra = clone(model).fit(
+        np.concatenate([X, 9 + X]), np.tile(y, 2), np.repeat([1.0, 0.0], 50)
+    )
+    assert_array_equal(extra.coefs_[0], reference.coefs_[0])
+
+
+def test_history():
+    X, y, _ = tiny_data("squared_error", n=50, d=4)
+    model = ConvexReLURegressor(1.0, random_state=0).fit(X, np.stack([y, -y, y**2], 1))
+    assert set(model.history_) == {
+        "time", "objective", "dual_bound", "neurons", "output"
+    }  # fmt: skip
+    assert set(model.history_["output"]) == {0, 1, 2}
+    assert len({len(values) for values in model.history_.values()}) == 1
+    last = np.flatnonzero(np.diff(model.history_["output"], append=3))
+    assert_allclose(model.history_["dual_bound"][last].sum(), model.dual_bound_)
+
+
+# Interchange with scikit-learn's MLP
+
+
+@pytest.mark.parametrize("n_outputs", [1, 3])
+def test_weights_in_an_mlp_regressor(diabetes, n_outputs):
+    X, y = diabetes
+    Y = y if n_outputs == 1 else np.stack([y, y**2, X[:, 0] * y], axis=1)
+    model = ConvexReLURegressor(5.0, n_arrangements=30, random_state=0).fit(X, Y)
+    mlp = MLPRegressor(
+        hidden_layer_sizes=model.n_neurons_, max_iter=1, solver="lbfgs", alpha=1e6
+    )
+    with pytest.warns(ConvergenceWarning):
+        mlp.fit(X, Y)
+    assert [c.shape for c in mlp.coefs_] == [c.shape for c in model.coefs_]
+    assert [b.shape for b in mlp.intercepts_] == [b.shape for b in model.intercepts_]
+    mlp.coefs_, mlp.intercepts_ = model.coefs_, model.intercepts_
+    assert mlp.n_layers_ == model.n_layers_ and mlp.n_outputs_ == model.n_outputs_
+    assert mlp.out_activation_ == model.out_activation_
+    assert_allclose(mlp.predict(X), model.predict(X), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_weights_in_an_mlp_classifier(iris, n_classes):
+    X, y = iris
+    if n_classes == 2:
+        X, y = X[y != "setosa"], y[y != "setosa"]
+    model = ConvexReLUClassifier(0.5, n_arrangements=30, random_state=0).fit(X, y)
+    mlp = MLPClassifier(
+        hidden_layer_sizes=model.n_neurons_, max_iter=1, solver="lbfgs", alpha=1e6
+    )
+    with pytest.warns(ConvergenceWarning):
+        mlp.fit(X, y)
+    assert [c.shape for c in mlp.coefs_] == [c.shape for c in model.coefs_]
+    mlp.coefs_, mlp.intercepts_ = model.coefs_, model.intercepts_
+    assert_array_equal(mlp.classes_, model.classes_)
+    assert_array_equal(mlp.predict(X), model.predict(X))
+    if n_classes == 2:
+        assert mlp.out_activation_ == model.out_activation_ == "logistic"
+        assert_allclose(
+            mlp.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-10
+        )
+
+
+def test_multi_output_is_one_program_per_output(diabetes):
+    X, y = diabetes
+    model = ConvexReLURegressor(5.0, n_arrangements=20, random_state=0)
+    parts = [clone(model).fit(X, target) for target in (y, y**2)]
+    both = clone(model).fit(X, np.stack([y, y**2], axis=1))
+    parallel = clone(model).set_params(n_jobs=2).fit(X, np.stack([y, y**2], axis=1))
+    assert_allclose(both.objective_, sum(part.objective_ for part in parts))
+    assert_allclose(both.dual_bound_, sum(part.dual_bound_ for part in parts))
+    assert both.n_neurons_ == sum(part.n_neurons_ for part in parts)
+    assert_array_equal(both.coefs_[0], parallel.coefs_[0])
+    prediction = np.stack([part.predict(X) for part in parts], axis=1)
+    assert_allclose(both.predict(X), prediction, atol=1e-12)
+
+
+# The ways people use an estimator
+
+
+def test_pipeline_grid_search_and_pickle(diabetes):
+    X, y = diabetes
+    pipeline = make_pipeline(
+        StandardScaler(), ConvexReLURegressor(n_arrangements=15, random_state=0)
+    )
+    search = GridSearchCV(pipeline, {"convexreluregressor__alpha": [5, 50]}, cv=3)
+    search.fit(X, y)
+    again = pickle.loads(pickle.dumps(search))
+    assert_array_equal(again.predict(X), search.predict(X))
+    assert search.best_score_ > 0.3
+    scores = cross_val_score(search.best_estimator_, X, y, cv=3)
+    assert scores.mean() > 0.3
+
+
+def test_pandas_sparse_and_float32(diabetes):
+    pd = pytest.importorskip("pandas")
+    X, y = diabetes
+    X = np.where(np.abs(X) > 0.5, X, 0.0)
+    model = ConvexReLURegressor(20.0, n_arrangements=20, random_state=0)
+    dense = clone(model).fit(X, y)
+    names = [f"feature {i}" for i in range(10)]
+    frame = clone(model).fit(pd.DataFrame(X, columns=names), pd.Series(y))
+    assert_array_equal(frame.feature_names_in_, names)
+    assert_array_equal(frame.coefs_[0], dense.coefs_[0])
+    with pytest.warns(UserWarning, match="feature names"):
+        frame.predict(X)
+    sparse = clone(model).fit(csr_array(X), y)
+    assert_array_equal(sparse.coefs_[0], dense.coefs_[0])
+    assert_allclose(sparse.predict(csr_array(X)), dense.predict(X), atol=1e-12)
+    single = clone(model).fit(X.astype(np.float32), y.astype(np.float32))
+    assert {part.dtype for part in single.coefs_ + single.intercepts_} == {
+        np.dtype(np.float32)
+    }
+    assert single.predict(X.astype(np.float32)).dtype == np.float32
+    assert_allclose(single.objective_, dense.objective_, rtol=1e-4)
+
+
+def test_sample_weight_in_score():
+    X, y, s = tiny_data("squared_error", n=40, d=3, weighted=True)
+    model = ConvexReLURegressor(0.5, random_state=0).fit(X, y, s)
+    assert model.score(X, y, s) != model.score(X, y)
+
+
+def test_class_weight():
+    X, y = make_moons(60, noise=0.3, random_state=0)
+    X, y = X[:45], y[:45]
+    model = ConvexReLUClassifier(0.3, random_state=0)
+    balanced = clone(model).set_params(class_weight="balanced").fit(X, y)
+    counts = np.bincount(y)
+    weights = (len(y) / (2 * counts))[y]
+    by_hand = clone(model).fit(X, y, sample_weight=weights)
+    assert_allclose(balanced.objective_, by_hand.objective_, rtol=1e-9)
+    given = clone(model).set_params(class_weight={0: 5.0, 1: 1.0}).fit(X, y)
+    assert_allclose(
+        given.objective_,
+        clone(model).fit(X, y, np.where(y == 0, 5.0, 1.0)).objective_,
+        rtol=1e-9,
+    )
+
+
+def test_probabilities(iris):
+    X, y = iris
+    model = ConvexReLUClassifier(1.0, n_arrangements=20, random_state=0).fit(X, y)
+    proba = model.predict_proba(X)
+    assert proba.shape == (150, 3) and model.decision_function(X).shape == (150, 3)
+    assert_allclose(proba.sum(axis=1), 1.0)
+    assert_allclose(model.predict_log_proba(X), np.log(proba))
+    assert_array_equal(model.predict(X), model.classes_[proba.argmax(axis=1)])
+    assert model.score(X, y) > 0.95
+    binary = clone(model).fit(X, y == "setosa")
+    assert binary.decision_function(X).shape == (150,)
+    assert binary.predict_proba(X).shape == (150, 2)
+
+
+@pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
+def test_no_probabilities_without_log_loss(loss, iris):
+    X, y = iris
+    model = ConvexReLUClassifier(1.0, loss=loss, n_arrangements=20, random_state=0)
+    assert model.fit(X, y).score(X, y) > 0.95
+    assert model.out_activation_ == "identity"
+    assert not hasattr(model, "predict_proba")
+    with pytest.raises(AttributeError) as error:
+        _ = model.predict_proba
+    assert "use loss='log_loss'" in str(error.value.__cause__)
+
+
+def test_warm_start_keeps_what_was_found(diabetes):
+    X, y = diabetes
+    model = ConvexReLURegressor(20.0, n_arrangements=30, warm_start=True, tol=1e-6)
+    objectives = []
+    for seed in range(4):
+        model.set_params(random_state=seed).fit(X, y)
+        objectives.append(model.objective_)
+    assert np.all(np.diff(objectives) <= 1e-6 * objectives[0])
+    assert objectives[-1] < objectives[0] * 0.999
+    # Other data shapes start afresh.
+    model.fit(X[:, :3], y)
+    assert model.n_features_in_ == 3
+
+
+def test_warm_start_of_a_network_on_kinks_does_not_lose_it():
+    X, y, _ = tiny_data("squared_error", n=30, d=2)
+    model = ConvexReLURegressor(
+        0.3, arrangements="exact", warm_start=True, fit_intercept=False, tol=1e-8
+    ).fit(X, y)
+    best = model.objective_
+    model.set_params(arrangements="sampled", n_arrangements=1, random_state=0).fit(X, y)
+    assert_allclose(model.objective_, best, rtol=1e-6)
+
+
+def test_cvxpy_solver_agrees(diabetes):
+    X, y = diabetes
+    model = ConvexReLURegressor(20.0, n_arrangements=5, random_state=0, tol=1e-6)
+    ours = clone(model).fit(X, y)
+    reference = clone(model).set_params(solver="cvxpy").fit(X, y)
+    assert_allclose(reference.objective_, ours.objective_, rtol=2e-6)
+    assert abs(reference.dual_gap_) <= 1e-6 * reference.objective_
+
+
+def test_verbose(capsys):
+    X, y, _ = tiny_data("squared_error", n=20, d=3)
+    model = ConvexReLURegressor(0.5, random_state=0)
+    model.fit(X, y)
+    assert capsys.readouterr().out == ""
+    model.set_params(verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and "100 patterns (sampled)" in lines[0]
+    model.set_params(verbose=2).fit(X, np.stack([y, y], axis=1))
+    out = capsys.readouterr().out
+    assert "[ConvexReLURegressor 2/2] iteration   0" in out
+
+
+# Degenerate data
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("arrangements", ["sampled", "exact"])
+def test_degenerate_regression_data(bias, arrangements):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 2))
+    cases = [
+        (X[:1], [3.0]),
+        (X[:, :1], rng.standard_normal(12)),
+        (X, np.full(12, 2.5)),
+        (X, np.zeros(12)),
+        (np.zeros((12, 2)), rng.standard_normal(12)),
+        (np.ones((12, 2)), rng.standard_normal(12)),
+        (np.column_stack([X, np.ones(12), np.zeros(12)])[:6], rng.standard_normal(6)),
+        (np.repeat(X[:4], 3, axis=0), rng.standard_normal(12)),
+        (1e-8 * X, rng.standard_normal(12)),
+        (1e4 * X, rng.standard_normal(12)),
+        (X, 1e-8 * rng.standard_normal(12)),
+        (X, 1e8 * rng.standard_normal(12)),
+    ]
+    if bias:
+        cases.append((X + 1e6, rng.standard_normal(12)))
+    for data, target in cases:
+        model = ConvexReLURegressor(
+            0.1, fit_intercept=bias, arrangements=arrangements, random_state=0
+        )
+        model.fit(data, target)
+        assert np.all(np.isfinite(model.predict(data)))
+        assert model.dual_gap_ <= 1e-4 * model.objective_ + 1e-9 * np.var(target)
+        assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
+
+
+def test_large_weight_decay_gives_the_constant_network():
+    X, y, _ = tiny_data("squared_error", n=30, d=3)
+    model = ConvexReLURegressor(1e5, random_state=0).fit(X, y)
+    assert model.n_neurons_ == 0
+    assert_allclose(model.predict(X), y.mean())
+    assert [c.shape for c in model.coefs_] == [(3, 0), (0, 1)]
+
+
+# Bad input, and failures
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"alpha": 0.0},
+        {"alpha": -1.0},
+        {"alpha": "1"},
+        {"loss": "poisson"},
+        {"epsilon": 0},
+        {"negative_slope": 1.0},
+        {"negative_slope": -1.5},
+        {"arrangements": "all"},
+        {"n_arrangements": 0},
+        {"solver": "scs"},
+        {"tol": 0},
+        {"max_iter": 0},
+        {"max_time": 0},
+        {"fit_intercept": "yes"},
+    ],
+    ids=str,
+)
+def test_wrong_parameters(params):
+    X, y, _ = tiny_data("squared_error")
+    with pytest.raises(ValueError, match=f"The '{next(iter(params))}' parameter"):
+        ConvexReLURegressor(**params).fit(X, y)
+
+
+@pytest.mark.parametrize("cls", [ConvexReLURegressor, ConvexReLUClassifier])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"X": np.full((8, 2), np.nan)}, "contains NaN"),
+        ({"X": np.full((8, 2), np.inf)}, "contains infinity"),
+        ({"X": np.empty((0, 2)), "y": np.empty(0)}, "0 sample"),
+        ({"y": np.zeros(5)}, "inconsistent numbers of samples"),
+        ({"y": np.full(8, np.nan)}, "NaN"),
+        ({"sample_weight": np.zeros(8)}, "at least one non-zero"),
+        ({"sample_weight": -np.ones(8)}, "[Nn]egative"),
+        ({"sample_weight": np.ones(5)}, "sample_weight"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_bad_data(cls, change, message):
+    X, y, _ = tiny_data("squared_error")
+    data = {"X": X, "y": np.round(y), **change}
+    with pytest.raises(ValueError, match=message):
+        cls().fit(**data)
+
+
+def test_one_class_only():
+    X, _, _ = tiny_data("squared_error")
+    with pytest.raises(ValueError, match="only one class is present"):
+        ConvexReLUClassifier().fit(X, np.ones(8))
+    with pytest.raises(ValueError, match="only one class is present"):
+        ConvexReLUClassifier().fit(X, np.arange(8) > 3, np.arange(8) > 3)
+
+
+def test_prediction_with_another_number_of_features():
+    X, y, _ = tiny_data("squared_error")
+    model = ConvexReLURegressor().fit(X, y)
+    with pytest.raises(ValueError, match="X has 1 features"):
+        model.predict(X[:, :1])
+    with pytest.raises(NotFittedError):
+        ConvexReLURegressor().predict(X)
+
+
+def test_exact_on_data_of_high_rank():
+    X = np.random.default_rng(0).standard_normal((80, 9))
+    with pytest.raises(ValueError, match="rank 10") as error:
+        ConvexReLURegressor(arrangements="exact").fit(X, X[:, 0])
+    assert "more than the limit of 20000" in str(error.value)
+    assert "arrangements='sampled'" in str(error.value)
+
+
+@pytest.mark.parametrize("limit", [{"max_iter": 2}, {"max_time": 1e-9}], ids=str)
+def test_short_of_tol_warns_and_keeps_the_best(limit):
+    X, y, _ = tiny_data("squared_error", n=50, d=4)
+    model = ConvexReLURegressor(1.0, random_state=0)
+    best = clone(model).fit(X, y).objective_
+    name = next(iter(limit))
+    with pytest.warns(ConvergenceWarning, match="duality gap of") as record:
+        model.set_params(**limit).fit(X, y)
+    assert name in str(record[0].message)
+    assert model.dual_bound_ <= best <= model.objective_
+    assert model.dual_gap_ > 1e-4 * model.objective_
+    assert np.all(np.isfinite(model.predict(X)))
+
+
+def test_too_few_patterns_are_reported():
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.standard_normal((3, 3)), 10, axis=0)
+    X += 1e-8 * rng.standard_normal(X.shape)
+    model = ConvexReLURegressor(n_arrangements=50, random_state=0, fit_intercept=False)
+    with pytest.warns(UserWarning, match="distinct activation patterns"):
+        model.fit(X, X[:, 0])
+    assert model.n_arrangements_ < 50
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, ValueError])
+def test_failed_fit_leaves_the_estimator_as_it_was(error, monkeypatch):
+    X, y, _ = tiny_data("squared_error", n=20, d=3)
+    model = ConvexReLURegressor(0.5, random_state=0).fit(X, y)
+    before, prediction = dict(vars(model)), model.predict(X)
+
+    def fail(*args, **kwargs):
+        raise error("stopped")
+
+    monkeypatch.setattr("sklearn_convexnn._base.simplify", fail)
+    with pytest.raises(error):
+        model.fit(X[:, :2], -y)
+    assert vars(model) == before
+    assert_array_equal(model.predict(X), prediction)
+
+
+def test_failing_conic_solver_leaves_the_estimator_as_it_was(monkeypatch):
+    import cvxpy as cp
+
+    X, y, _ = tiny_data("squared_error", n=20, d=3)
+    model = ConvexReLURegressor(0.5, random_state=0).fit(X, y)
+    prediction = model.predict(X)
+
+    def fail(self, **options):
+        raise cp.error.SolverError("factorisation failed")
+
+    monkeypatch.setattr(cp.Problem, "solve", fail)
+    with pytest.raises(RuntimeError, match="CLARABEL failed: factorisation failed"):
+        model.set_params(solver="cvxpy").fit(X[:, :2], -y)
+    assert model.n_features_in_ == 3
+    assert_array_equal(model.predict(X), prediction)
+
+
+def test_activation():
+    z = np.array([-2.0, 0.0, 3.0])
+    assert_array_equal(activation(z), [0.0, 0.0, 3.0])
+    assert_array_equal(activation(z, 0.5), [-1.0, 0.0, 3.0])
+    assert_array_equal(activation(z, -1.0), [2.0, 0.0, 3.0])
