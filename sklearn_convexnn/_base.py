@@ -26,7 +26,7 @@ from sklearn_convexnn.recovery import (
     neurons_from_blocks,
     simplify,
 )
-from sklearn_convexnn.solvers import SOLVERS
+from sklearn_convexnn.solvers import SOLVERS, SolverResult, null_result
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,10 @@ class _FittedOutput:
     hidden_bias: np.ndarray
     output: np.ndarray
     output_bias: float
-    dual_bound: float
+    null_objective: float
     complete: bool
     n_patterns: int
-    n_iter: int
-    message: str
-    history: dict
+    result: SolverResult
 
 
 def _canonical(X, y, sample_weight):
@@ -84,21 +82,18 @@ def _fit_output(X, y, sample_weight, gates, seed, deadline, name, params):
 
 
 def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
-    free_bias = params["fit_intercept"]
+    free_bias, verbose = params["fit_intercept"], params["verbose"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
     X = X - centre
     if gates is not None and free_bias:
         gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
-    if params["arrangements"] == "exact":
-        arrangement = enumerate_arrangement(X, free_bias=free_bias)
-    else:
-        arrangement = sample_arrangement(
-            X, params["n_arrangements"], free_bias=free_bias, random_state=seed
+    arrangement = _choose_arrangement(X, gates, seed, params)
+    if verbose:
+        scope = "all" if arrangement.complete else "sampled"
+        print(
+            f"[{name}] {len(X)} distinct samples, {len(arrangement)} patterns ({scope})"
         )
-        if gates is not None and not arrangement.complete:
-            known = network_arrangement(X, gates, free_bias=free_bias)
-            arrangement = union(known, arrangement)
     program = TwoLayerProgram(
         X,
         y,
@@ -109,41 +104,17 @@ def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
         fit_intercept=free_bias,
         negative_slope=params["negative_slope"],
     )
-    operator = program.operator
-    verbose = params["verbose"]
-    if not arrangement.complete and len(arrangement) < params["n_arrangements"]:
-        warnings.warn(
-            f"Only {len(arrangement)} distinct activation patterns were found, fewer "
-            f"than n_arrangements={params['n_arrangements']}: the others are hard to "
-            "hit at random. Use arrangements='exact' if the data are of low rank.",
-            UserWarning,
-        )
-    if verbose:
-        scope = "all" if program.complete else "sampled"
-        print(
-            f"[{name}] {len(X)} distinct samples, {len(arrangement)} patterns ({scope})"
-        )
 
-    offset = program.null_offset()
-    null_value = program.loss.value(np.full(len(y), offset), y, sample_weight)
-    if operator.n_blocks == 0 or program.n_penalised == 0 or null_value == 0.0:
-        # No neuron can change the outputs, or nothing is left to gain.
-        theta, bound, n_iter = np.zeros((operator.n_blocks, operator.p)), null_value, 0
-        message = "the network without neurons is optimal"
-        history = {"time": [0.0], "objective": [null_value], "dual_bound": [bound]}
-        history = {
-            **{k: np.array(v) for k, v in history.items()},
-            "neurons": np.zeros(1, int),
-        }
+    def report(iteration, objective, bound):
+        if verbose > 1:
+            print(
+                f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
+                f"dual bound {bound:.8g}"
+            )
+
+    if not program.can_improve:
+        result = null_result(program)
     else:
-
-        def report(iteration, objective, bound):
-            if verbose > 1:
-                print(
-                    f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
-                    f"dual bound {bound:.8g}"
-                )
-
         result = SOLVERS[params["solver"]](
             program,
             # A little room for the rounding of the recovered network.
@@ -152,28 +123,46 @@ def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
             deadline=deadline,
             callback=report,
         )
-        theta, offset, bound = result.theta, result.offset, result.dual_bound
-        n_iter, message, history = result.n_iter, result.message, result.history
-
-    neurons = simplify(program, X, neurons_from_blocks(program, theta, offset))
+    neurons = neurons_from_blocks(program, result.theta, result.offset)
+    neurons = simplify(program, X, neurons)
     hidden, hidden_bias, output, output_bias = network_weights(neurons, X)
     if verbose:
         print(
-            f"[{name}] {len(neurons)} neurons after {n_iter} iterations, "
-            f"dual bound {bound:.8g}: {message}"
+            f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
+            f"dual bound {result.dual_bound:.8g}: {result.message}"
         )
     return _FittedOutput(
         hidden=hidden,
         hidden_bias=hidden_bias - centre @ hidden,
         output=output,
         output_bias=output_bias,
-        dual_bound=bound,
+        null_objective=program.null_objective(),
         complete=program.complete,
         n_patterns=len(arrangement),
-        n_iter=n_iter,
-        message=message,
-        history=history,
+        result=result,
     )
+
+
+def _choose_arrangement(X, gates, seed, params):
+    """Patterns for the program, as the parameters say."""
+    free_bias, wanted = params["fit_intercept"], params["n_arrangements"]
+    if params["arrangements"] == "exact":
+        return enumerate_arrangement(X, free_bias=free_bias)
+    arrangement = sample_arrangement(X, wanted, free_bias=free_bias, random_state=seed)
+    if arrangement.complete:
+        return arrangement
+    if len(arrangement) < wanted:
+        warnings.warn(
+            f"Only {len(arrangement)} distinct activation patterns were found, fewer "
+            f"than n_arrangements={wanted}: the others are hard to hit at random. "
+            "Centre and scale the data, or use arrangements='exact' if they are of "
+            "low rank.",
+            UserWarning,
+        )
+    if gates is not None:
+        known = network_arrangement(X, gates, free_bias=free_bias)
+        arrangement = union(known, arrangement)
+    return arrangement
 
 
 @contextmanager
@@ -242,14 +231,14 @@ class ConvexReLUMixin:
         self.n_outputs_ = n_outputs
         self.n_neurons_ = sum(sizes)
         self.n_arrangements_ = max(part.n_patterns for part in fitted)
-        self.n_iter_ = max(part.n_iter for part in fitted)
+        self.n_iter_ = max(part.result.n_iter for part in fitted)
         self.certificate_ = (
             "global" if all(part.complete for part in fitted) else "restricted"
         )
-        lengths = [len(part.history["time"]) for part in fitted]
+        lengths = [len(part.result.history["time"]) for part in fitted]
         self.history_ = {
-            key: np.concatenate([part.history[key] for part in fitted])
-            for key in fitted[0].history
+            key: np.concatenate([part.result.history[key] for part in fitted])
+            for key in fitted[0].result.history
         }
         self.history_["output"] = np.repeat(np.arange(n_outputs), lengths)
 
@@ -262,7 +251,7 @@ class ConvexReLUMixin:
         losses = [loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T)]
         self.objective_ = float(sum(losses) + penalty)
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
-        self.dual_bound_ = float(sum(part.dual_bound for part in fitted))
+        self.dual_bound_ = float(sum(part.result.dual_bound for part in fitted))
         self.dual_gap_ = self.objective_ - self.dual_bound_
         self._warn_if_short(fitted, dtype)
 
@@ -284,10 +273,10 @@ class ConvexReLUMixin:
     def _warn_if_short(self, fitted, dtype):
         rounding = 10 * np.finfo(dtype).eps * max(1.0, self.n_features_in_)
         allowed = (self.tol + rounding) * abs(self.objective_)
-        allowed += 1e-9 * max(part.history["objective"][0] for part in fitted)
+        allowed += 1e-9 * sum(part.null_objective for part in fitted)
         if self.dual_gap_ <= allowed:
             return
-        reasons = "; ".join(sorted({part.message for part in fitted}))
+        reasons = "; ".join(sorted({part.result.message for part in fitted}))
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "

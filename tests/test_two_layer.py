@@ -261,6 +261,14 @@ def test_any_dual_point_gives_a_lower_bound(loss, bias):
         rho = scale * rng.exponential(size=shape)
         for multipliers in (rho, np.zeros(shape)):
             assert program.dual_bound(nu, multipliers) <= value + 1e-9
+        if bias:
+            # The multipliers are raised until no offset has a slope.
+            centred = program.loss.project_dual(nu, y, s, centred=True)
+            op = program.operator
+            slopes = op.adjoint(centred) + op.cone_adjoint(rho)
+            assert np.abs(slopes[: op.n_cones, -1]).max() > 0.1 * scale
+            fixed = program._centre_offsets(slopes)
+            assert_allclose(fixed[:, -1], 0.0, atol=1e-12 * max(1, scale))
 
 
 def test_expand_is_an_isometry():

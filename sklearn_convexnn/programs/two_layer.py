@@ -115,6 +115,17 @@ class TwoLayerProgram:
         zeros = np.zeros(len(self.y))
         return self.loss.best_offset(zeros, self.y, self.sample_weight)
 
+    def null_objective(self):
+        """Objective of the network without neurons."""
+        f = np.full(len(self.y), self.null_offset())
+        return self.loss.value(f, self.y, self.sample_weight)
+
+    @property
+    def can_improve(self):
+        """Whether any neuron could improve on the network without."""
+        has_neurons = self.operator.n_blocks > 0 and self.n_penalised > 0
+        return has_neurons and self.null_objective() > 0
+
     def dual_bound(self, nu, rho):
         r"""Lower bound of the program's value from any dual point.
 
@@ -147,13 +158,12 @@ class TwoLayerProgram:
         """Raise multipliers until no block has a slope along its free offset."""
         operator = self.operator
         n_cones = operator.n_cones
-        error = slopes[:n_cones, -1]
+        error = slopes[:n_cones, -1] / self._unit
         # Spread the missing amount over the rows whose sign reduces it.
         against = -np.sign(error)[:, None] * np.concatenate([operator.signs] * 2) > 0
         count = np.maximum(against.sum(axis=1), 1)
         fix = against * (np.abs(error) / count)[:, None]
-        slopes = slopes + operator.cone_adjoint(fix)
-        return slopes
+        return slopes + operator.cone_adjoint(fix)
 
     def expand(self, theta):
         """Blocks in coordinates of the features.

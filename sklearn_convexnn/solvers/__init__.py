@@ -1,6 +1,6 @@
 """Solvers of restricted programs: one function per file, one result type."""
 
-from sklearn_convexnn.solvers._result import SolverError, SolverResult
+from sklearn_convexnn.solvers._result import SolverError, SolverResult, null_result
 from sklearn_convexnn.solvers.cvxpy_reference import solve_cvxpy
 from sklearn_convexnn.solvers.interior_point import solve_interior_point
 
@@ -14,6 +14,7 @@ __all__ = [
     "SOLVERS",
     "SolverError",
     "SolverResult",
+    "null_result",
     "solve_cvxpy",
     "solve_interior_point",
 ]

@@ -55,3 +55,39 @@ def gap_closed(objective, dual_bound, tol, scale):
     a relative gap loses its meaning, a fraction of 1e-12 of it is enough.
     """
     return objective - dual_bound <= max(tol * abs(objective), 1e-12 * scale)
+
+
+def null_result(program):
+    """Solution of a program that no neuron can improve: no neurons.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+        With ``can_improve`` false.
+
+    Returns
+    -------
+    result : SolverResult
+    """
+    op, value = program.operator, program.null_objective()
+    offset = program.null_offset()
+    gradient = program.loss.gradient(
+        np.full(op.n_samples, offset), program.y, program.sample_weight
+    )
+    return SolverResult(
+        theta=np.zeros((op.n_blocks, op.p)),
+        offset=offset,
+        nu=-gradient,
+        rho=np.zeros((op.n_cones, op.n_constraints)),
+        objective=value,
+        dual_bound=value,
+        status="optimal",
+        message="no neuron can improve on the constant",
+        n_iter=0,
+        history={
+            "time": np.zeros(1),
+            "objective": np.array([value]),
+            "dual_bound": np.array([value]),
+            "neurons": np.zeros(1, dtype=int),
+        },
+    )

@@ -112,8 +112,7 @@ def solve_cvxpy(
     value = program.objective(solution, constant)
     bound = program.dual_bound(nu, rho)
     n_iter = int(problem.solver_stats.num_iters or 0)
-    scale = program.loss.value(np.full(op.n_samples, program.null_offset()), y, s)
-    if gap_closed(value, bound, tol, scale):
+    if gap_closed(value, bound, tol, program.null_objective()):
         status, message = "optimal", "the duality gap is within the tolerance"
     elif problem.status == cp.OPTIMAL:
         status, message = "stalled", f"{conic_solver} reports {problem.status}"

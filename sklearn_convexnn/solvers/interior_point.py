@@ -137,7 +137,7 @@ class _State:
         )
         self.offset = program.null_offset()
         f = np.full(op.n_samples, self.offset)
-        self.scale = self.loss.value(f, self.y, self.s)
+        self.scale = program.null_objective()
 
         # Analytic centres of the cones with a common scaling of slacks,
         # multipliers and second-order cones are on the central path for nu = 0.
