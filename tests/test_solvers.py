@@ -1,10 +1,13 @@
 import subprocess
 import sys
+import tracemalloc
 from time import perf_counter
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.datasets import load_diabetes
+from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import (
@@ -148,6 +151,21 @@ def test_extreme_weight_decay(loss, alpha):
     assert result.objective <= null * (1 + 1e-5)
 
 
+@pytest.mark.slow
+def test_agreement_on_real_data():
+    """Fifty patterns of diabetes, with a column of ones, against Clarabel."""
+    X, y = load_diabetes(return_X_y=True)
+    X = np.column_stack([StandardScaler().fit_transform(X), np.ones(len(X))])
+    y = (y - y.mean()) / y.std()
+    arrangement = sample_arrangement(X, 50, random_state=0)
+    program = make_program(
+        "squared_error", X, y, np.ones(len(y)), 5.0, arrangement=arrangement
+    )
+    ours = solve_interior_point(program, tol=1e-8)
+    reference = solve_cvxpy(program, tol=1e-8)
+    assert_allclose(ours.objective, reference.objective, rtol=1e-7)
+
+
 def test_history_and_callback():
     program = sampled_program("squared_error", True)
     seen = []
@@ -224,6 +242,26 @@ def test_cvxpy_and_matplotlib_are_not_imported():
         "assert 'cvxpy' not in sys.modules and 'matplotlib' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_no_array_of_samples_times_patterns_times_features(monkeypatch):
+    """The expanded matrix is never formed, not even one sign of it."""
+    monkeypatch.setattr("sklearn_convexnn.operators._CHUNK", 100_000)
+    n, d, P = 200, 40, 300
+    X, y, s = tiny_data("squared_error", n=n, d=d)
+    arrangement = sample_arrangement(X, P, random_state=0)
+    program = make_program("squared_error", X, y, s, 20.0, arrangement=arrangement)
+    tracemalloc.start()
+    try:
+        result = solve_interior_point(program, max_iter=2)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result.n_iter == 2
+    # A few matrices of (blocks, p, p) and arrays of (blocks, n) are needed.
+    blocks = 2 * P * 8
+    assert peak < 6 * blocks * d * d + 20 * blocks * n + 8 * n * n
+    assert peak < 0.8 * blocks * n * d * 2
 
 
 class TestConeScaling:

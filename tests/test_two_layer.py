@@ -39,13 +39,14 @@ def ones_column(X):
 FORMS = {"none": (False, False), "penalised": (True, False), "free": (False, True)}
 
 
+@pytest.mark.parametrize("n, d", [(8, 1), (8, 2), (10, 3)])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_program_equals_network_equals_dual_bound(loss, form, weighted):
+def test_program_equals_network_equals_dual_bound(loss, form, weighted, n, d):
     """Zero duality gap, and the recovered network attains it."""
     column, bias = FORMS[form]
-    X, y, s = tiny_data(loss, weighted=weighted, seed=3)
+    X, y, s = tiny_data(loss, n=n, d=d, weighted=weighted, seed=3)
     X = ones_column(X) if column else X
     program = make_program(loss, X, y, s, ALPHA, bias=bias)
     result, weights = solved(program, X)
@@ -56,18 +57,19 @@ def test_program_equals_network_equals_dual_bound(loss, form, weighted):
     assert len(weights[2]) <= len(X)
 
 
+@pytest.mark.parametrize("n, d", [(7, 2), (10, 3)])
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_no_training_beats_the_program_and_the_best_ones_reach_it(loss, form):
+def test_no_training_beats_the_program_and_the_best_ones_reach_it(loss, form, n, d):
     column, bias = FORMS[form]
-    X, y, s = tiny_data(loss, n=7, weighted=True, seed=3)
+    X, y, s = tiny_data(loss, n=n, d=d, weighted=True, seed=3)
     X = ones_column(X) if column else X
     program = make_program(loss, X, y, s, ALPHA, bias=bias)
     value = solve_interior_point(program, tol=1e-9).objective
     best = train_network(loss, X, y, s, ALPHA, bias=bias)
     assert value <= best * (1 + 1e-9)
-    # A wrong factor in the penalty moves the value by ten times this.
-    assert_allclose(best, value, rtol=5e-3)
+    # A wrong factor in the penalty moves the value by several times this.
+    assert_allclose(best, value, rtol=5e-3 if d == 2 else 2e-2)
     for factor in (0.5, 2.0):
         wrong = make_program(loss, X, y, s, factor * ALPHA, bias=bias)
         other = solve_interior_point(wrong, tol=1e-9).objective
