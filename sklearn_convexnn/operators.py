@@ -135,12 +135,11 @@ class MaskedOperator:
         )
         gram = np.zeros((self.n_samples, self.n_samples), order="F")
         step = max(1, _CHUNK // (self.p * self.n_samples))
-        for start in range(0, n_patterns, step):
+        for start in range(0, len(paired), step):
             chunk = paired[start : start + step]
             part = dgemm(1.0, self.M, chunk.reshape(-1, self.p), trans_b=True)
-            part.T.reshape(*chunk.shape[:2], -1)[:] *= self.masks[
-                start : start + step, None, :
-            ]
+            masked = part.T.reshape(*chunk.shape[:2], -1)
+            masked *= self.masks[start : start + step, None, :]
             gram = _add_gram(gram, part)
         if self.linear:
             r = self.n_penalised

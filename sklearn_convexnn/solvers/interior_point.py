@@ -11,6 +11,7 @@ from sklearn_convexnn.solvers._result import SolverResult, gap_closed
 from sklearn_convexnn.solvers._second_order_cones import (
     ConeScaling,
     largest_step,
+    minkowski,
 )
 
 _MESSAGES = {
@@ -20,7 +21,7 @@ _MESSAGES = {
     "stalled": "rounding errors prevent further progress",
 }
 # Iterations without progress after which rounding is what limits it.
-_PATIENCE = 8
+_PATIENCE = 20
 
 
 def solve_interior_point(
@@ -74,7 +75,7 @@ def _solve(program, tol, max_iter, deadline, callback):
     history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
     best = None
     best_bound, best_dual = -np.inf, (state.nu, state.rho)
-    best_gap, best_mu, waited, status = np.inf, np.inf, 0, "max_iter"
+    last_gap, last_mu, waited, status = np.inf, np.inf, 0, "max_iter"
     n_iter = 0
     while True:
         objective = program.objective(state.theta, state.offset)
@@ -91,8 +92,9 @@ def _solve(program, tol, max_iter, deadline, callback):
         if callback is not None:
             callback(n_iter, objective, best_bound)
         gap, mu = best[0] - best_bound, state.mu
-        waited = 0 if gap < 0.9 * best_gap or mu < 0.9 * best_mu else waited + 1
-        best_gap, best_mu = min(gap, best_gap), min(mu, best_mu)
+        waited += 1
+        if gap < 0.9 * last_gap or mu < 0.9 * last_mu:
+            last_gap, last_mu, waited = gap, mu, 0
         if state.feasible and gap_closed(best[0], best_bound, tol, state.scale):
             status = "optimal"
         elif perf_counter() > deadline:
@@ -147,7 +149,6 @@ class _State:
         mu = program.alpha * size / np.sqrt(k + 1)
         self.theta = size * centres
         self.t = np.full(op.n_blocks, size * np.sqrt(k + 1))
-        self.t[op.n_cones :] = mu / program.alpha
         slack = op.cone(self.theta)
         self.w = np.maximum(slack, 1e-12 * slack.max(initial=0.0))
         self.rho = mu / self.w
@@ -170,10 +171,17 @@ class _State:
         )
         margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
         self.nu = nu = np.clip(nu, self.lower + margin, self.upper - margin)
-        error = 0.1 * (self.loss.dual_slope(nu, self.y, self.s) - f)
         low, up = self.has_lower, self.has_upper
-        self.a = np.where(low, mu / (nu - self.lower) + np.maximum(-error, 0.0), 0.0)
-        self.b = np.where(up, mu / (self.upper - nu) + np.maximum(error, 0.0), 0.0)
+        below = np.where(low, nu - self.lower, 1.0)
+        above = np.where(up, self.upper - nu, 1.0)
+        error = 0.1 * (self.loss.dual_slope(nu, self.y, self.s) - f)
+        a = np.where(low, np.maximum(-error, 0.0), 0.0)
+        b = np.where(up, np.maximum(error, 0.0), 0.0)
+        # Very unequal weights must not put the point off the central path.
+        excess = np.sum(a * below + b * above) / self.scale
+        a, b = a / max(1.0, excess), b / max(1.0, excess)
+        self.a = a + np.where(low, mu / below, 0.0)
+        self.b = b + np.where(up, mu / above, 0.0)
 
     @property
     def feasible(self):
@@ -183,83 +191,133 @@ class _State:
     @property
     def mu(self):
         """Mean of the complementarity products, zero at the solution."""
-        with np.errstate(invalid="ignore"):
-            return self._complementarity()
+        return self._products()[0]
 
-    def _complementarity(self, step=None, size=0.0):
-        """Mean of the complementarity products, after a step if one is given."""
-        pairs = [(self.w, self.rho)]
-        pairs += [(self.nu - self.lower, self.a), (self.upper - self.nu, self.b)]
-        cone = (self.t, self.theta[:, : self.r], self.z)
-        if step is not None:
-            d_low, d_up = step["nu"], -step["nu"]
-            moves = [(step["w"], step["rho"]), (d_low, step["a"]), (d_up, step["b"])]
-            pairs = [
-                (x + size * dx, y + size * dy) for (x, y), (dx, dy) in zip(pairs, moves)
-            ]
-            cone = (
-                self.t + size * step["t"],
-                cone[1] + size * step["theta"][:, : self.r],
-                self.z + size * step["z"],
+    def _products(self, step=None, size=0.0):
+        """Mean and minimum of the complementarity products, after a step."""
+        low, up = self.has_lower, self.has_upper
+        names = ["w", "rho", "a", "b", "nu", "t", "theta", "z"]
+        if step is None:
+            w, rho, a, b, nu, t, theta, z = (getattr(self, name) for name in names)
+        else:
+            w, rho, a, b, nu, t, theta, z = (
+                getattr(self, name) + size * step[name] for name in names
             )
-        total = np.sum(pairs[0][0] * pairs[0][1])
-        total += np.sum((pairs[1][0] * pairs[1][1])[self.has_lower])
-        total += np.sum((pairs[2][0] * pairs[2][1])[self.has_upper])
-        total += np.sum(cone[0] * self.tau) + np.sum(cone[1] * cone[2])
-        degree = self.w.size + len(self.t)
-        return total / (degree + self.has_lower.sum() + self.has_upper.sum())
+        v = theta[:, : self.r]
+        products = [
+            (w * rho).ravel(),
+            (nu - self.lower)[low] * a[low],
+            (self.upper - nu)[up] * b[up],
+        ]
+        cones = t * self.tau + np.einsum("bi,bi->b", v, z)
+        count = sum(part.size for part in products) + len(t)
+        mean = (sum(part.sum() for part in products) + cones.sum()) / count
+        # The smaller eigenvalue of a pair of second-order cone points.
+        inner = minkowski(t, v, t, v) * minkowski(self.tau, z, self.tau, z)
+        products.append(np.sign(inner) * np.sqrt(np.abs(inner)))
+        return mean, min(part.min(initial=np.inf) for part in products)
 
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
-        op, r = self.operator, self.r
-        mu = self._complementarity()
-        scaling = ConeScaling(self.t, self.theta[:, :r], self.tau, self.z)
+        op = self.operator
+        mu = self.mu
+        scaling = ConeScaling(self.t, self.theta[:, : self.r], self.tau, self.z)
         system = _NewtonSystem(self, scaling)
         if not system.factored:
             return False
-        lead, rest = scaling.lam
-
-        predictor = system.solve(
-            -self.w * self.rho,
-            -lead,
-            -rest,
-            -self.a * (self.nu - self.lower),
-            -self.b * (self.upper - self.nu),
-        )
+        predictor = self._direction(system, scaling, 0.0)
         reach = min(1.0, self.max_step(predictor))
-        after = max(self._complementarity(predictor, reach), 0.0)
-        sigma = min(1.0, after / mu) ** 3
-
-        target = sigma * mu
-        s_head, s_tail = scaling.apply_inverse(
-            predictor["t"], predictor["theta"][:, :r]
-        )
-        z_head, z_tail = scaling.apply(np.zeros(op.n_blocks), predictor["z"])
-        head = target - s_head * z_head - np.einsum("bi,bi->b", s_tail, z_tail)
-        tail = -(s_head[:, None] * z_tail + z_head[:, None] * s_tail)
-        head, tail = scaling.divide_by_lambda(head, tail)
-        d_nu = predictor["nu"]
-        corrector = system.solve(
-            target - self.w * self.rho - predictor["w"] * predictor["rho"],
-            head - lead,
-            tail - rest,
-            target - self.a * (self.nu - self.lower) - d_nu * predictor["a"],
-            target - self.b * (self.upper - self.nu) + d_nu * predictor["b"],
-        )
-        size = min(1.0, 0.99 * self.max_step(corrector))
+        after = max(self._products(predictor, reach)[0], 0.0)
+        target = min(1.0, after / mu) ** 3 * mu
+        corrector = self._direction(system, scaling, target, predictor)
+        size, step = self._weighted(predictor, corrector, reach)
+        if not size > 1e-3:
+            # Blocked by a pair that is far from the others: go back to the middle.
+            centring = self._direction(system, scaling, mu)
+            size, step = max(
+                (size, step), self._guarded(centring), key=lambda found: found[0]
+            )
         if not size > 1e-12 or not all(
-            np.all(np.isfinite(part)) for part in corrector.values()
+            np.all(np.isfinite(part)) for part in step.values()
         ):
             return False
-        for name, part in corrector.items():
+        for name, part in step.items():
             setattr(self, name, getattr(self, name) + size * part)
         self.f = op.forward(self.theta) + self.offset
         return True
 
+    def _direction(self, system, scaling, target, predictor=None):
+        """Newton step to products of `target`, corrected for the predictor's."""
+        lead, rest = scaling.lam
+        slack = target - self.w * self.rho
+        low = target - self.a * (self.nu - self.lower)
+        up = target - self.b * (self.upper - self.nu)
+        head, tail = np.full_like(lead, target), np.zeros_like(rest)
+        if predictor is not None:
+            slack -= predictor["w"] * predictor["rho"]
+            low -= predictor["nu"] * predictor["a"]
+            up += predictor["nu"] * predictor["b"]
+            s_head, s_tail = scaling.apply_inverse(
+                predictor["t"], predictor["theta"][:, : self.r]
+            )
+            z_head, z_tail = scaling.apply(np.zeros_like(lead), predictor["z"])
+            head -= s_head * z_head + np.einsum("bi,bi->b", s_tail, z_tail)
+            tail -= s_head[:, None] * z_tail + z_head[:, None] * s_tail
+        head, tail = scaling.divide_by_lambda(head, tail)
+        # The predictor only sizes things up; rounding does not matter to it.
+        refined = predictor is not None or target > 0
+        return system.solve(slack, head - lead, tail - rest, low, up, refined=refined)
+
+    def _weighted(self, predictor, corrector, reach):
+        """Step between predictor and corrector that gets furthest, and its size.
+
+        The corrector is made for a full step.  When the predictor gets only a
+        short way, a part of it often gets further than all of it.
+        """
+        ratios = list(zip(self._ratios(predictor), self._ratios(corrector)))
+        best = -1.0, 1.0
+        for weight in np.linspace(1.0, reach**2, 4):
+            step = {
+                name: predictor[name] + weight * (corrector[name] - predictor[name])
+                for name in ("t", "theta", "z")
+            }
+            worst = min(
+                np.min(first + weight * (second - first), initial=0.0)
+                for first, second in ratios
+            )
+            size = min(-1.0 / worst if worst < 0 else np.inf, self._cone_step(step))
+            if size > 1.05 * best[0]:
+                best = size, weight
+            if size > 0.6:
+                break
+        weight = best[1]
+        return self._guarded(
+            {
+                name: predictor[name] + weight * (corrector[name] - predictor[name])
+                for name in corrector
+            }
+        )
+
+    def _guarded(self, step):
+        """A size for `step` that does not end too close to the boundary, and it."""
+        size = min(1.0, 0.99 * self.max_step(step))
+        before = self._products()[1]
+        for _ in range(20):
+            mean, smallest = self._products(step, size)
+            if smallest > min(1e-4 * mean, 0.5 * before):
+                break
+            size *= 0.8
+        return size, step
+
     def max_step(self, step):
         """Largest step that stays inside all cones and boxes."""
+        worst = min(np.min(ratio, initial=0.0) for ratio in self._ratios(step))
+        return min(-1.0 / worst if worst < 0 else np.inf, self._cone_step(step))
+
+    def _ratios(self, step):
+        """Relative changes of everything that has to stay positive."""
         low, up = self.has_lower, self.has_upper
-        ratios = [
+        return [
             step["w"] / self.w,
             step["rho"] / self.rho,
             step["nu"][low] / (self.nu - self.lower)[low],
@@ -267,10 +325,10 @@ class _State:
             step["a"][low] / self.a[low],
             step["b"][up] / self.b[up],
         ]
-        worst = min(float(np.min(ratio, initial=0.0)) for ratio in ratios)
+
+    def _cone_step(self, step):
         v, d_v = self.theta[:, : self.r], step["theta"][:, : self.r]
         return min(
-            -1.0 / worst if worst < 0 else np.inf,
             largest_step(self.t, v, step["t"], d_v),
             largest_step(self.tau, self.z, np.zeros_like(self.tau), step["z"]),
         )
@@ -355,7 +413,7 @@ class _NewtonSystem:
         d_theta, d_nu = self._solve_linear(h, q)
         return theta + d_theta, nu + d_nu
 
-    def solve(self, slack, head, tail, low, up):
+    def solve(self, slack, head, tail, low, up, *, refined):
         """Newton step for the given complementarity targets."""
         state, op, r = self.state, self.state.operator, self.state.r
         shift, step_t, step_z = self.scaling.eliminate(head, tail)
@@ -364,7 +422,7 @@ class _NewtonSystem:
         h[:, :r] += shift
         q = self.link + np.where(state.has_lower, low / self.gap_low, 0.0)
         q -= np.where(state.has_upper, up / self.gap_up, 0.0)
-        theta, nu = self._solve_refined(h, q)
+        theta, nu = (self._solve_refined if refined else self._solve_linear)(h, q)
         offset = 0.0
         if self.free:
             # The free constant is the multiplier of sum(nu) = 0.
@@ -430,11 +488,14 @@ def _analytic_centres(operator, starts, r, max_iter=60):
         gradient[:, :r] += theta[:, :r]
         step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
         decrement = np.sqrt(np.maximum(-np.einsum("bi,bi->b", gradient, step), 0.0))
-        # The damped step of self-concordant functions stays inside.
-        size = np.where(decrement > 0.25, 1.0 / (1.0 + decrement), 1.0)
+        # The damped step of self-concordant functions stays inside; far from
+        # the centre, halfway to the boundary is often much further.
+        reach = -1.0 / np.minimum(np.min(slacks(step) / w, axis=1), -1e-300)
+        damped = np.maximum(1.0 / (1.0 + decrement), 0.5 * reach)
+        size = np.where(decrement > 0.25, np.minimum(damped, 1.0), 1.0)
         theta = theta + size[:, None] * step
         w = np.maximum(slacks(theta), floor)
-        if np.max(decrement) < 1e-3:
+        if np.max(decrement) < 0.5:
             break
     centres[:n_patterns] = theta
     centres[n_patterns:n_cones] = theta
