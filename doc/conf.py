@@ -23,6 +23,9 @@ templates_path = ["_templates"]
 exclude_patterns = ["_build"]
 # A single backquote in a docstring names a parameter or an attribute.
 default_role = "literal"
+toc_object_entries_show_parents = "hide"
+# Doctests in Markdown end with a blank line, which need not be shown.
+highlight_options = {"pycon": {"stripnl": True}, "python": {"stripnl": True}}
 
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -48,11 +51,15 @@ sphinx_gallery_conf = {
     "reference_url": {"sklearn_convexnn": None},
     "write_computation_times": False,
     "show_memory": False,
+    # Figures and printed lines, but not the value of a last expression.
+    "capture_repr": ("_repr_html_",),
 }
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sklearn-convexnn"
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["style.css"]
 html_theme_options = {
     "navigation_with_keys": False,
     "show_toc_level": 2,
@@ -60,7 +67,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
 }
-# Pages without subpages need no navigation on the left.
+# Pages without subpages need no navigation on the left, wide tables need the room.
 html_sidebars = {
-    page: [] for page in ("index", "install", "user_guide", "whats_new")
+    page: []
+    for page in ("index", "install", "user_guide", "benchmarks/**", "whats_new")
 }

@@ -40,9 +40,8 @@ from sklearn_convexnn import ConvexReLUClassifier
 # ------
 #
 # OpenML has several versions of some tables.  A version is taken by its number and
-# then recognised by the sizes of its inputs and classes, so a wrong one cannot slip
-# in.  For 'balloons' (the one with all 16 rows) and 'pittsburg-bridges-SPAN' there
-# is no version with the rows of the paper.
+# checked by the number of its inputs and the sizes of its classes, so a wrong one
+# cannot slip in.  Those without a number are read from a folder only.
 
 OPENML = {  # name: (data_id, number of inputs, sizes of the classes in ascending order)
     "acute-inflammation": (1556, 6, [59, 61]),
@@ -77,7 +76,7 @@ def tables_of_openml(names):
     tables = {}
     for name in names:
         if OPENML.get(name) is None:
-            print(f"{name}: not on OpenML, left out")
+            print(f"{name}: no known source on OpenML, left out")
             continue
         data_id, n_features, class_sizes = OPENML[name]
         X, y = fetch_openml(data_id=data_id, return_X_y=True, as_frame=True)
@@ -164,8 +163,8 @@ parser.add_argument("--jobs", type=int, default=-1, help="outer folds at a time 
 # Not parse_args: documentation tools run this file with arguments of their own.
 args, _ = parser.parse_known_args()
 
-# Some of the MLP's many fits end at its limit of iterations, which is no news for a
-# local search that is stopped early anyhow; all other warnings stay visible.
+# Some of the MLP's many fits end at its limit of iterations, and a warning for each
+# would bury the table.  All other warnings stay visible.
 warnings.filterwarnings(
     "ignore", category=ConvergenceWarning, module=r"sklearn\.neural_network"
 )
@@ -215,6 +214,7 @@ for model, marker, offset in zip(mean.columns, "osD^", offsets):
         label=model,
     )
 ax.set(yticks=position, yticklabels=mean.index, xlabel="test accuracy")
+ax.set_xlim(right=1.02)
 ax.set_ylim(len(mean) - 0.5, -0.5)
 ax.grid(axis="x", alpha=0.3)
 for edge in position[1:] - 0.5:

@@ -162,20 +162,29 @@ class MaskedOperator:
         normal : ndarray of shape (n_blocks * p, n_blocks * p), Fortran order
             The lower triangle; the upper one is zero.
         """
-        size = self.n_blocks * self.p
-        normal = np.zeros((size, size), order="F")
+        # Both signs of a pattern have the same columns up to the sign: the
+        # products are formed once for the patterns and the linear block.
+        half, r = self.n_patterns * self.p, self.n_penalised
+        size = half + self.linear * self.p
+        gram = np.zeros((size, size), order="F")
         root = np.sqrt(weights)
-        step = max(1, _CHUNK // size)
+        step = max(1, _CHUNK // max(1, size))
         for start in range(0, self.n_samples, step):
             rows = slice(start, start + step)
             scaled = (self.M[rows] * root[rows, None]).T
-            part = np.zeros((self.n_blocks, self.p, scaled.shape[1]))
-            half = self.masks[:, None, rows] * scaled
-            part[: self.n_patterns] = half
-            part[self.n_patterns : self.n_cones] = -half
+            part = np.zeros((size // self.p, self.p, scaled.shape[1]))
+            np.multiply(self.masks[:, None, rows], scaled, out=part[: self.n_patterns])
             if self.linear:
-                part[-1, : self.n_penalised] = scaled[: self.n_penalised]
-            normal = _add_gram(normal, part.reshape(size, -1))
+                part[-1, :r] = scaled[:r]
+            gram = _add_gram(gram, part.reshape(size, -1))
+        within = gram[:half, :half]
+        normal = np.zeros((size + half, size + half), order="F")
+        normal[:half, :half] = within
+        normal[half : 2 * half, half : 2 * half] = within
+        normal[half : 2 * half, :half] = -within - np.tril(within, -1).T
+        normal[2 * half :, :half] = gram[half:, :half]
+        normal[2 * half :, half : 2 * half] = -gram[half:, :half]
+        normal[2 * half :, 2 * half :] = gram[half:, half:]
         return normal
 
 
