@@ -16,6 +16,10 @@ from sklearn.utils import check_random_state
 MAX_PATTERNS = 20_000
 """Largest number of patterns that an exact enumeration may predict."""
 
+MAX_BITS = 10_000_000
+"""Largest number of patterns times samples; a program takes about 300 times as
+many bytes."""
+
 _TOL = 1e-9
 # Random gates may keep falling into the same few cells, so drawing stops
 # after this many times the number of patterns asked for.
@@ -205,7 +209,26 @@ def _cells_within(normals, normal):
     return _cells(planes.normals) @ planes.basis.T @ basis.T
 
 
-def enumerate_arrangement(X, *, free_bias=False, max_patterns=MAX_PATTERNS):
+def can_enumerate(X, *, free_bias=False):
+    """Whether `enumerate_arrangement` accepts the data.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    free_bias : bool, default=False
+
+    Returns
+    -------
+    possible : bool
+    """
+    return count_patterns(X, free_bias=free_bias) <= _limit(len(X))
+
+
+def _limit(n_samples):
+    return min(MAX_PATTERNS, MAX_BITS // max(1, n_samples))
+
+
+def enumerate_arrangement(X, *, free_bias=False, max_patterns=None):
     """All activation patterns of the data.
 
     Parameters
@@ -213,8 +236,10 @@ def enumerate_arrangement(X, *, free_bias=False, max_patterns=MAX_PATTERNS):
     X : ndarray of shape (n_samples, n_features)
     free_bias : bool, default=False
         Enumerate the patterns of ``[X 1]`` instead.
-    max_patterns : int, default=20000
-        Refuse when `count_patterns` predicts more than this.
+    max_patterns : int, default=None
+        Refuse when `count_patterns` predicts more than this.  By default
+        20000, and less with more than 500 samples: 10 million patterns times
+        samples.
 
     Returns
     -------
@@ -239,11 +264,12 @@ def enumerate_arrangement(X, *, free_bias=False, max_patterns=MAX_PATTERNS):
     planes = _hyperplanes(rows)
     m, rank = planes.normals.shape
     predicted = _cell_count(m, rank)
-    if predicted > max_patterns:
+    limit = _limit(len(X)) if max_patterns is None else max_patterns
+    if predicted > limit:
         raise ValueError(
             f"arrangements='exact' would enumerate {predicted} activation patterns "
             f"({m} distinct hyperplanes of rank {rank}), more than the limit of "
-            f"{max_patterns}. Use arrangements='sampled', or fewer or "
+            f"{limit} for {len(X)} samples. Use arrangements='sampled', or fewer or "
             "lower-dimensional samples."
         )
     if m == 0:

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from scipy.optimize import linprog, minimize_scalar, nnls
+from scipy.optimize import minimize_scalar, nnls
 from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_convexnn.arrangements import (
-    MAX_PATTERNS,
-    count_patterns,
+    can_enumerate,
     enumerate_arrangement,
     network_arrangement,
     sample_arrangement,
@@ -28,7 +27,9 @@ from sklearn_convexnn.losses import (
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.solvers import null_result, solve_interior_point
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ class Certificate:
         activation patterns or those of the network itself, and says nothing
         about the others.
     kappa : float
-        Largest slope of a neuron (for 'global' an upper bound of it), divided
-        by ``alpha``.  At an optimum it is one; above one, the bound is weak.
+        Largest slope that adding a neuron can have at the network (or a proven
+        upper bound of it), divided by ``alpha``: one at an optimum, more where
+        a neuron is missing.
     n_patterns : int
         Number of activation patterns that were checked; 0 if the bound needs
         none.
@@ -224,9 +226,13 @@ def certify(
 
     Notes
     -----
+    The bound comes from the dual point of the network itself or, for one
+    output, from the convex program over the patterns, whichever is better.
+
     With several outputs the competitors share a hidden layer under plain
     weight decay, and the slope of the outputs together is bounded by the root
-    of the sum of squares of theirs.
+    of the sum of squares of theirs.  This bound is weak unless the network is
+    close to an optimum.
 
     References
     ----------
@@ -286,9 +292,7 @@ def certify(
         X, coefs[0], intercepts[0], kind, n_arrangements, fit_intercept, random_state
     )
     bound, kappa = -np.inf, np.inf
-    sizes = np.linalg.norm(coefs[0], axis=0)
-    units = hidden[:, sizes > 0] / sizes[sizes > 0]
-    for nus in _dual_candidates(loss, F, Y, weight, units, alpha, fit_intercept):
+    for nus in _dual_candidates(loss, F, Y, weight, fit_intercept):
         if arrangement is None:
             slopes = [slope_bound(X, nu, **geometry) for nu in nus]
         else:
@@ -301,6 +305,20 @@ def certify(
         value = _best_scaled_value(loss, nus, Y, weight, reach)
         if value > bound:
             bound, kappa = value, total / alpha
+    if arrangement is not None and Y.shape[1] == 1:
+        # The network's own dual point may be far from the best one.
+        program = TwoLayerProgram(
+            X,
+            Y[:, 0],
+            weight,
+            loss,
+            alpha,
+            arrangement,
+            fit_intercept=fit_intercept,
+            negative_slope=negative_slope,
+        )
+        solve = solve_interior_point if program.can_improve else null_result
+        bound = max(bound, solve(program).dual_bound)
     return Certificate(
         objective=float(objective),
         dual_bound=float(bound),
@@ -404,7 +422,7 @@ def _targets(network, loss, y, n_outputs):
 def _arrangement(X, W, b, kind, n_arrangements, free_bias, random_state):
     """Patterns to check (None: use a bound that needs none) and the kind."""
     if kind != "restricted":
-        if count_patterns(X, free_bias=free_bias) <= MAX_PATTERNS:
+        if can_enumerate(X, free_bias=free_bias):
             return enumerate_arrangement(X, free_bias=free_bias), "global"
         if kind == "global":
             return None, "global"
@@ -418,16 +436,15 @@ def _arrangement(X, W, b, kind, n_arrangements, free_bias, random_state):
     return arrangement, "global" if arrangement.complete else "restricted"
 
 
-def _dual_candidates(loss, F, Y, weight, hidden, alpha, centred):
+def _dual_candidates(loss, F, Y, weight, centred):
     """Dual points of the network, one list of ``nu`` per candidate.
 
     Without a gradient (hinge) any point of the domain gives a valid bound;
-    the best for the network's own neurons is tried, and those of smoothed
-    losses.
+    those of smoothed losses are tried.
     """
     if centred:
         F = F + [loss.best_offset(f, t, weight) for f, t in zip(F.T, Y.T)]
-    widths = (0.0,) if loss.smooth else (0.0, 1e-4, 1e-2, 0.1, 0.5)
+    widths = (0.0,) if loss.smooth else (0.0, 1e-2, 0.1, 0.5)
     for width in widths:
         nus = []
         for f, t in zip(F.T, Y.T):
@@ -437,27 +454,6 @@ def _dual_candidates(loss, F, Y, weight, hidden, alpha, centred):
                 nu = weight * t * np.clip(0.5 + (1.0 - t * f) / width, 0.0, 1.0)
             nus.append(loss.project_dual(nu, t, weight, centred=centred))
         yield nus
-    if not loss.smooth:
-        yield [_linear_dual(loss, t, weight, hidden, alpha, centred) for t in Y.T]
-
-
-def _linear_dual(loss, y, weight, hidden, alpha, centred):
-    """Best ``nu`` of a piecewise linear loss for the neurons in `hidden`.
-
-    ``G`` is linear on its box, so this is a linear program: the dual of the
-    lasso over these neurons.
-    """
-    bounds = np.column_stack(loss.dual_bounds(y, weight))
-    found = linprog(
-        -loss.dual_slope(np.zeros_like(y), y, weight),
-        A_ub=np.concatenate([hidden.T, -hidden.T]),
-        b_ub=np.full(2 * hidden.shape[1], alpha),
-        A_eq=np.ones((1, len(y))) if centred else None,
-        b_eq=np.zeros(1) if centred else None,
-        bounds=bounds,
-    )
-    nu = found.x if found.success else np.zeros_like(y)
-    return loss.project_dual(nu, y, weight, centred=centred)
 
 
 def _best_scaled_value(loss, nus, Y, weight, reach):

@@ -3,6 +3,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from sklearn_convexnn.arrangements import (
+    can_enumerate,
     count_patterns,
     enumerate_arrangement,
     network_arrangement,
@@ -111,7 +112,14 @@ def test_enumeration_refuses_with_the_numbers():
         enumerate_arrangement(X)
     for part in (str(count), "20000", "arrangements='sampled'"):
         assert part in str(error.value)
-    with pytest.raises(ValueError, match="limit of 10"):
+    # With many samples the patterns get long, so fewer are allowed.
+    x = np.random.default_rng(0).standard_normal((3000, 1))
+    assert count_patterns(x, free_bias=True) == 6000
+    assert not can_enumerate(x, free_bias=True)
+    with pytest.raises(ValueError, match="limit of 3333 for 3000 samples"):
+        enumerate_arrangement(x, free_bias=True)
+    assert can_enumerate(x[:1000], free_bias=True)
+    with pytest.raises(ValueError, match="limit of 10 "):
         enumerate_arrangement(X[:8, :2], max_patterns=10)
 
 
