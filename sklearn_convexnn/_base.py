@@ -276,13 +276,19 @@ class ConvexReLUMixin:
         allowed += 1e-9 * sum(part.null_objective for part in fitted)
         if self.dual_gap_ <= allowed:
             return
-        reasons = "; ".join(sorted({part.result.message for part in fitted}))
+        results = [part.result for part in fitted]
+        reasons = "; ".join(sorted({result.message for result in results}))
+        advice = "Increase max_iter or max_time, or loosen tol."
+        if any(result.status == "stalled" for result in results):
+            advice = (
+                "Scale the data, merge samples that are equal up to rounding, or "
+                "loosen tol."
+            )
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "
             f"{self.dual_gap_:.3g} ({relative:.2g} of the objective), above "
-            f"tol={self.tol:g}: {reasons}. Increase max_iter or max_time, or "
-            "loosen tol.",
+            f"tol={self.tol:g}: {reasons}. {advice}",
             ConvergenceWarning,
         )
 

@@ -450,6 +450,21 @@ def test_short_of_tol_warns_and_keeps_the_best(limit):
     assert np.all(np.isfinite(model.predict(X)))
 
 
+@pytest.mark.parametrize("bias", [False, True])
+def test_nearly_equal_samples_end_with_an_honest_warning(bias):
+    """Cells as thin as rounding: no crash, and valid bounds all the same."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((5, 3))
+    y = rng.standard_normal(10)
+    near = np.concatenate([X, X + 1e-7 * rng.standard_normal(X.shape)])
+    model = ConvexReLURegressor(0.1, arrangements="exact", fit_intercept=bias)
+    with pytest.warns(ConvergenceWarning, match="merge samples that are equal"):
+        model.fit(near, y)
+    equal = clone(model).fit(np.concatenate([X, X]), y)
+    assert model.dual_bound_ <= equal.objective_ * (1 + 1e-6)
+    assert model.objective_ >= equal.dual_bound_ * (1 - 1e-6)
+
+
 def test_too_few_patterns_are_reported():
     rng = np.random.default_rng(0)
     X = np.repeat(rng.standard_normal((3, 3)), 10, axis=0)

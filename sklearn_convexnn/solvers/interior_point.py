@@ -486,7 +486,10 @@ def _analytic_centres(operator, starts, r, max_iter=60):
         hessian[:, index, index] += 1.0
         gradient = -(operator.signs / w) @ operator.cone_rows
         gradient[:, :r] += theta[:, :r]
-        step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        try:
+            step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
+        except np.linalg.LinAlgError:
+            break  # cells as thin as rounding: the points have to do
         decrement = np.sqrt(np.maximum(-np.einsum("bi,bi->b", gradient, step), 0.0))
         # The damped step of self-concordant functions stays inside; far from
         # the centre, halfway to the boundary is often much further.
