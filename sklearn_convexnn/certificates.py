@@ -205,8 +205,9 @@ def certify(
         Slope of the activation left of zero; by default that of `network`, or
         0.0 (ReLU).
     kind : {'auto', 'global', 'restricted'}, default='auto'
-        'global' asks for a bound over all networks: exact if the data have at
-        most 20000 activation patterns, otherwise from a proven but weak
+        'global' asks for a bound over all networks: from all activation
+        patterns if they can be enumerated (at most 20000 of them, and 10
+        million patterns times samples), otherwise from a proven but weak
         estimate.  'restricted' bounds over the networks on sampled patterns
         and those of `network`.  'auto' is exact if it can be, otherwise
         'restricted'.
