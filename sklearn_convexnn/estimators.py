@@ -89,7 +89,8 @@ class ConvexReLURegressor(
         Clarabel) a slow and independent reference.  'auto' is
         'interior_point'.
     tol : float, default=1e-4
-        Stop when ``dual_gap_ <= tol * objective_``.
+        Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
+        the objective of the network without neurons.
     max_iter : int, default=200
         Limit of solver iterations for each output.
     max_time : float, default=None
@@ -337,7 +338,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         Clarabel) a slow and independent reference.  'auto' is
         'interior_point'.
     tol : float, default=1e-4
-        Stop when ``dual_gap_ <= tol * objective_``.
+        Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
+        the objective of the network without neurons.
     max_iter : int, default=200
         Limit of solver iterations for each class.
     max_time : float, default=None
