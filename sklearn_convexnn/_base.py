@@ -18,6 +18,7 @@ from sklearn_convexnn.arrangements import (
     network_arrangement,
     sample_arrangement,
     union,
+    without_rounding,
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import (
@@ -85,7 +86,7 @@ def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
     free_bias, verbose = params["fit_intercept"], params["verbose"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    X = X - centre
+    X = without_rounding(X - centre)
     if gates is not None and free_bias:
         gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
     arrangement = _choose_arrangement(X, gates, seed, params)

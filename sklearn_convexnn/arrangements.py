@@ -20,7 +20,10 @@ MAX_BITS = 10_000_000
 """Largest number of patterns times samples; a program takes about 300 times as
 many bytes."""
 
-_TOL = 1e-9
+# Distances between unit normals, and relative singular values: below the first
+# they are rounding, above the last they are data.  In between, which the second
+# divides, an enumeration does not claim to be complete.
+_ROUNDING, _TOL, _DATA = 1e-11, 1e-9, 1e-7
 # Random gates may keep falling into the same few cells, so drawing stops
 # after this many times the number of patterns asked for.
 _OVERSAMPLING = 50
@@ -50,6 +53,15 @@ class Arrangement:
         return len(self.patterns)
 
 
+def without_rounding(X):
+    """`X` with zeros in place of entries that are zero up to rounding.
+
+    Such a row would have a direction that is noise.
+    """
+    size = np.max(np.abs(X), axis=0, initial=0.0)
+    return np.where(np.abs(X) <= 1e-13 * size, 0.0, X)
+
+
 def with_ones(X, free_bias):
     """``[X 1]`` if `free_bias` else ``X``, the normals of the hyperplanes."""
     return np.column_stack([X, np.ones(len(X))]) if free_bias else X
@@ -63,23 +75,25 @@ class _Hyperplanes:
     basis: np.ndarray  # (n_columns, r) orthonormal columns
     index: np.ndarray  # (n,) hyperplane of each row, -1 for a zero row
     flipped: np.ndarray  # (n,) bool, row antiparallel to the normal
+    clear: bool  # no decision on rank or equality was close
 
 
 def _distinct_lines(rows):
     """Group unit rows that span the same line.
 
     Returns the index of the group of each row, whether the row points against
-    the first member of its group, and the index of that first member.
+    the first member of its group, the index of that first member, and whether
+    all rows are clearly equal or clearly different.
     """
     # A fixed, irregular direction gives parallel rows the same key, so that
     # after sorting only neighbours in a short run need to be compared.
     direction = np.sqrt(np.arange(2.0, rows.shape[1] + 2.0))
     key = np.abs(rows @ (direction / np.linalg.norm(direction)))
     order = np.argsort(key, kind="stable")
-    stops = np.searchsorted(key[order], key[order] + _TOL, side="right")
+    stops = np.searchsorted(key[order], key[order] + _DATA, side="right")
     group = np.full(len(rows), -1)
     flipped = np.zeros(len(rows), dtype=bool)
-    first = []
+    first, clear = [], True
     for position, i in enumerate(order):
         if group[i] >= 0:
             continue
@@ -90,32 +104,60 @@ def _distinct_lines(rows):
         distance = np.linalg.norm(
             rows[run] - np.where(cosine < 0, -1.0, 1.0)[:, None] * rows[i], axis=1
         )
+        clear &= not np.any((distance > _ROUNDING) & (distance < _DATA))
         same = distance <= _TOL
         group[run[same]] = len(first)
         flipped[run[same]] = cosine[same] < 0
         first.append(i)
-    return group, flipped, np.array(first, dtype=int)
+    return group, flipped, np.array(first, dtype=int), clear
 
 
 def _hyperplanes(rows):
     norms = np.linalg.norm(rows, axis=1)
-    nonzero = norms > _TOL * max(norms.max(initial=0.0), np.finfo(float).tiny)
+    nonzero = norms > 0
     index = np.full(len(rows), -1)
     flipped = np.zeros(len(rows), dtype=bool)
     if not nonzero.any():
         return _Hyperplanes(
-            np.empty((0, 0)), np.empty((rows.shape[1], 0)), index, flipped
+            np.empty((0, 0)), np.empty((rows.shape[1], 0)), index, flipped, True
         )
     units = rows[nonzero] / norms[nonzero, None]
     _, singular, Vt = np.linalg.svd(units, full_matrices=False)
-    rank = int(np.sum(singular > _TOL * singular[0]))
+    ratio = singular / singular[0]
+    rank = int(np.sum(ratio > _TOL))
     basis = Vt[:rank].T
     reduced = units @ basis
     reduced /= np.linalg.norm(reduced, axis=1, keepdims=True)
-    group, turned, first = _distinct_lines(reduced)
+    group, turned, first, clear = _distinct_lines(reduced)
+    clear &= not np.any((ratio > _ROUNDING) & (ratio < _DATA))
     index[nonzero] = group
     flipped[nonzero] = turned
-    return _Hyperplanes(reduced[first], basis, index, flipped)
+    return _Hyperplanes(reduced[first], basis, index, flipped, clear)
+
+
+def _scaled_rows(X, free_bias):
+    """Rows with the patterns of `X` and columns of one size, and the way back.
+
+    Patterns do not change when columns are scaled or, with free biases,
+    shifted; whether two rows are equal up to rounding can then be told.
+
+    Returns
+    -------
+    rows : ndarray of shape (n_samples, n_columns)
+    restore : callable
+        Maps gates for `rows` to gates for the data.
+    """
+    centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
+    scale = np.max(np.abs(X - centre), axis=0)
+    scale[scale == 0] = 1.0
+
+    def restore(gates):
+        weights = gates[:, : X.shape[1]] / scale
+        if not free_bias:
+            return weights
+        return np.column_stack([weights, gates[:, -1] - weights @ centre])
+
+    return with_ones((X - centre) / scale, free_bias), restore
 
 
 def _cell_count(n_hyperplanes, rank):
@@ -142,7 +184,7 @@ def count_patterns(X, *, free_bias=False):
     -------
     count : int
     """
-    planes = _hyperplanes(with_ones(X, free_bias))
+    planes = _hyperplanes(_scaled_rows(X, free_bias)[0])
     return _cell_count(*planes.normals.shape)
 
 
@@ -172,19 +214,23 @@ def _cells(normals):
     -------
     points : ndarray of shape (n_cells, r)
         Unit vectors, in no particular order.
+    clear : bool
+        Whether no decision on equality was close.
     """
     m, rank = normals.shape
     if rank == 1:
-        return np.array([[1.0], [-1.0]])
+        return np.array([[1.0], [-1.0]]), True
     if rank == 2:
-        return _angular_cells(normals)
+        return _angular_cells(normals), True
     # Start from independent hyperplanes, of which every sign vector is a cell.
     normals = normals[qr(normals.T, mode="r", pivoting=True)[-1]]
     signs = 2.0 * (np.arange(2**rank)[:, None] >> np.arange(rank) & 1) - 1.0
     points = np.linalg.solve(normals[:rank], signs.T).T
+    clear = True
     for k in range(rank, m):
         earlier, normal = normals[:k], normals[k]
-        facets = _cells_within(earlier, normal)
+        facets, facets_clear = _cells_within(earlier, normal)
+        clear &= facets_clear
         slopes = np.maximum(np.abs(earlier @ normal), np.finfo(float).tiny)
         reach = 0.5 * np.min(np.abs(facets @ earlier.T) / slopes, axis=1)
         step = np.minimum(reach, 1.0)[:, None] * normal
@@ -195,7 +241,7 @@ def _cells(normals):
         whole = count[cell[: len(points)]] == 1
         points = np.concatenate([points[whole], facets + step, facets - step])
         points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return points
+    return points, clear
 
 
 def _cells_within(normals, normal):
@@ -206,7 +252,8 @@ def _cells_within(normals, normal):
     mirror /= np.linalg.norm(mirror)
     basis = (np.eye(len(normal)) - 2.0 * np.outer(mirror, mirror))[:, 1:]
     planes = _hyperplanes(normals @ basis)
-    return _cells(planes.normals) @ planes.basis.T @ basis.T
+    points, clear = _cells(planes.normals)
+    return points @ planes.basis.T @ basis.T, clear and planes.clear
 
 
 def can_enumerate(X, *, free_bias=False):
@@ -244,8 +291,10 @@ def enumerate_arrangement(X, *, free_bias=False, max_patterns=None):
     Returns
     -------
     arrangement : Arrangement
-        With ``complete=True``.  The patterns are sorted, so that their order
-        depends on the rows of `X` alone.
+        With ``complete=True``, unless some samples are so nearly equal, or the
+        data so nearly of lower rank, that rounding decides on the patterns.
+        The patterns are sorted, so that their order depends on the rows of `X`
+        alone.
 
     Raises
     ------
@@ -260,7 +309,7 @@ def enumerate_arrangement(X, *, free_bias=False, max_patterns=None):
        "Constructing Arrangements of Lines and Hyperplanes with
        Applications". SIAM Journal on Computing 15(2).
     """
-    rows = with_ones(X, free_bias)
+    rows, restore = _scaled_rows(X, free_bias)
     planes = _hyperplanes(rows)
     m, rank = planes.normals.shape
     predicted = _cell_count(m, rank)
@@ -276,11 +325,12 @@ def enumerate_arrangement(X, *, free_bias=False, max_patterns=None):
         return Arrangement(
             np.zeros((1, len(rows)), bool), np.zeros((1, rows.shape[1])), True
         )
-    points = _cells(planes.normals)
+    points, clear = _cells(planes.normals)
     signs = points @ planes.normals.T > 0
     patterns = (signs[:, planes.index] ^ planes.flipped) & (planes.index >= 0)
     order = np.lexsort(patterns.T[::-1])
-    return Arrangement(patterns[order], (points @ planes.basis.T)[order], True)
+    gates = restore(points @ planes.basis.T)
+    return Arrangement(patterns[order], gates[order], clear and planes.clear)
 
 
 def sample_arrangement(X, n_arrangements, *, free_bias=False, random_state=None):

@@ -7,11 +7,16 @@ and ``kappa(nu) = max |nu^T act(X u)|`` over unit vectors ``u``.  Then
 """
 
 from dataclasses import dataclass
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
-from sklearn.utils import check_array, check_consistent_length
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    compute_class_weight,
+)
 from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_convexnn.arrangements import (
@@ -21,6 +26,7 @@ from sklearn_convexnn.arrangements import (
     sample_arrangement,
     union,
     with_ones,
+    without_rounding,
 )
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
@@ -157,7 +163,7 @@ def certify(
     *,
     alpha,
     loss=None,
-    epsilon=1.35,
+    epsilon=None,
     sample_weight=None,
     fit_intercept=None,
     negative_slope=None,
@@ -195,9 +201,10 @@ def certify(
     loss : {'squared_error', 'huber', 'log_loss', 'squared_hinge', 'hinge'}, \
             default=None
         By default the loss of `network`, or 'squared_error' for arrays.
-    epsilon : float, default=1.35
-        Threshold of the Huber loss.
+    epsilon : float, default=None
+        Threshold of the Huber loss; by default that of `network`, or 1.35.
     sample_weight : array-like of shape (n_samples,), default=None
+        Multiplied with the class weights of `network`, if it has any.
     fit_intercept : bool, default=None
         Whether the networks compared with have free biases.  By default that
         of `network`, or True if it has no such parameter.
@@ -259,6 +266,13 @@ def certify(
     )
     if not (isinstance(alpha, Real) and 0 < alpha < np.inf):
         raise ValueError(f"alpha must be a positive number, got {alpha!r}.")
+    epsilon = getattr(network, "epsilon", 1.35) if epsilon is None else epsilon
+    if not (isinstance(epsilon, Real) and 0 < epsilon < np.inf):
+        raise ValueError(f"epsilon must be a positive number, got {epsilon!r}.")
+    if not (isinstance(n_arrangements, Integral) and n_arrangements >= 1):
+        raise ValueError(
+            f"n_arrangements must be a positive integer, got {n_arrangements!r}."
+        )
     if kind not in ("auto", "global", "restricted"):
         raise ValueError(
             f"kind must be 'auto', 'global' or 'restricted', got {kind!r}."
@@ -275,6 +289,13 @@ def certify(
         raise ValueError(
             f"X has {X.shape[1]} features, but the network has {coefs[0].shape[0]}."
         )
+    class_weight = getattr(network, "class_weight", None)
+    if class_weight is not None:
+        labels = np.asarray(y).ravel()
+        per_class = compute_class_weight(
+            class_weight, classes=network.classes_, y=labels, sample_weight=weight
+        )
+        weight = weight * per_class[np.searchsorted(network.classes_, labels)]
     loss = make_loss(loss, epsilon)
 
     used = weight > 0
@@ -283,6 +304,7 @@ def certify(
         # Free biases absorb the shift; without it, less is lost to rounding.
         centre = X.mean(axis=0)
         X, intercepts[0] = X - centre, intercepts[0] + centre @ coefs[0]
+    X = without_rounding(X)
     hidden = activation(X @ coefs[0] + intercepts[0], negative_slope)
     F = hidden @ coefs[1] + intercepts[1]
     penalty = 0.5 * alpha * sum(float(np.sum(coef**2)) for coef in coefs)
@@ -351,13 +373,13 @@ def _read_network(network, loss, fit_intercept, negative_slope):
                 "certify one binary network per class instead."
             )
     else:
-        try:
-            coefs, intercepts = network
-        except (TypeError, ValueError):
+        if not (isinstance(network, (tuple, list)) and len(network) == 2):
             raise ValueError(
                 "network must be a fitted estimator with coefs_ and intercepts_, or "
-                f"a tuple (coefs, intercepts), got {type(network).__name__}."
-            ) from None
+                f"a tuple (coefs, intercepts), got {type(network).__name__}. Of a "
+                "pipeline, take the last step, and transform X."
+            )
+        coefs, intercepts = network
     loss = "squared_error" if loss is None else loss
     if loss not in REGRESSION_LOSSES + CLASSIFICATION_LOSSES:
         raise ValueError(
@@ -383,6 +405,8 @@ def _read_network(network, loss, fit_intercept, negative_slope):
             "the shapes of the network's weights do not fit together: coefs "
             f"{[c.shape for c in coefs]}, intercepts {[b.shape for b in intercepts]}."
         )
+    if not all(np.all(np.isfinite(part)) for part in coefs + intercepts):
+        raise ValueError("the weights of the network must be finite.")
     fit_intercept = True if fit_intercept is None else bool(fit_intercept)
     negative_slope = 0.0 if negative_slope is None else float(negative_slope)
     if not -1 <= negative_slope < 1:
@@ -401,7 +425,7 @@ def _targets(network, loss, y, n_outputs):
         Y = check_array(y, ensure_2d=False, dtype=np.float64)
         Y = Y.reshape(len(Y), -1)
     else:
-        y = np.asarray(y).ravel()
+        y = column_or_1d(y)
         classes = getattr(network, "classes_", np.unique(y))
         if not np.isin(y, classes).all():
             raise ValueError(
@@ -424,7 +448,9 @@ def _arrangement(X, W, b, kind, n_arrangements, free_bias, random_state):
     """Patterns to check (None: use a bound that needs none) and the kind."""
     if kind != "restricted":
         if can_enumerate(X, free_bias=free_bias):
-            return enumerate_arrangement(X, free_bias=free_bias), "global"
+            arrangement = enumerate_arrangement(X, free_bias=free_bias)
+            if arrangement.complete:
+                return arrangement, "global"
         if kind == "global":
             return None, "global"
     gates = np.column_stack([W.T, b]) if free_bias else W.T

@@ -519,6 +519,11 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
                 y=y,
                 sample_weight=sample_weight,
             )
+            if not np.all(weights >= 0):
+                raise ValueError(
+                    "class_weight must be non-negative, got "
+                    f"{dict(zip(self.classes_, weights))}."
+                )
             positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
             Y = np.where(codes[:, None] == positive, 1.0, -1.0)
             self._fit_networks(

@@ -106,6 +106,16 @@ def test_optimal_network_is_certified(loss, bias):
     assert certificate.dual_bound <= model.objective_ + 1e-9
 
 
+def test_settings_of_the_network_are_read():
+    X, y, _ = tiny_data("huber", n=20)
+    model = ConvexReLURegressor(0.5, loss="huber", epsilon=0.3).fit(X, y)
+    assert_allclose(certify(model, X, y, alpha=0.5).objective, model.objective_)
+    labels = np.where(y > 0, "yes", "no")
+    model = ConvexReLUClassifier(0.5, class_weight={"yes": 5.0, "no": 0.5})
+    model.fit(X, labels)
+    assert_allclose(certify(model, X, labels, alpha=0.5).objective, model.objective_)
+
+
 def test_kinds_on_data_of_high_rank():
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((60, 8)), rng.standard_normal(60)
@@ -204,6 +214,17 @@ NETWORK = random_network(2)
         ({"alpha": 0.0}, "alpha must be a positive number"),
         ({"alpha": "large"}, "alpha must be a positive number"),
         ({"kind": "local"}, "kind must be"),
+        ({"epsilon": -1.0}, "epsilon must be a positive number"),
+        ({"n_arrangements": 0}, "n_arrangements must be a positive integer"),
+        (
+            {
+                "network": (
+                    [np.full((2, 3), np.nan), np.ones((3, 1))],
+                    [np.ones(3), [0]],
+                )
+            },
+            "weights of the network must be finite",
+        ),
         ({"loss": "poisson"}, "no bound for loss='poisson'"),
         ({"X": np.ones((8, 3))}, "X has 3 features"),
         ({"y": np.ones((8, 2))}, "y has 2 outputs"),

@@ -465,6 +465,49 @@ def test_nearly_equal_samples_end_with_an_honest_warning(bias):
     assert model.objective_ >= equal.dual_bound_ * (1 - 1e-6)
 
 
+@pytest.mark.parametrize("outlier", [1e3, 1e5, 1e6])
+def test_outlier_does_not_hide_patterns(outlier):
+    """An outlier must not make other samples look equal: the bound would be wrong."""
+    z = np.linspace(-2, 2, 8)
+    X, y = np.append(z, outlier)[:, None], np.append(np.sin(3 * z), 0.0)
+    model = ConvexReLURegressor(0.1, arrangements="exact", tol=1e-3).fit(X, y)
+    assert model.n_arrangements_ == 18 and model.certificate_ == "global"
+    assert_allclose(model.objective_, 1.215, rtol=2e-3)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_no_claim_to_be_global_where_rounding_decides():
+    z = np.linspace(-2, 2, 8)
+    X, y = np.append(z, 1e9)[:, None], np.append(np.sin(3 * z), 0.0)
+    model = ConvexReLURegressor(0.1, arrangements="exact").fit(X, y)
+    assert model.certificate_ == "restricted"
+    assert model.dual_bound_ <= model.objective_
+    t = np.linspace(0, 1, 20)
+    rounded = np.column_stack([t, 0.3 * t + 0.1, -7 * t]).astype(np.float32)
+    model = ConvexReLURegressor(0.1, arrangements="exact").fit(rounded, np.sin(9 * t))
+    assert model.certificate_ == "restricted"
+
+
+def test_rows_of_very_different_size_and_of_rounding_size():
+    X, y = np.array([[1.0], [-1e-9]]), np.array([0.0, 1.0])
+    model = ConvexReLURegressor(1e-10, fit_intercept=False).fit(X, y)
+    assert model.certificate_ == "global"
+    assert model.dual_bound_ <= 0.095 + 1e-6
+    grid = np.array([[i, j] for i in range(5) for j in range(5)]) * 0.1 + 0.3
+    X = StandardScaler().fit_transform(grid)
+    assert 0 < np.abs(X[12]).max() < 1e-14  # zero, if it were not for rounding
+    model = ConvexReLURegressor(0.1, fit_intercept=False).fit(X, np.sin(np.arange(25)))
+    assert model.certificate_ == "global"
+    assert_allclose(model.objective_, 5.146326, rtol=1e-4)
+    assert model.dual_bound_ <= 5.146327
+
+
+def test_negative_class_weight():
+    X, y, _ = tiny_data("log_loss")
+    with pytest.raises(ValueError, match="class_weight must be non-negative"):
+        ConvexReLUClassifier(class_weight={-1.0: -1.0, 1.0: 1.0}).fit(X, y)
+
+
 def test_too_few_patterns_are_reported():
     rng = np.random.default_rng(0)
     X = np.repeat(rng.standard_normal((3, 3)), 10, axis=0)
