@@ -56,7 +56,16 @@ class Arrangement:
 def without_rounding(X):
     """`X` with zeros in place of entries that are zero up to rounding.
 
-    Such a row would have a direction that is noise.
+    A row of such entries would have a direction that is noise.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+        Zero where an entry is below 1e-13 of the largest in its column.
     """
     size = np.max(np.abs(X), axis=0, initial=0.0)
     return np.where(np.abs(X) <= 1e-13 * size, 0.0, X)
