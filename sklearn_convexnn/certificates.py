@@ -198,8 +198,7 @@ def certify(
         an estimator that is one-vs-rest).
     alpha : float
         Weight decay, positive.
-    loss : {'squared_error', 'huber', 'log_loss', 'squared_hinge', 'hinge'}, \
-            default=None
+    loss : {'squared_error', 'huber', 'log_loss', 'squared_hinge', 'hinge'} or None
         By default the loss of `network`, or 'squared_error' for arrays.
     epsilon : float, default=None
         Threshold of the Huber loss; by default that of `network`, or 1.35.

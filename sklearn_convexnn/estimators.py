@@ -141,7 +141,7 @@ class ConvexReLURegressor(
     out_activation_ : str
         'identity'.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         If `X` has feature names that are all strings.
 
     See Also
@@ -392,7 +392,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     out_activation_ : str
         'logistic' for the log loss, otherwise 'identity'.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         If `X` has feature names that are all strings.
 
     See Also
