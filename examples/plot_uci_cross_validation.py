@@ -107,8 +107,8 @@ def load_tables(folder, names):
 # ------
 #
 # `alpha` has the same meaning and the same grid for both networks.  The convex one
-# uses 50 sampled activation patterns, and so at most 50 kinds of neurons per output
-# sign; the other has 100 neurons.
+# places 50 neurons at the start and then adds those that it lacks and drops those
+# that it does not need; the other has 100 neurons throughout.
 
 
 def searches(inner, seed):

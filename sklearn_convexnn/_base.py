@@ -13,35 +13,24 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.arrangements import (
-    enumerate_arrangement,
-    network_arrangement,
-    sample_arrangement,
-    union,
-    without_rounding,
-)
-from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.recovery import (
-    activation,
-    network_weights,
-    neurons_from_blocks,
-    simplify,
-)
-from sklearn_convexnn.solvers import SOLVERS, SolverResult, null_result
+from sklearn_convexnn.arrangements import without_rounding
+from sklearn_convexnn.problem import Problem
+from sklearn_convexnn.recovery import activation, network_weights
+from sklearn_convexnn.training import HISTORY, Trained, train
+
+_WEAKEST_FIRST = ("restricted", "estimated", "global")
 
 
 @dataclass(frozen=True)
 class _FittedOutput:
-    """The network of one output and what is known of it."""
+    """The network of one output as an MLP has it, and what is known of it."""
 
     hidden: np.ndarray
     hidden_bias: np.ndarray
     output: np.ndarray
     output_bias: float
     null_objective: float
-    complete: bool
-    n_patterns: int
-    result: SolverResult
+    trained: Trained
 
 
 def _canonical(X, y, sample_weight):
@@ -58,14 +47,14 @@ def _canonical(X, y, sample_weight):
     return np.ascontiguousarray(table[:, :-1]), table[:, -1], weight
 
 
-def _fit_output(X, y, sample_weight, gates, seed, deadline, name, params):
+def _fit_output(X, y, sample_weight, known, seed, deadline, name, params):
     """Train the network of one output.
 
     Parameters
     ----------
     X, y, sample_weight : ndarrays of float64
-    gates : ndarray of shape (n_gates, n_columns) or None
-        Neurons of an earlier fit whose patterns are added.
+    known : tuple (gates, signs) or None
+        Neurons of an earlier fit, with their output signs.
     seed : int
     deadline : float
     name : str
@@ -78,92 +67,34 @@ def _fit_output(X, y, sample_weight, gates, seed, deadline, name, params):
     fitted : _FittedOutput
     """
     X, y, sample_weight = _canonical(X, y, sample_weight)
-    with blas_threads_for(len(X)):
-        return _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params)
-
-
-def _fit_canonical(X, y, sample_weight, gates, seed, deadline, name, params):
-    free_bias, verbose = params["fit_intercept"], params["verbose"]
+    free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    X = without_rounding(X - centre)
-    if gates is not None and free_bias:
-        gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
-    arrangement = _choose_arrangement(X, gates, seed, params)
-    if verbose:
-        scope = "all" if arrangement.complete else "sampled"
-        print(
-            f"[{name}] {len(X)} distinct samples, {len(arrangement)} patterns ({scope})"
-        )
-    program = TwoLayerProgram(
-        X,
+    problem = Problem(
+        without_rounding(X - centre),
         y,
         sample_weight,
         params["loss"],
         params["alpha"],
-        arrangement,
-        fit_intercept=free_bias,
-        negative_slope=params["negative_slope"],
+        free_bias,
+        params["negative_slope"],
     )
-
-    def report(iteration, objective, bound):
-        if verbose > 1:
-            print(
-                f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
-                f"dual bound {bound:.8g}"
-            )
-
-    if not program.can_improve:
-        result = null_result(program)
-    else:
-        result = SOLVERS[params["solver"]](
-            program,
-            # A little room for the rounding of the recovered network.
-            tol=0.9 * params["tol"],
-            max_iter=params["max_iter"],
-            deadline=deadline,
-            callback=report,
-        )
-    neurons = neurons_from_blocks(program, result.theta, result.offset)
-    neurons = simplify(program, X, neurons)
-    hidden, hidden_bias, output, output_bias = network_weights(neurons, X)
-    if verbose:
-        print(
-            f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
-            f"dual bound {result.dual_bound:.8g}: {result.message}"
-        )
+    gates, signs = (None, None) if known is None else known
+    if gates is not None and free_bias:
+        gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
+    with blas_threads_for(len(X)):
+        trained = train(problem, gates, signs, seed, deadline, name, params)
+    hidden, hidden_bias, output, output_bias = network_weights(
+        trained.neurons, problem.X
+    )
     return _FittedOutput(
         hidden=hidden,
         hidden_bias=hidden_bias - centre @ hidden,
         output=output,
         output_bias=output_bias,
-        null_objective=program.null_objective(),
-        complete=program.complete,
-        n_patterns=len(arrangement),
-        result=result,
+        null_objective=problem.objective(problem.null()),
+        trained=trained,
     )
-
-
-def _choose_arrangement(X, gates, seed, params):
-    """Patterns for the program, as the parameters say."""
-    free_bias, wanted = params["fit_intercept"], params["n_arrangements"]
-    if params["arrangements"] == "exact":
-        return enumerate_arrangement(X, free_bias=free_bias)
-    arrangement = sample_arrangement(X, wanted, free_bias=free_bias, random_state=seed)
-    if arrangement.complete:
-        return arrangement
-    if len(arrangement) < wanted:
-        warnings.warn(
-            f"Only {len(arrangement)} distinct activation patterns were found, fewer "
-            f"than n_arrangements={wanted}: the others are hard to hit at random. "
-            "Centre and scale the data, or use arrangements='exact' if they are of "
-            "low rank.",
-            UserWarning,
-        )
-    if gates is not None:
-        known = network_arrangement(X, gates, free_bias=free_bias)
-        arrangement = union(known, arrangement)
-    return arrangement
 
 
 @contextmanager
@@ -202,7 +133,7 @@ class ConvexReLUMixin:
         n_outputs = Y.shape[1]
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         params = {**self.get_params(deep=False), "loss": loss}
-        known = self._known_gates(dense.shape[1], n_outputs)
+        known = self._known_neurons(dense.shape[1], n_outputs)
         names = [
             f"{type(self).__name__}"
             + (f" {k + 1}/{n_outputs}" if n_outputs > 1 else "")
@@ -210,9 +141,9 @@ class ConvexReLUMixin:
         ]
         fitted = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_output)(
-                dense, y, sample_weight, gates, seed, deadline, name, params
+                dense, y, sample_weight, earlier, seed, deadline, name, params
             )
-            for y, gates, name in zip(Y.T, known, names)
+            for y, earlier, name in zip(Y.T, known, names)
         )
 
         sizes = [len(part.output) for part in fitted]
@@ -231,15 +162,15 @@ class ConvexReLUMixin:
         self.n_layers_ = 3
         self.n_outputs_ = n_outputs
         self.n_neurons_ = sum(sizes)
-        self.n_arrangements_ = max(part.n_patterns for part in fitted)
-        self.n_iter_ = max(part.result.n_iter for part in fitted)
-        self.certificate_ = (
-            "global" if all(part.complete for part in fitted) else "restricted"
-        )
-        lengths = [len(part.result.history["time"]) for part in fitted]
+        trained = [part.trained for part in fitted]
+        self.n_arrangements_ = max(part.n_patterns for part in trained)
+        self.n_iter_ = max(part.n_iter for part in trained)
+        kinds = {part.certificate for part in trained}
+        self.certificate_ = next(kind for kind in _WEAKEST_FIRST if kind in kinds)
+        lengths = [len(part.history["time"]) for part in trained]
         self.history_ = {
-            key: np.concatenate([part.result.history[key] for part in fitted])
-            for key in fitted[0].result.history
+            key: np.concatenate([part.history[key] for part in trained])
+            for key in HISTORY
         }
         self.history_["output"] = np.repeat(np.arange(n_outputs), lengths)
 
@@ -252,11 +183,11 @@ class ConvexReLUMixin:
         losses = [loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T)]
         self.objective_ = float(sum(losses) + penalty)
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
-        self.dual_bound_ = float(sum(part.result.dual_bound for part in fitted))
+        self.dual_bound_ = float(sum(part.dual_bound for part in trained))
         self.dual_gap_ = self.objective_ - self.dual_bound_
         self._warn_if_short(fitted, dtype)
 
-    def _known_gates(self, n_features, n_outputs):
+    def _known_neurons(self, n_features, n_outputs):
         """Neurons of an earlier fit for each output, if they are to be used."""
         coefs = getattr(self, "coefs_", None)
         if (
@@ -269,7 +200,10 @@ class ConvexReLUMixin:
         gates = coefs[0].T.astype(np.float64)
         if self.fit_intercept:
             gates = np.column_stack([gates, self.intercepts_[0]])
-        return [gates[column != 0] for column in coefs[1].T]
+        return [
+            (gates[column != 0], np.sign(column[column != 0]).astype(np.float64))
+            for column in coefs[1].T
+        ]
 
     def _warn_if_short(self, fitted, dtype):
         rounding = 10 * np.finfo(dtype).eps * max(1.0, self.n_features_in_)
@@ -278,14 +212,17 @@ class ConvexReLUMixin:
         allowed += 2e-12 * sum(part.null_objective for part in fitted)
         if self.dual_gap_ <= allowed:
             return
-        results = [part.result for part in fitted]
-        reasons = "; ".join(sorted({result.message for result in results}))
+        trained = [part.trained for part in fitted]
+        reasons = "; ".join(sorted({part.message for part in trained}))
+        statuses = {part.status for part in trained}
         advice = "Increase max_iter or max_time, or loosen tol."
-        if any(result.status == "stalled" for result in results):
+        if "stalled" in statuses:
             advice = (
                 "Scale the data, merge samples that are equal up to rounding, or "
                 "loosen tol."
             )
+        elif "max_neurons" in statuses:
+            advice = "Increase max_neurons, or loosen tol."
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "

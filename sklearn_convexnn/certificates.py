@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.optimize import minimize_scalar, nnls
+from scipy.optimize import nnls
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -33,6 +33,7 @@ from sklearn_convexnn.losses import (
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.solvers import null_result, solve_interior_point
@@ -324,7 +325,7 @@ def certify(
             ]
         total = float(np.linalg.norm(slopes))
         reach = alpha / total if total > 0 else np.inf
-        value = _best_scaled_value(loss, nus, Y, weight, reach)
+        value = best_scaled_value(loss, nus, Y, weight, reach)
         if value > bound:
             bound, kappa = value, total / alpha
     if arrangement is not None and Y.shape[1] == 1:
@@ -480,26 +481,3 @@ def _dual_candidates(loss, F, Y, weight, centred):
                 nu = weight * t * np.clip(0.5 + (1.0 - t * f) / width, 0.0, 1.0)
             nus.append(loss.project_dual(nu, t, weight, centred=centred))
         yield nus
-
-
-def _best_scaled_value(loss, nus, Y, weight, reach):
-    """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``."""
-    for nu, t in zip(nus, Y.T):
-        lower, upper = loss.dual_bounds(t, weight)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            limits = np.where(nu > 0, upper / nu, np.where(nu < 0, lower / nu, np.inf))
-        reach = min(reach, limits.min(initial=np.inf))
-
-    def value(scale):
-        return sum(
-            float(np.sum(loss.dual_terms(scale * nu, t, weight)))
-            for nu, t in zip(nus, Y.T)
-        )
-
-    if not np.isfinite(reach):
-        # A slope of zero: the dual point can grow until the value falls.
-        reach = 1.0
-    found = minimize_scalar(
-        lambda scale: -value(scale), bounds=(0.0, reach), method="bounded"
-    )
-    return max(value(0.0), value(min(1.0, reach)), value(reach), -found.fun)

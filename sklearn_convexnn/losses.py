@@ -32,6 +32,7 @@ class Loss:
 
     name = None
     smooth = True
+    minimiser = None
 
     def value(self, f, y, s):
         """Sum of the weighted losses, a float."""
@@ -123,6 +124,7 @@ class SquaredError(Loss):
     """Half squared error ``(f - y)^2 / 2``."""
 
     name = "squared_error"
+    minimiser = "target"
 
     def value(self, f, y, s):
         return float(0.5 * np.sum(s * (f - y) ** 2))
@@ -263,6 +265,57 @@ class Hinge(Loss):
 
     def dual_curvature(self, nu, y, s):
         return np.zeros(len(y))
+
+
+class OneSided(Loss):
+    """A regression loss that is constant on one side of its target.
+
+    The largest convex function below `loss` that never falls (or never rises)
+    with the output: the least that can be reached if outputs may be moved to
+    that side at no cost.
+
+    Parameters
+    ----------
+    loss : SquaredError or Huber
+    sides : ndarray of shape (n_samples,)
+        Sign of the dual variable that remains possible, 0 for both.
+    """
+
+    smooth = True
+
+    def __init__(self, loss, sides):
+        self.name = loss.name
+        self.loss = loss
+        self.sides = sides
+
+    def _clipped(self, f, y):
+        f = np.where(self.sides < 0, np.maximum(f, y), f)
+        return np.where(self.sides > 0, np.minimum(f, y), f)
+
+    def value(self, f, y, s):
+        return self.loss.value(self._clipped(f, y), y, s)
+
+    def gradient(self, f, y, s):
+        return self.loss.gradient(self._clipped(f, y), y, s)
+
+    def curvature(self, f, y, s):
+        return self.loss.curvature(f, y, s) * (self._clipped(f, y) == f)
+
+    def dual_bounds(self, y, s):
+        lower, upper = self.loss.dual_bounds(y, s)
+        return (
+            np.where(self.sides > 0, 0.0, lower),
+            np.where(self.sides < 0, 0.0, upper),
+        )
+
+    def dual_terms(self, nu, y, s):
+        return self.loss.dual_terms(nu, y, s)
+
+    def dual_slope(self, nu, y, s):
+        return self.loss.dual_slope(nu, y, s)
+
+    def dual_curvature(self, nu, y, s):
+        return self.loss.dual_curvature(nu, y, s)
 
 
 REGRESSION_LOSSES = ("squared_error", "huber")

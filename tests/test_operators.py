@@ -90,11 +90,15 @@ def test_feature_gram(problem, monkeypatch):
     for b in range(B):
         wide[b * p : (b + 1) * p, b * p : (b + 1) * p] = roots[b].T @ roots[b]
     expected = np.tril(F @ wide @ F.T)
-    assert_allclose(np.tril(operator.feature_gram(roots)), expected, atol=1e-12)
+    assert_allclose(
+        np.tril(operator.feature_gram(roots, operator.masks)), expected, atol=1e-12
+    )
     # In chunks of one pattern, and of three.
     for chunk in (1, 3 * 4 * 9):
         monkeypatch.setattr("sklearn_convexnn.operators._CHUNK", chunk)
-        assert_allclose(np.tril(operator.feature_gram(roots)), expected, atol=1e-12)
+        assert_allclose(
+            np.tril(operator.feature_gram(roots, operator.masks)), expected, atol=1e-12
+        )
 
 
 def test_normal_matrix(problem, monkeypatch):
@@ -103,4 +107,8 @@ def test_normal_matrix(problem, monkeypatch):
     expected = np.tril(F.T @ (weights[:, None] * F))
     for chunk in (10**6, 1):
         monkeypatch.setattr("sklearn_convexnn.operators._CHUNK", chunk)
-        assert_allclose(np.tril(operator.normal_matrix(weights)), expected, atol=1e-12)
+        assert_allclose(
+            np.tril(operator.normal_matrix(weights, operator.masks)),
+            expected,
+            atol=1e-12,
+        )

@@ -14,9 +14,14 @@ from sklearn_convexnn.recovery import (
     prune,
     simplify,
 )
-from sklearn_convexnn.recovery import network_objective as recovered_objective
 from sklearn_convexnn.solvers import solve_interior_point
-from tests.problems import LOSSES, make_program, network_objective, tiny_data
+from tests.problems import (
+    LOSSES,
+    make_program,
+    network_objective,
+    problem_of,
+    tiny_data,
+)
 
 ALPHA = 0.3
 
@@ -37,7 +42,7 @@ def solved(loss="squared_error", bias=True, tol=1e-9, n=20, slope=0.0):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_network_has_the_value_of_the_program(loss, bias, slope):
     program, result, X, neurons = solved(loss, bias, slope=slope)
-    value = recovered_objective(program, X, neurons)
+    value = problem_of(program, X).objective(neurons)
     assert_allclose(value, result.objective, rtol=1e-9)
     weights = network_weights(neurons, X)
     data = X, program.y, program.sample_weight
@@ -54,9 +59,9 @@ def test_network_has_the_value_of_the_program(loss, bias, slope):
 @pytest.mark.parametrize("loss", LOSSES)
 def test_simplify_never_raises_the_objective(loss, bias, tol):
     program, _, X, neurons = solved(loss, bias, tol)
-    small = simplify(program, X, neurons)
-    before = recovered_objective(program, X, neurons)
-    assert recovered_objective(program, X, small) <= before * (1 + 1e-11)
+    small = simplify(problem_of(program, X), neurons)
+    before = problem_of(program, X).objective(neurons)
+    assert problem_of(program, X).objective(small) <= before * (1 + 1e-11)
     assert len(small) <= len(X)
     if tol == 1e-9:
         assert len(small) <= len(neurons)
@@ -66,7 +71,7 @@ def test_simplify_never_raises_the_objective(loss, bias, tol):
 
 def test_merging_parallel_neurons_changes_nothing():
     program, _, X, neurons = solved()
-    small = simplify(program, X, neurons)
+    small = simplify(problem_of(program, X), neurons)
     halves = replace(
         Neurons(*(np.concatenate([part, part]) for part in parts(small)), 0.0),
         offset=small.offset,
@@ -162,4 +167,4 @@ def test_network_without_neurons():
     empty = neurons.select(slice(0, 0))
     W, b, a, c = network_weights(empty, X)
     assert W.shape == (3, 0) and b.shape == a.shape == (0,)
-    assert len(simplify(program, X, empty)) == 0
+    assert len(simplify(problem_of(program, X), empty)) == 0

@@ -89,7 +89,7 @@ def test_both_forms_of_the_newton_system_agree(bias, monkeypatch):
     for name in ("normal_matrix", "feature_gram"):
         method = getattr(op, name)
         monkeypatch.setattr(
-            op, name, lambda x, m=method, n=name: (calls.append(n), m(x))[1]
+            op, name, lambda *x, m=method, n=name: (calls.append(n), m(*x))[1]
         )
     blocks = solve_interior_point(program, tol=1e-9)
     assert set(calls) == {"normal_matrix"}

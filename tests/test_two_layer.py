@@ -17,6 +17,7 @@ from tests.problems import (
     LOSSES,
     make_program,
     network_objective,
+    problem_of,
     tiny_data,
     train_network,
 )
@@ -28,7 +29,7 @@ def solved(program, X, tol=1e-9):
     """Result of the program, and the weights of the simplified network."""
     result = solve_interior_point(program, tol=tol)
     neurons = neurons_from_blocks(program, result.theta, result.offset)
-    return result, network_weights(simplify(program, X, neurons), X)
+    return result, network_weights(simplify(problem_of(program, X), neurons), X)
 
 
 def ones_column(X):

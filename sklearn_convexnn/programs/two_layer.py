@@ -62,7 +62,10 @@ class TwoLayerProgram:
         *,
         fit_intercept,
         negative_slope=0.0,
+        outputs=None,
+        open_sides=None,
     ):
+        self.warm_start = None
         self.y = y
         self.sample_weight = sample_weight
         self.loss = loss
@@ -78,8 +81,15 @@ class TwoLayerProgram:
         self.n_penalised = rank
 
         patterns, gates = arrangement.patterns, arrangement.gates
-        keep = _useful(patterns, fit_intercept, negative_slope)
+        if outputs is None:
+            keep = _useful(patterns, fit_intercept, negative_slope)
+        else:
+            keep = np.ones(len(patterns), dtype=bool)
         patterns, gates = patterns[keep], gates[keep]
+        if outputs is not None:
+            outputs = outputs[keep]
+        if open_sides is not None:
+            open_sides = open_sides[keep]
         starts = gates[:, : X.shape[1]] @ self._basis
         if fit_intercept:
             # Offsets in units of the data, so that both parts are of a size.
@@ -90,13 +100,40 @@ class TwoLayerProgram:
             reduced,
             patterns,
             rank,
+            outputs=outputs,
+            open_sides=open_sides,
             negative_slope=negative_slope,
             linear=fit_intercept,
         )
-        starts = np.concatenate([starts, starts])
+        if outputs is None:
+            starts = np.concatenate([starts, starts])
         if fit_intercept:
             starts = np.concatenate([starts, np.zeros((1, starts.shape[1]))])
         self.starts = starts
+
+    def start_near(self, weights, offsets, straight, constant, nu, objective):
+        """Have the interior point method start near a known network.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n_cones, n_features)
+        offsets : ndarray of shape (n_cones,)
+        straight : ndarray of shape (n_features,)
+            The linear block.
+        constant : float
+        nu : ndarray of shape (n_samples,)
+        objective : float
+        """
+        op = self.operator
+        theta = np.zeros((op.n_blocks, op.p))
+        theta[: op.n_cones, : self.n_penalised] = weights @ self._basis
+        if self.fit_intercept:
+            theta[: op.n_cones, -1] = offsets / self._unit
+            theta[-1, : self.n_penalised] = straight @ self._basis
+        count = op.n_cones * op.n_constraints + len(op.open[0]) + op.n_blocks
+        # A tenth of the objective: closer starts cost more iterations.
+        mu = 0.1 * objective / count
+        self.warm_start = {"theta": theta, "offset": constant, "nu": nu, "mu": mu}
 
     def norms(self, theta):
         """Norms of the penalised parts of the blocks, shape (n_blocks,)."""
@@ -104,7 +141,7 @@ class TwoLayerProgram:
 
     def objective(self, theta, offset):
         """Objective of the program at blocks `theta` and constant `offset`."""
-        f = self.operator.forward(theta) + offset
+        f = self.operator.activate(theta) + offset
         loss = self.loss.value(f, self.y, self.sample_weight)
         return loss + self.alpha * float(np.sum(self.norms(theta)))
 
@@ -147,7 +184,16 @@ class TwoLayerProgram:
         nu = self.loss.project_dual(
             nu, self.y, self.sample_weight, centred=self.fit_intercept
         )
-        slopes = self.operator.adjoint(nu) + self.operator.cone_adjoint(rho)
+        op = self.operator
+        if len(op.open[0]):
+            # Between the slopes of the two sides.
+            block, constraint, sample = op.open
+            reach = (op.negative_slope - 1.0) * op.outputs[block] * nu[sample]
+            rho = rho.copy()
+            rho[block, constraint] = np.clip(
+                rho[block, constraint], 0.0, np.maximum(reach, 0.0)
+            )
+        slopes = op.adjoint(nu) + op.cone_adjoint(rho)
         if self.fit_intercept:
             slopes = self._centre_offsets(slopes)
         kappa = float(np.max(self.norms(slopes), initial=0.0))
@@ -160,7 +206,9 @@ class TwoLayerProgram:
         n_cones = operator.n_cones
         error = slopes[:n_cones, -1] / self._unit
         # Spread the missing amount over the rows whose sign reduces it.
-        against = -np.sign(error)[:, None] * np.concatenate([operator.signs] * 2) > 0
+        signs = np.tile(operator.signs, (1 + operator.paired, 1))
+        signs[operator.open[:2]] = 0.0
+        against = -np.sign(error)[:, None] * signs > 0
         count = np.maximum(against.sum(axis=1), 1)
         fix = against * (np.abs(error) / count)[:, None]
         return slopes + operator.cone_adjoint(fix)
@@ -186,8 +234,9 @@ class TwoLayerProgram:
         offsets = np.zeros(len(theta))
         if self.fit_intercept:
             offsets = self._unit * theta[:, -1]
-        signs = np.ones(len(theta))
-        signs[self.operator.n_patterns : self.operator.n_cones] = -1.0
+        op = self.operator
+        copies = [op.outputs, -op.outputs] if op.paired else [op.outputs]
+        signs = np.concatenate([*copies, np.ones(len(theta) - op.n_cones)])
         linear = np.zeros(len(theta), dtype=bool)
         linear[self.operator.n_cones :] = True
         return weights, np.where(linear, 0.0, offsets), signs, linear

@@ -137,10 +137,48 @@ class _State:
             np.isfinite(self.lower),
             np.isfinite(self.upper),
         )
+        self.scale = program.null_objective()
+        self.open = op.open[:2]
+        self.tau = np.full(op.n_blocks, float(program.alpha))
+        if program.warm_start is None:
+            self._start_central()
+        else:
+            self._start_near(**program.warm_start)
+        self.f = self._outputs()
+
+    def _start_near(self, theta, offset, nu, mu):
+        """Products of size `mu` around a point that is almost a solution."""
+        program, op = self.program, self.operator
+        self.theta, self.offset = theta, offset
+        self._start_dual(nu, mu)
+        outward = op.outputs[:, None] * self.nu[op.cone_index]
+        slack = op.cone(theta)
+        lengths = np.linalg.norm(op.cone_rows, axis=1)
+        size = max(np.mean(np.abs(self.nu)), program.alpha / np.sum(lengths))
+        root = np.sqrt(0.25 * slack**2 + mu / size) + 0.5 * np.abs(slack)
+        self.w = np.where(slack > 0, root, mu / size / root)
+        self.rho = mu / self.w
+        # Both parts of an open entry, and multipliers that add up.
+        z = slack[self.open]
+        total = -(1.0 - op.negative_slope) * outward[self.open]
+        total = np.maximum(total, 1e-3 * size)
+        half, shift = 0.5 * total * np.abs(z) - mu, mu * np.abs(z)
+        root = np.sqrt(half**2 + total * shift)
+        small = np.where(half > 0, shift / (np.abs(half) + root), (root - half) / total)
+        small = np.maximum(small, mu / total)
+        self.w[self.open] = small + np.maximum(z, 0.0)
+        self.m = small + np.maximum(-z, 0.0)
+        self.rho[self.open] = mu / self.w[self.open]
+        self.sigma = mu / self.m
+        v = theta[:, : self.r]
+        ratio = mu / program.alpha
+        self.t = 0.5 * ratio + np.sqrt(0.25 * ratio**2 + np.sum(v**2, axis=1))
+        self.z = -program.alpha * v / self.t[:, None]
+
+    def _start_central(self):
+        op, program = self.operator, self.program
         self.offset = program.null_offset()
         f = np.full(op.n_samples, self.offset)
-        self.scale = program.null_objective()
-
         # Analytic centres of the cones with a common scaling of slacks,
         # multipliers and second-order cones are on the central path for nu = 0.
         k = op.n_constraints
@@ -151,41 +189,63 @@ class _State:
         self.t = np.full(op.n_blocks, size * np.sqrt(k + 1))
         slack = op.cone(self.theta)
         self.w = np.maximum(slack, 1e-12 * slack.max(initial=0.0))
+        self._open_sides(slack)
         self.rho = mu / self.w
-        self.tau = np.full(op.n_blocks, float(program.alpha))
+        self.sigma = mu / self.m
         self.z = -op.cone_adjoint(self.rho)[:, : self.r]
         norm = np.linalg.norm(self.z, axis=1)
         self.z *= (np.minimum(norm, 0.999 * program.alpha) / np.maximum(norm, 1e-300))[
             :, None
         ]
-        self.f = f
-        self._start_dual(f, mu)
-
-    def _start_dual(self, f, mu):
-        """A tenth of the gradient, inside the box, and multipliers to match.
-
-        Measured over the losses: both more and less cost iterations.
-        """
-        nu = 0.1 * self.loss.project_dual(
+        nu = self.loss.project_dual(
             -self.loss.gradient(f, self.y, self.s), self.y, self.s
         )
+        # A tenth of it; measured: both more and less cost iterations.
+        self._start_dual(0.1 * nu, mu, 0.1 * f)
+
+    def _open_sides(self, slack):
+        """Split open entries into two positive parts of a product as elsewhere."""
+        at = self.open
+        z = slack[at]
+        size = np.sqrt(np.mean(self.w**2)) if len(z) else 1.0
+        root = np.sqrt(0.25 * z**2 + size**2)
+        self.w[at] = np.where(z > 0, root + 0.5 * z, size**2 / (root - 0.5 * z))
+        self.m = np.where(z > 0, size**2 / (root + 0.5 * z), root - 0.5 * z)
+
+    def _outputs(self):
+        """Outputs of the blocks, with the two parts at the open entries."""
+        op = self.operator
+        f = op.forward(self.theta) + self.offset
+        if len(self.m):
+            block, constraint, _ = op.open
+            parts = self.w[self.open] - op.negative_slope * self.m
+            z = (self.theta[: op.n_cones] @ op.cone_rows.T)[block, constraint]
+            f += op.scatter((parts - z) * op.outputs[block])
+        return f
+
+    def _start_dual(self, nu, mu, f=None):
+        """`nu` inside its box, and multipliers to match."""
         margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
         self.nu = nu = np.clip(nu, self.lower + margin, self.upper - margin)
         low, up = self.has_lower, self.has_upper
         below = np.where(low, nu - self.lower, 1.0)
         above = np.where(up, self.upper - nu, 1.0)
-        error = 0.1 * (self.loss.dual_slope(nu, self.y, self.s) - f)
-        a = np.where(low, np.maximum(-error, 0.0), 0.0)
-        b = np.where(up, np.maximum(error, 0.0), 0.0)
-        # Very unequal weights must not put the point off the central path.
-        excess = np.sum(a * below + b * above) / self.scale
-        a, b = a / max(1.0, excess), b / max(1.0, excess)
+        a = b = 0.0
+        if f is not None:
+            error = 0.1 * self.loss.dual_slope(nu, self.y, self.s) - f
+            a = np.where(low, np.maximum(-error, 0.0), 0.0)
+            b = np.where(up, np.maximum(error, 0.0), 0.0)
+            # Very unequal weights must not put the point off the central path.
+            excess = np.sum(a * below + b * above) / self.scale
+            a, b = a / max(1.0, excess), b / max(1.0, excess)
         self.a = a + np.where(low, mu / below, 0.0)
         self.b = b + np.where(up, mu / above, 0.0)
 
     @property
     def feasible(self):
-        error = np.abs(self.operator.cone(self.theta) - self.w)
+        error = self.operator.cone(self.theta) - self.w
+        error[self.open] += self.m
+        error = np.abs(error)
         return bool(np.max(error, initial=0.0) <= 1e-9 * np.max(self.w, initial=1e-300))
 
     @property
@@ -196,16 +256,19 @@ class _State:
     def _products(self, step=None, size=0.0):
         """Mean and minimum of the complementarity products, after a step."""
         low, up = self.has_lower, self.has_upper
-        names = ["w", "rho", "a", "b", "nu", "t", "theta", "z"]
+        names = ["w", "rho", "m", "sigma", "a", "b", "nu", "t", "theta", "z"]
         if step is None:
-            w, rho, a, b, nu, t, theta, z = (getattr(self, name) for name in names)
+            w, rho, m, sigma, a, b, nu, t, theta, z = (
+                getattr(self, name) for name in names
+            )
         else:
-            w, rho, a, b, nu, t, theta, z = (
+            w, rho, m, sigma, a, b, nu, t, theta, z = (
                 getattr(self, name) + size * step[name] for name in names
             )
         v = theta[:, : self.r]
         products = [
             (w * rho).ravel(),
+            m * sigma,
             (nu - self.lower)[low] * a[low],
             (self.upper - nu)[up] * b[up],
         ]
@@ -219,7 +282,6 @@ class _State:
 
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
-        op = self.operator
         mu = self.mu
         scaling = ConeScaling(self.t, self.theta[:, : self.r], self.tau, self.z)
         system = _NewtonSystem(self, scaling)
@@ -243,18 +305,20 @@ class _State:
             return False
         for name, part in step.items():
             setattr(self, name, getattr(self, name) + size * part)
-        self.f = op.forward(self.theta) + self.offset
+        self.f = self._outputs()
         return True
 
     def _direction(self, system, scaling, target, predictor=None):
         """Newton step to products of `target`, corrected for the predictor's."""
         lead, rest = scaling.lam
         slack = target - self.w * self.rho
+        other = target - self.m * self.sigma
         low = target - self.a * (self.nu - self.lower)
         up = target - self.b * (self.upper - self.nu)
         head, tail = np.full_like(lead, target), np.zeros_like(rest)
         if predictor is not None:
             slack -= predictor["w"] * predictor["rho"]
+            other -= predictor["m"] * predictor["sigma"]
             low -= predictor["nu"] * predictor["a"]
             up += predictor["nu"] * predictor["b"]
             s_head, s_tail = scaling.apply_inverse(
@@ -266,7 +330,9 @@ class _State:
         head, tail = scaling.divide_by_lambda(head, tail)
         # The predictor only sizes things up; rounding does not matter to it.
         refined = predictor is not None or target > 0
-        return system.solve(slack, head - lead, tail - rest, low, up, refined=refined)
+        return system.solve(
+            slack, other, head - lead, tail - rest, low, up, refined=refined
+        )
 
     def _weighted(self, predictor, corrector, reach):
         """Step between predictor and corrector that gets furthest, and its size.
@@ -320,6 +386,8 @@ class _State:
         return [
             step["w"] / self.w,
             step["rho"] / self.rho,
+            step["m"] / self.m,
+            step["sigma"] / self.sigma,
             step["nu"][low] / (self.nu - self.lower)[low],
             -step["nu"][up] / (self.upper - self.nu)[up],
             step["a"][low] / self.a[low],
@@ -340,7 +408,8 @@ class _NewtonSystem:
     def __init__(self, state, scaling):
         self.state, self.scaling = state, scaling
         op, r = state.operator, state.r
-        blocks = op.cone_gram(state.rho / state.w)
+        self._share_open_sides()
+        blocks = op.cone_gram(self.weights)
         scaling.add_reduced(blocks[:, :r, :r])
         if op.linear:
             # The coordinates that the block without a cone does not have.
@@ -357,6 +426,28 @@ class _NewtonSystem:
         except np.linalg.LinAlgError:
             self.factored = False
 
+    def _share_open_sides(self):
+        """Weights of the cones, and masks, as the two parts give way.
+
+        Of a change of an open entry ``z = w - m`` each part takes a share in
+        proportion to its compliance (part over multiplier).
+        """
+        state, op = self.state, self.state.operator
+        at, slope = state.open, op.negative_slope
+        self.weights, self.masks = state.rho / state.w, op.masks
+        self.relief = np.zeros(op.n_samples)
+        if not len(state.m):
+            return
+        w, m = state.w[at] / state.rho[at], state.m / state.sigma
+        self.parts = w, m
+        self.share = (w + slope * m) / (w + m)
+        self.weights[at] = 1.0 / (w + m)
+        self.masks = op.masks.copy()
+        self.masks[op.open[0], op.open[2]] = self.share
+        self.relief = op.scatter((1.0 - slope) ** 2 * w * m / (w + m))
+        outward = op.outputs[op.open[0]] * state.nu[op.open[2]]
+        self.side_error = -(1.0 - slope) * outward - state.rho[at] - state.sigma
+
     def _loss_terms(self):
         """``df = link - stiffness * dnu`` (before the barrier of the box)."""
         state = self.state
@@ -366,6 +457,7 @@ class _NewtonSystem:
         self.gap_low = np.where(low, state.nu - state.lower, 1.0)
         self.gap_up = np.where(up, state.upper - state.nu, 1.0)
         stiffness = stiffness + state.a / self.gap_low + state.b / self.gap_up
+        stiffness = stiffness + self.relief
         return stiffness, link + state.a - state.b
 
     def _factor(self, blocks):
@@ -373,12 +465,12 @@ class _NewtonSystem:
         self.blocks = blocks
         self.roots = np.linalg.inv(_cholesky(blocks))
         if self.primal_form:
-            matrix = op.normal_matrix(1.0 / self.stiffness)
+            matrix = op.normal_matrix(1.0 / self.stiffness, self.masks)
             p = op.p
             for b in range(op.n_blocks):
                 matrix[b * p : (b + 1) * p, b * p : (b + 1) * p] += blocks[b]
         else:
-            matrix = op.feature_gram(self.roots)
+            matrix = op.feature_gram(self.roots, self.masks)
             index = np.arange(op.n_samples)
             matrix[index, index] += self.stiffness
         self.factor, info = dpotrf(matrix, lower=True, overwrite_a=True)
@@ -397,31 +489,44 @@ class _NewtonSystem:
         """Solve ``A dtheta - F^T dnu = h``, ``F dtheta + H dnu = q``."""
         op = self.state.operator
         if self.primal_form:
-            rhs = h + op.adjoint(q / self.stiffness)
+            rhs = h + op.adjoint(q / self.stiffness, self.masks)
             theta = cho_solve((self.factor, True), rhs.ravel(), check_finite=False)
             theta = theta.reshape(h.shape)
-            return theta, (q - op.forward(theta)) / self.stiffness
+            return theta, (q - op.forward(theta, self.masks)) / self.stiffness
         theta = self._apply_inverse(h)
-        nu = cho_solve((self.factor, True), q - op.forward(theta), check_finite=False)
-        return theta + self._apply_inverse(op.adjoint(nu)), nu
+        rhs = q - op.forward(theta, self.masks)
+        nu = cho_solve((self.factor, True), rhs, check_finite=False)
+        return theta + self._apply_inverse(op.adjoint(nu, self.masks)), nu
 
     def _solve_refined(self, h, q):
         op = self.state.operator
         theta, nu = self._solve_linear(h, q)
-        h = h - np.einsum("bij,bj->bi", self.blocks, theta) + op.adjoint(nu)
-        q = q - op.forward(theta) - self.stiffness * nu
+        h = h - np.einsum("bij,bj->bi", self.blocks, theta)
+        h = h + op.adjoint(nu, self.masks)
+        q = q - op.forward(theta, self.masks) - self.stiffness * nu
         d_theta, d_nu = self._solve_linear(h, q)
         return theta + d_theta, nu + d_nu
 
-    def solve(self, slack, head, tail, low, up, *, refined):
+    def solve(self, slack, other, head, tail, low, up, *, refined):
         """Newton step for the given complementarity targets."""
         state, op, r = self.state, self.state.operator, self.state.r
         shift, step_t, step_z = self.scaling.eliminate(head, tail)
         reduced = (slack - state.rho * self.slack_error) / state.w
+        at, slope = state.open, op.negative_slope
+        if len(state.m):
+            w, m = self.parts
+            moved = slack[at] / state.rho[at]
+            moved_m = other / state.sigma - m * self.side_error
+            error = moved - moved_m - (self.slack_error[at] + state.m)
+            reduced[at] = error / (w + m)
+            constant = moved - slope * moved_m - self.share * error
+            outputs = op.outputs[op.open[0]]
         h = self.dual_slopes + op.cone_adjoint(reduced)
         h[:, :r] += shift
         q = self.link + np.where(state.has_lower, low / self.gap_low, 0.0)
         q -= np.where(state.has_upper, up / self.gap_up, 0.0)
+        if len(state.m):
+            q -= op.scatter(outputs * constant)
         theta, nu = (self._solve_refined if refined else self._solve_linear)(h, q)
         offset = 0.0
         if self.free:
@@ -430,12 +535,24 @@ class _NewtonSystem:
             offset = (np.sum(state.nu) + np.sum(nu)) / np.sum(response_nu)
             theta = theta - offset * response_theta
             nu = nu - offset * response_nu
-        w = op.cone(theta) + self.slack_error
+        z = op.cone(theta)
+        w = z + self.slack_error
+        rho = (slack - state.rho * w) / state.w
+        m = sigma = np.zeros(0)
+        if len(state.m):
+            outward = outputs * nu[op.open[2]]
+            slope_change = self.share * outward + (error - z[at]) / sum(self.parts)
+            rho[at] = slope_change - outward
+            sigma = slope * outward - slope_change + self.side_error
+            w[at] = (slack[at] - state.w[at] * rho[at]) / state.rho[at]
+            m = (other - state.m * sigma) / state.sigma
         return {
             "theta": theta,
             "offset": offset,
             "w": w,
-            "rho": (slack - state.rho * w) / state.w,
+            "rho": rho,
+            "m": m,
+            "sigma": sigma,
             "t": step_t(theta[:, :r]),
             "z": step_z(theta[:, :r]),
             "nu": nu,
@@ -469,8 +586,12 @@ def _analytic_centres(operator, starts, r, max_iter=60):
     if n_patterns == 0 or operator.n_constraints == 0:
         return centres
 
+    closed = np.ones_like(operator.signs, dtype=bool)
+    closed[operator.open[:2]] = False
+
     def slacks(theta):
-        return (theta @ operator.cone_rows.T) * operator.signs
+        # Open entries do not constrain: a constant keeps them out of the way.
+        return np.where(closed, (theta @ operator.cone_rows.T) * operator.signs, 1.0)
 
     theta = starts[:n_patterns]
     norm = np.linalg.norm(theta[:, :r], axis=1, keepdims=True)
@@ -480,11 +601,11 @@ def _analytic_centres(operator, starts, r, max_iter=60):
     w = np.maximum(w, floor)
     half = np.zeros((n_cones, operator.n_constraints))
     for _ in range(max_iter):
-        half[:n_patterns] = 1.0 / w**2
+        half[:n_patterns] = closed / w**2
         hessian = operator.cone_gram(half)[:n_patterns]
         index = np.arange(r)
         hessian[:, index, index] += 1.0
-        gradient = -(operator.signs / w) @ operator.cone_rows
+        gradient = -(closed * operator.signs / w) @ operator.cone_rows
         gradient[:, :r] += theta[:, :r]
         try:
             step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]
@@ -493,7 +614,7 @@ def _analytic_centres(operator, starts, r, max_iter=60):
         decrement = np.sqrt(np.maximum(-np.einsum("bi,bi->b", gradient, step), 0.0))
         # The damped step of self-concordant functions stays inside; far from
         # the centre, halfway to the boundary is often much further.
-        reach = -1.0 / np.minimum(np.min(slacks(step) / w, axis=1), -1e-300)
+        reach = -1.0 / np.minimum(np.min(closed * slacks(step) / w, axis=1), -1e-300)
         damped = np.maximum(1.0 / (1.0 + decrement), 0.5 * reach)
         size = np.where(decrement > 0.25, np.minimum(damped, 1.0), 1.0)
         theta = theta + size[:, None] * step
@@ -501,5 +622,6 @@ def _analytic_centres(operator, starts, r, max_iter=60):
         if np.max(decrement) < 0.5:
             break
     centres[:n_patterns] = theta
-    centres[n_patterns:n_cones] = theta
+    if operator.paired:
+        centres[n_patterns:n_cones] = theta
     return centres

@@ -1,0 +1,515 @@
+"""Column generation: from a few placed neurons to the best network of any width."""
+
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+from scipy.linalg import svd
+
+from sklearn_convexnn.arrangements import Arrangement
+from sklearn_convexnn.losses import OneSided
+from sklearn_convexnn.placing import place_neurons
+from sklearn_convexnn.pricing import FAR, NEAR, merge_candidates, search_neurons
+from sklearn_convexnn.programs.two_layer import TwoLayerProgram
+from sklearn_convexnn.recovery import Neurons, features, neurons_from_blocks
+from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+
+_MESSAGES = {
+    "optimal": "the duality gap is within the tolerance",
+    "max_iter": "the limit of rounds was reached",
+    "max_time": "the time limit was reached",
+    "max_neurons": "the limit of neurons was reached",
+    "stalled": "no further neuron was found and rounding prevents progress",
+}
+# Selections by the lasso between two moves, as long as they pay.
+_LASSO_ROUNDS = 8
+# Dual points that are kept, since later neurons may prove the best one wrong.
+_DUAL_POINTS = 5
+# Outputs (samples times neurons) of the neurons that the search remembers.
+_ARCHIVE = 4_000_000
+# Rounds without a smaller gap after which nothing more is to be expected.
+_PATIENCE = 15
+
+
+@dataclass(frozen=True)
+class GlobalResult:
+    """Outcome of `generate_neurons`.
+
+    Attributes
+    ----------
+    neurons : Neurons
+        The best network seen.
+    nu : ndarray of shape (n_samples,)
+        Dual point of the best bound.
+    objective, dual_bound : float
+        The bound rests on a search for the steepest neuron.
+    kappa : float
+        Slope of that neuron.
+    status, message : str
+    n_iter : int
+        Rounds.
+    history : dict of ndarray
+        One entry per round: 'time', 'objective', 'dual_bound', 'kappa' (of the
+        round, divided by alpha), 'cells' and 'neurons'.
+    """
+
+    neurons: Neurons
+    nu: np.ndarray
+    objective: float
+    dual_bound: float
+    kappa: float
+    status: str
+    message: str
+    n_iter: int
+    history: dict = field(repr=False)
+
+
+def generate_neurons(
+    problem,
+    rng,
+    *,
+    n_neurons=100,
+    known=None,
+    tol=1e-4,
+    max_iter=200,
+    max_neurons=None,
+    deadline=np.inf,
+    callback=None,
+):
+    r"""Train a network of any width to a small duality gap.
+
+    Neurons are placed by a short descent.  Then, round by round: the lasso
+    over all neurons at hand selects a few; the convex program on their cells
+    moves them (see `solve_on_cells`); its dual point is priced, which gives a
+    lower bound for every network and the neurons to add.
+
+    Parameters
+    ----------
+    problem : Problem
+    rng : RandomState
+    n_neurons : int, default=100
+        Number of neurons to place.
+    known : tuple (directions, biases, signs) or None
+        Neurons to start from in addition.
+    tol : float, default=1e-4
+        Stop when the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        Limit of rounds.
+    max_neurons : int or None
+        Limit of neurons in the network.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with a dict of what `history` gets.
+
+    Returns
+    -------
+    result : GlobalResult
+
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers". ICML. Theorem 1 (the program) and its dual.
+    .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
+       Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
+    """
+    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
+    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+    basis = Vt[:rank].T
+    reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
+    if known is not None:
+        directions, biases, signs = known
+        directions = directions @ basis
+        norm = np.linalg.norm(directions, axis=1)
+        keep = norm > 0
+        known = directions[keep] / norm[keep, None], biases[keep], signs[keep]
+        known = known[0], known[1] / norm[keep], known[2]
+    run = _Run(reduced, rng, tol, max_neurons, deadline)
+    result = run.solve(n_neurons, known, max_iter, callback)
+    neurons = result.neurons
+    return replace(
+        result, neurons=replace(neurons, directions=neurons.directions @ basis.T)
+    )
+
+
+@dataclass
+class _DualPoint:
+    """A dual point, the steepest slope known there, and the bound it gives."""
+
+    nu: np.ndarray
+    kappa: float
+    bound: float
+    confirmed: bool = False
+
+
+class _Run:
+    def __init__(self, problem, rng, tol, max_neurons, deadline):
+        self.problem, self.rng = problem, rng
+        self.tol, self.deadline = tol, deadline
+        self.max_neurons = np.inf if max_neurons is None else max_neurons
+        self.best = problem.null()
+        self.objective = self.null_objective = problem.objective(self.best)
+        self.sides = None
+        self.pool = self.archive = self.best
+        self.duals = []
+
+    @property
+    def bound(self):
+        """The best lower bound, as far as the search goes."""
+        return self.duals[0].bound
+
+    @property
+    def closed(self):
+        gap = self.objective - self.bound
+        return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
+
+    def solve(self, n_neurons, known, max_iter, callback):
+        start = perf_counter()
+        history = {
+            key: []
+            for key in ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
+        }
+        self._price(
+            self.problem.dual_point(np.full(len(self.problem.y), self.best.offset))
+        )
+        status = "optimal" if self.closed else None
+        if status is None:
+            self._place(n_neurons, known)
+        n_iter, waited, last_gap, cells = 0, 0, np.inf, 0
+        while True:
+            if status is None and n_iter < max_iter:
+                cells, limited = self._round()
+                n_iter += 1
+                gap = self.objective - self.bound
+                waited = 0 if gap < 0.99 * last_gap else waited + 1
+                last_gap = min(gap, last_gap)
+                if self.closed and self._confirm():
+                    status = "optimal"
+                elif limited:
+                    status = "max_neurons"
+                elif perf_counter() > self.deadline:
+                    status = "max_time"
+                elif waited > _PATIENCE:
+                    status = "stalled"
+            elif status is None:
+                status = "max_iter"
+            entry = {
+                "time": perf_counter() - start,
+                "objective": self.objective,
+                "dual_bound": self.bound,
+                "kappa": self.last_kappa / self.problem.alpha,
+                "cells": cells,
+                "neurons": len(self.best),
+            }
+            for key, value in entry.items():
+                history[key].append(value)
+            if callback is not None:
+                callback(n_iter, entry)
+            if status is not None:
+                break
+        return GlobalResult(
+            neurons=self.best,
+            nu=self.duals[0].nu,
+            objective=self.objective,
+            dual_bound=self.bound,
+            kappa=self.duals[0].kappa,
+            status=status,
+            message=_MESSAGES[status],
+            n_iter=n_iter,
+            history={key: np.asarray(value) for key, value in history.items()},
+        )
+
+    def _confirm(self):
+        """Whether the gap stays closed after a longer search at the dual point."""
+        while self.closed:
+            point = self.duals[0]
+            if point.confirmed:
+                return True
+            # The smaller the gap that is claimed, the longer the search.
+            effort = int(np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32))
+            self._price(point.nu, effort=effort)
+            point.confirmed = True
+        return False
+
+    def _place(self, n_neurons, known):
+        p = self.problem
+        placed = place_neurons(
+            p.X,
+            p.y,
+            p.sample_weight,
+            p.loss,
+            p.alpha,
+            n_neurons,
+            self.rng,
+            fit_intercept=p.fit_intercept,
+            negative_slope=p.negative_slope,
+        )
+        self._add(*placed)
+        if known is not None:
+            self._add(*known)
+
+    def _add(self, directions, biases, signs):
+        """Put neurons into the pool, those without a kink as linear ones."""
+        linear = np.zeros(len(signs), dtype=bool)
+        if self.problem.fit_intercept and len(signs):
+            linear = np.all(self.problem.X @ directions.T + biases > 0, axis=0)
+        self.pool = _joined(
+            self.pool,
+            replace(
+                self.pool,
+                directions=directions,
+                biases=np.where(linear, 0.0, biases),
+                magnitudes=np.zeros(len(signs)),
+                signs=signs,
+                linear=linear,
+            ),
+        )
+
+    def _round(self):
+        """Select, move, price.  Number of cells, and whether a limit was hit."""
+        p = self.problem
+        selected, dual = self._select()
+        for _ in range(_LASSO_ROUNDS):
+            before = self.objective
+            # Neurons that the lasso dropped may be needed again; the archive of
+            # the search remembers them.
+            self.pool = selected
+            self._price(p.project(dual))
+            selected, dual = self._select()
+            if self.closed and self._confirm():
+                return len(selected), False
+            if before - self.objective < 0.005 * (before - self.bound):
+                break
+        limited = len(selected) > self.max_neurons
+        if limited:
+            order = np.argsort(-selected.magnitudes, kind="stable")
+            selected = selected.select(np.sort(order[: self.max_neurons]))
+        moved, dual, cells = solve_on_cells(
+            p,
+            selected,
+            self._open_sides(selected),
+            p.project(dual),
+            tol=self._inner_tol(),
+            deadline=self.deadline,
+        )
+        better = self._keep(moved)
+        self.pool = moved
+        if not better:
+            self.pool = _joined(moved, selected)
+        # The solver's dual variable is far more exact than the residual.
+        self._price(p.project(dual))
+        return cells, limited
+
+    def _inner_tol(self):
+        gap = (self.objective - self.bound) / max(self.objective, 1e-300)
+        return max(0.1 * self.tol, min(1e-4, 0.1 * gap))
+
+    def _select(self):
+        """Neurons of the pool that the lasso needs, with its magnitudes."""
+        p, pool = self.problem, self.pool
+        Z = features(pool, p.X, p.negative_slope)
+        size = np.linalg.norm(Z, axis=0)
+        alive = size > 1e-12 * size.max(initial=0.0)
+        pool, Z = pool.select(alive), Z[:, alive]
+        solution = solve_magnitudes(
+            Z, p.y, p.sample_weight, p.loss, p.alpha, free_offset=p.fit_intercept
+        )
+        needed = solution.values > 1e-6 * np.sum(solution.values)
+        selected = replace(
+            pool, magnitudes=solution.values, offset=solution.offset
+        ).select(needed)
+        self._keep(selected)
+        return selected, solution.nu
+
+    def _keep(self, neurons):
+        value = self.problem.objective(neurons)
+        better = value < self.objective and len(neurons) <= self.max_neurons
+        if better:
+            self.best, self.objective = neurons, value
+        return better
+
+    def _open_sides(self, neurons):
+        """Sign that the dual variable of each sample will keep, 0 if unknown."""
+        p = self.problem
+        if p.loss.minimiser is None:
+            sides = p.y
+        else:
+            sides = np.sign(p.dual_point(p.outputs(neurons)))
+            before, self.sides = self.sides, sides
+            if before is not None:
+                sides = np.where(sides == before, sides, 0.0)
+        return sides
+
+    def _price(self, nu, effort=1):
+        """Search at a dual point; its bound, and the neurons to add."""
+        p = self.problem
+        found = self._search(nu, effort)
+        self.archive = _joined(self.archive, self._as_neurons(found))
+        most = int(np.clip(_ARCHIVE // len(p.y), 200, 4000))
+        self.archive = self.archive.select(slice(-most, None))
+        for point in self.duals:
+            slopes = self._slopes(self._as_neurons(found), point.nu)
+            point.kappa = max(point.kappa, slopes.max(initial=0.0))
+            point.bound = p.bound(point.nu, point.kappa)
+        # Candidates well below alpha are not even reported.
+        kappa = max(
+            p.alpha,
+            found.slopes.max(initial=0.0),
+            self._slopes(self.archive, nu).max(initial=0.0),
+        )
+        if p.fit_intercept:
+            kappa = max(kappa, float(np.linalg.norm(nu @ p.X)))
+        self.last_kappa = kappa
+        if not any(point.nu is nu for point in self.duals):
+            self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
+        self.duals.sort(key=lambda point: -point.bound)
+        del self.duals[_DUAL_POINTS:]
+        new = found.select(found.slopes > p.alpha * (1.0 + 1e-9))
+        new = new.select(slice(0, 200))
+        self._add(new.directions, new.biases, new.signs)
+        if p.fit_intercept:
+            slope = nu @ p.X
+            norm = np.linalg.norm(slope)
+            if norm > p.alpha:
+                size = np.abs(p.X).sum() + 1.0
+                self._add(slope[None] / norm, np.array([size]), np.ones(1))
+
+    def _slopes(self, neurons, nu):
+        Z = features(neurons, self.problem.X, self.problem.negative_slope)
+        return nu @ Z
+
+    def _as_neurons(self, found):
+        return replace(
+            self.archive,
+            directions=found.directions,
+            biases=found.biases,
+            magnitudes=np.zeros(len(found)),
+            signs=found.signs,
+            linear=np.zeros(len(found), dtype=bool),
+        )
+
+    def _search(self, nu, effort):
+        p, rng = self.problem, self.rng
+        X, d = p.X, p.X.shape[1]
+        size = int(np.clip(2_000_000 // (2 * len(X)), 20, 300)) * effort
+        positive, negative = np.maximum(nu, 0.0), np.minimum(nu, 0.0)
+        drawn = rng.standard_normal((size, d))
+        drawn = np.concatenate([drawn, [nu @ X, positive @ X, negative @ X]])
+        far = np.concatenate([drawn, drawn]), np.repeat([1.0, -1.0], len(drawn))
+        pool, scale = self.pool, 1.0 / np.sqrt(d)
+        steep = np.argsort(-self._slopes(self.archive, nu), kind="stable")[:size]
+        # With little slope left in the linear part, a neuron and its mirror
+        # image are almost equally steep.
+        parts = [pool.directions, -pool.directions]
+        for shake in (0.1, 0.4)[:effort]:
+            moved = rng.standard_normal(pool.directions.shape)
+            parts.append(pool.directions + shake * scale * moved)
+        signs = [pool.signs] * len(parts)
+        parts.append(self.archive.directions[steep])
+        signs.append(self.archive.signs[steep])
+        near = np.concatenate(parts), np.concatenate(signs)
+        found = []
+        for (starts, signs), widths in ((far, FAR), (near, NEAR)):
+            keep = np.linalg.norm(starts, axis=1) > 0
+            found.append(
+                search_neurons(
+                    X,
+                    nu,
+                    starts[keep],
+                    signs[keep],
+                    free_bias=p.fit_intercept,
+                    negative_slope=p.negative_slope,
+                    floor=p.alpha,
+                    widths=widths,
+                )
+            )
+        return merge_candidates(found, X)
+
+
+def _joined(first, second):
+    """The neurons of both, with the offset of the first."""
+    return replace(
+        first,
+        **{
+            name: np.concatenate([getattr(first, name), getattr(second, name)])
+            for name in ("directions", "biases", "magnitudes", "signs", "linear")
+        },
+    )
+
+
+def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_iter=80):
+    r"""Move neurons within their cells, and along kinks, to the optimum there.
+
+    Where the loss does not fall when a neuron's output rises
+    (``sign * nu_i < 0``), the activation, being convex, may stand in the
+    program as it is: the neuron is free to cross or to rest on that sample's
+    hyperplane.  Only the other samples fix a side.  The blocks are therefore
+    unions of cells, one for each neuron, and neurons in the same union are
+    added up first.
+
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+    sides : ndarray of shape (n_samples,)
+        Sign that the dual variable of each sample is to keep; 0 fixes the
+        side of every neuron there.
+    nu : ndarray of shape (n_samples,)
+        Dual point to start from.
+    tol, deadline, max_iter
+        Of the interior point method.
+
+    Returns
+    -------
+    neurons : Neurons
+    nu : ndarray of shape (n_samples,)
+    n_cells : int
+    """
+    p = problem
+    z = p.X @ neurons.directions.T + neurons.biases
+    if p.fit_intercept:
+        linear = neurons.linear | np.all(z > 0, axis=0)
+    else:
+        linear = np.zeros(len(neurons), dtype=bool)
+    weights = neurons.directions * neurons.magnitudes[:, None]
+    offsets = neurons.biases * neurons.magnitudes
+    straight = neurons.signs[linear] @ weights[linear]
+    constant = neurons.offset
+    constant += neurons.signs[linear] @ np.where(neurons.linear, 0.0, offsets)[linear]
+
+    bent = ~linear
+    weights, offsets, signs = weights[bent], offsets[bent], neurons.signs[bent]
+    open_sides = signs[:, None] * sides < 0
+    key = np.column_stack([(z[:, bent].T > 0) & ~open_sides, signs > 0])
+    _, index, group = np.unique(
+        np.packbits(key, axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    group, signs, open_sides = group.ravel(), signs[index], open_sides[index]
+    total = np.zeros((len(index), p.X.shape[1] + 1))
+    np.add.at(total, group, np.column_stack([weights, offsets]))
+    weights, offsets = total[:, :-1], total[:, -1]
+    patterns = weights @ p.X.T + offsets[:, None] > 0
+    gates = np.column_stack([weights, offsets]) if p.fit_intercept else weights
+
+    loss = p.loss
+    if loss.minimiser == "target":
+        loss = OneSided(loss, sides)
+    program = TwoLayerProgram(
+        p.X,
+        p.y,
+        p.sample_weight,
+        loss,
+        p.alpha,
+        Arrangement(patterns, gates, False),
+        fit_intercept=p.fit_intercept,
+        negative_slope=p.negative_slope,
+        outputs=signs,
+        open_sides=open_sides,
+    )
+    program.start_near(weights, offsets, straight, constant, nu, p.objective(neurons))
+    result = solve_interior_point(
+        program, tol=tol, max_iter=max_iter, deadline=deadline
+    )
+    moved = neurons_from_blocks(program, result.theta, result.offset)
+    return moved, result.nu, len(index)

@@ -1,0 +1,94 @@
+"""The training problem of one output: objective and dual bounds of networks."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from sklearn_convexnn.recovery import Neurons, features
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Data and objective of the network of one output.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    y, sample_weight : ndarray of shape (n_samples,)
+    loss : Loss
+    alpha : float
+    fit_intercept : bool
+    negative_slope : float
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    sample_weight: np.ndarray
+    loss: object
+    alpha: float
+    fit_intercept: bool
+    negative_slope: float
+
+    def null(self):
+        """The network without neurons."""
+        zeros, offset = np.zeros(len(self.y)), 0.0
+        if self.fit_intercept:
+            offset = self.loss.best_offset(zeros, self.y, self.sample_weight)
+        none = np.zeros(0)
+        return Neurons(
+            np.zeros((0, self.X.shape[1])), none, none, none, none.astype(bool), offset
+        )
+
+    def outputs(self, neurons):
+        """Outputs of a network, shape (n_samples,)."""
+        Z = features(neurons, self.X, self.negative_slope)
+        return Z @ neurons.magnitudes + neurons.offset
+
+    def objective(self, neurons, f=None):
+        """Objective of a network."""
+        f = self.outputs(neurons) if f is None else f
+        value = self.loss.value(f, self.y, self.sample_weight)
+        return value + self.alpha * float(np.sum(neurons.magnitudes))
+
+    def dual_point(self, f):
+        """Dual variable at outputs `f`, in its domain."""
+        if self.fit_intercept:
+            f = f + self.loss.best_offset(f, self.y, self.sample_weight)
+        return self.project(-self.loss.gradient(f, self.y, self.sample_weight))
+
+    def project(self, nu):
+        """The closest point of the dual domain, as far as it is easily found."""
+        return self.loss.project_dual(
+            nu, self.y, self.sample_weight, centred=self.fit_intercept
+        )
+
+    def bound(self, nu, kappa):
+        """Lower bound from a dual point at which no slope exceeds `kappa`."""
+        reach = self.alpha / kappa if kappa > 0 else np.inf
+        return best_scaled_value(
+            self.loss, [nu], self.y[:, None], self.sample_weight, reach
+        )
+
+
+def best_scaled_value(loss, nus, Y, weight, reach):
+    """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``."""
+    for nu, t in zip(nus, Y.T):
+        lower, upper = loss.dual_bounds(t, weight)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            limits = np.where(nu > 0, upper / nu, np.where(nu < 0, lower / nu, np.inf))
+        reach = min(reach, limits.min(initial=np.inf))
+
+    def value(scale):
+        return sum(
+            float(np.sum(loss.dual_terms(scale * nu, t, weight)))
+            for nu, t in zip(nus, Y.T)
+        )
+
+    if not np.isfinite(reach):
+        # A slope of zero: the dual point can grow until the value falls.
+        reach = 1.0
+    found = minimize_scalar(
+        lambda scale: -value(scale), bounds=(0.0, reach), method="bounded"
+    )
+    return max(value(0.0), value(min(1.0, reach)), value(reach), -found.fun)

@@ -1,0 +1,198 @@
+"""Magnitudes of given neurons: the lasso with non-negative coefficients."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """Solution of `solve_magnitudes`.
+
+    Attributes
+    ----------
+    values : ndarray of shape (n_neurons,)
+        Non-negative; exactly zero where a neuron is not needed.
+    offset : float
+    nu : ndarray of shape (n_samples,)
+        Dual variable of the outputs.
+    objective, dual_bound : float
+        Both of the problem over the given neurons.
+    """
+
+    values: np.ndarray
+    offset: float
+    nu: np.ndarray
+    objective: float
+    dual_bound: float
+
+
+def solve_magnitudes(
+    Z, y, sample_weight, loss, alpha, *, free_offset, tol=1e-8, max_iter=100
+):
+    r"""Minimise ``L(Z c + b) + alpha * sum(c)`` over ``c >= 0``.
+
+    A primal-dual predictor-corrector method.  As in the solver of the cells
+    the loss enters by its dual over a box, so that every loss goes the same
+    way.  An iteration costs the Gram matrix of `Z`.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_neurons)
+        Signed outputs of the neurons.
+    y, sample_weight : ndarray of shape (n_samples,)
+    loss : Loss
+    alpha : float
+    free_offset : bool
+        Whether there is a free constant ``b``.
+    tol : float, default=1e-8
+        Duality gap to reach, relative to the objective.
+    max_iter : int, default=100
+
+    Returns
+    -------
+    solution : Magnitudes
+        The best point and the best bound seen.
+
+    References
+    ----------
+    .. [1] Mehrotra, S. (1992). "On the Implementation of a Primal-Dual
+       Interior Point Method". SIAM Journal on Optimization 2(4).
+    """
+    iterate = _Iterate(Z, y, sample_weight, loss, alpha, free_offset)
+    best, dual = (np.inf, None, 0.0), (-np.inf, None)
+    for _ in range(max_iter):
+        objective, bound = iterate.objective(), iterate.dual_bound()
+        if objective < best[0]:
+            best = objective, iterate.c, iterate.offset
+        if bound > dual[0]:
+            dual = bound, iterate.nu
+        if best[0] - dual[0] <= tol * abs(best[0]):
+            break
+        with np.errstate(all="ignore"):
+            if not iterate.step():
+                break
+    objective, values, offset = best
+    # What the path to the boundary leaves behind; rounding decides below this.
+    values = np.where(values > 1e-7 * values.max(initial=0.0), values, 0.0)
+    return Magnitudes(values, float(offset), dual[1], objective, dual[0])
+
+
+class _Iterate:
+    """A strictly positive point, and the Newton steps that move it."""
+
+    def __init__(self, Z, y, s, loss, alpha, free):
+        self.Z, self.y, self.s, self.loss = Z, y, s, loss
+        self.alpha, self.free = alpha, free
+        zeros = np.zeros(len(y))
+        self.offset = loss.best_offset(zeros, y, s) if free else 0.0
+        f = zeros + self.offset
+        self.lower, self.upper = loss.dual_bounds(y, s)
+        self.low, self.up = np.isfinite(self.lower), np.isfinite(self.upper)
+        nu = loss.project_dual(-loss.gradient(f, y, s), y, s)
+        nu *= 0.9 * alpha / max(np.max(nu @ Z), alpha)
+        m = Z.shape[1]
+        self.c = np.full(m, 0.3 * loss.value(f, y, s) / (alpha * m))
+        self.rho = np.maximum(alpha - nu @ Z, 0.1 * alpha)
+        mu = float(np.mean(self.c * self.rho))
+        margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
+        self.nu = np.clip(nu, self.lower + margin, self.upper - margin)
+        below, above = self._margins()
+        self.a = np.where(self.low, mu / below, 0.0)
+        self.b = np.where(self.up, mu / above, 0.0)
+
+    def _margins(self):
+        """Distances of ``nu`` to its box, one where there is none."""
+        return (
+            np.where(self.low, self.nu - self.lower, 1.0),
+            np.where(self.up, self.upper - self.nu, 1.0),
+        )
+
+    def objective(self):
+        f = self.Z @ self.c + self.offset
+        return self.loss.value(f, self.y, self.s) + self.alpha * float(np.sum(self.c))
+
+    def dual_bound(self):
+        nu = self.loss.project_dual(self.nu, self.y, self.s, centred=self.free)
+        slope = np.max(nu @ self.Z)
+        scale = min(1.0, self.alpha / slope) if slope > 0 else 1.0
+        return self.loss.dual_value(scale * nu, self.y, self.s)
+
+    def step(self):
+        """One predictor-corrector step; False if it could not be computed."""
+        Z, c, rho, a, b = self.Z, self.c, self.rho, self.a, self.b
+        below, above = self._margins()
+        stiffness = self.loss.dual_curvature(self.nu, self.y, self.s)
+        give = 1.0 / (stiffness + a / below + b / above)
+        link = self.loss.dual_slope(self.nu, self.y, self.s) + a - b
+        link -= Z @ c + self.offset
+        dual_error = self.alpha - Z.T @ self.nu - rho
+        matrix = (Z.T * give) @ Z
+        matrix.flat[:: len(c) + 1] += rho / c
+        factor, info = dpotrf(matrix, lower=1, overwrite_a=1)
+        if info:
+            return False
+
+        def solve(h, q):
+            dc = dpotrs(factor, h + Z.T @ (q * give), lower=1)[0]
+            return dc, (q - Z @ dc) * give
+
+        if self.free:
+            response = solve(np.zeros(len(c)), np.ones(len(give)))
+
+        def direction(slack, low, up):
+            q = link + np.where(self.low, low / below, 0.0)
+            q -= np.where(self.up, up / above, 0.0)
+            dc, dnu = solve(slack / c - dual_error, q)
+            offset = 0.0
+            if self.free:
+                # The free constant is the multiplier of sum(nu) = 0.
+                offset = (np.sum(self.nu) + np.sum(dnu)) / np.sum(response[1])
+                dc, dnu = dc - offset * response[0], dnu - offset * response[1]
+            return (
+                dc,
+                (slack - rho * dc) / c,
+                dnu,
+                np.where(self.low, (low - a * dnu) / below, 0.0),
+                np.where(self.up, (up + b * dnu) / above, 0.0),
+                offset,
+            )
+
+        def reach(step):
+            dc, drho, dnu, da, db, _ = step
+            low, up = self.low, self.up
+            worst = min(
+                np.min(dc / c),
+                np.min(drho / rho),
+                np.min((dnu / below)[low], initial=0.0),
+                np.min((-dnu / above)[up], initial=0.0),
+                np.min(da[low] / a[low], initial=0.0),
+                np.min(db[up] / b[up], initial=0.0),
+            )
+            return -1.0 / worst if worst < 0 else np.inf
+
+        def mean(size, step):
+            dc, drho, dnu, da, db, _ = (size * part for part in step)
+            total = (c + dc) @ (rho + drho)
+            total += np.sum(((below + dnu) * (a + da))[self.low])
+            total += np.sum(((above - dnu) * (b + db))[self.up])
+            return total / (len(c) + np.sum(self.low) + np.sum(self.up))
+
+        products = -c * rho, -a * below, -b * above
+        predictor = direction(*products)
+        mu = mean(0.0, predictor)
+        target = (max(mean(min(1.0, reach(predictor)), predictor), 0.0) / mu) ** 3 * mu
+        dc, drho, dnu, da, db, _ = predictor
+        step = direction(
+            products[0] + target - dc * drho,
+            products[1] + target - dnu * da,
+            products[2] + target + dnu * db,
+        )
+        size = min(1.0, 0.99 * reach(step))
+        if not (size > 1e-10 and all(np.all(np.isfinite(part)) for part in step)):
+            return False
+        names = ("c", "rho", "nu", "a", "b", "offset")
+        for name, part in zip(names, step):
+            setattr(self, name, getattr(self, name) + size * part)
+        return True

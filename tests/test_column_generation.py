@@ -1,0 +1,264 @@
+"""Placing, pricing, selecting, moving: the parts, and where they end."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.datasets import load_diabetes
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.arrangements import enumerate_arrangement
+from sklearn_convexnn.certificates import cone_slopes
+from sklearn_convexnn.column_generation import generate_neurons, solve_on_cells
+from sklearn_convexnn.losses import Huber, OneSided, SquaredError, make_loss
+from sklearn_convexnn.placing import place_neurons
+from sklearn_convexnn.pricing import FAR, search_neurons
+from sklearn_convexnn.problem import Problem
+from sklearn_convexnn.recovery import Neurons, activation, features
+from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from tests.problems import LOSSES, make_program, tiny_data
+
+ALPHA = 0.3
+BIAS_AND_SLOPE = [(False, 0.0), (True, 0.0), (True, 0.3), (False, -1.0)]
+
+
+def make_problem(loss, bias=False, slope=0.0, n=12, d=2, alpha=ALPHA):
+    X, y, s = tiny_data(loss, n=n, d=d, weighted=True)
+    if bias:
+        X = X - X.mean(axis=0)
+    return Problem(X, y, s, make_loss(loss, 0.5), alpha, bias, slope)
+
+
+def exact_value(problem, tol=1e-9):
+    program = make_program(
+        problem.loss.name,
+        problem.X,
+        problem.y,
+        problem.sample_weight,
+        problem.alpha,
+        bias=problem.fit_intercept,
+        slope=problem.negative_slope,
+    )
+    result = solve_interior_point(program, tol=tol)
+    return result.objective, result.dual_bound
+
+
+@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_reaches_the_optimum_over_all_patterns(loss, bias, slope):
+    problem = make_problem(loss, bias, slope)
+    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
+    best, bound = exact_value(problem)
+    assert result.status == "optimal"
+    assert bound * (1 - 1e-9) <= result.objective <= best * (1 + 2e-4)
+    # Searched, not proven: the local search itself has about this accuracy.
+    assert result.dual_bound <= best * (1 + 1e-4)
+    assert_allclose(problem.objective(result.neurons), result.objective, rtol=1e-12)
+
+
+@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
+def test_search_finds_the_steepest_neuron(bias, slope):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 3))
+    nu = rng.standard_normal(20)
+    if bias:
+        nu -= nu.mean()
+    starts = rng.standard_normal((60, 3))
+    found = search_neurons(
+        X,
+        nu,
+        np.concatenate([starts, starts]),
+        np.repeat([1.0, -1.0], 60),
+        free_bias=bias,
+        negative_slope=slope,
+        widths=FAR,
+    )
+    z = activation(X @ found.directions.T + found.biases, slope)
+    assert_allclose(found.slopes, found.signs * (nu @ z), atol=1e-12)
+    assert_allclose(np.linalg.norm(found.directions, axis=1), 1.0)
+    assert np.all(np.diff(found.slopes) <= 0)
+    exact = cone_slopes(
+        X,
+        nu,
+        enumerate_arrangement(X, free_bias=bias),
+        free_bias=bias,
+        negative_slope=slope,
+    ).max()
+    assert found.slopes[0] <= exact * (1 + 1e-7)
+    assert_allclose(found.slopes[0], exact, rtol=1e-4)
+
+
+def test_search_gives_up_what_is_far_below_the_floor():
+    X = np.random.default_rng(0).standard_normal((20, 3))
+    nu = 1e-3 * np.ones(20)
+    found = search_neurons(X, nu, X, np.ones(20), free_bias=False, floor=1.0)
+    assert len(found) == 0
+
+
+@pytest.mark.parametrize("free_offset", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_magnitudes_solve_the_lasso(loss, free_offset):
+    problem = make_problem(loss, n=30, d=3)
+    rng = np.random.default_rng(0)
+    Z = rng.choice([-1.0, 1.0], 40) * np.maximum(
+        problem.X @ rng.standard_normal((3, 40)), 0.0
+    )
+    data = problem.y, problem.sample_weight
+    found = solve_magnitudes(Z, *data, problem.loss, 0.5, free_offset=free_offset)
+    f = Z @ found.values + found.offset
+    value = problem.loss.value(f, *data) + 0.5 * found.values.sum()
+    assert_allclose(found.objective, value, rtol=1e-6)
+    assert -1e-9 <= value - found.dual_bound <= 1e-6 * value
+    assert np.all(found.values >= 0) and np.sum(found.values > 0) <= 30
+    # The dual point is feasible up to the scaling that the bound applies.
+    nu = problem.loss.project_dual(found.nu, *data, centred=free_offset)
+    assert np.max(nu @ Z) <= 0.5 * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_open_sides_reach_below_single_cells(loss, bias):
+    """Moving never does worse than the network it started from."""
+    problem = make_problem(loss, bias, n=30, d=3)
+    rng = np.random.RandomState(1)
+    directions, biases, signs = place_neurons(
+        problem.X,
+        problem.y,
+        problem.sample_weight,
+        problem.loss,
+        problem.alpha,
+        15,
+        rng,
+        fit_intercept=bias,
+    )
+    none = np.zeros(len(signs))
+    neurons = Neurons(directions, biases, none, signs, none.astype(bool), 0.0)
+    chosen = solve_magnitudes(
+        features(neurons, problem.X),
+        problem.y,
+        problem.sample_weight,
+        problem.loss,
+        problem.alpha,
+        free_offset=bias,
+    )
+    start = Neurons(
+        directions, biases, chosen.values, signs, none.astype(bool), chosen.offset
+    ).select(chosen.values > 0)
+    nu = problem.project(chosen.nu)
+    sides = np.sign(nu) if loss in ("squared_error", "huber") else problem.y
+    moved, _, n_cells = solve_on_cells(problem, start, sides, nu, tol=1e-7)
+    assert problem.objective(moved) <= problem.objective(start) * (1 + 1e-6)
+    assert n_cells <= len(start)
+    # Closed on all samples, each neuron stays in its cell.
+    closed, _, _ = solve_on_cells(problem, start, 0 * sides, nu, tol=1e-7)
+    assert problem.objective(closed) <= problem.objective(start) * (1 + 1e-6)
+    if loss not in ("squared_error", "huber"):
+        assert problem.objective(moved) <= problem.objective(closed) * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("loss", [SquaredError(), Huber(0.5)], ids=["squared", "huber"])
+def test_one_sided_loss_is_a_lower_hull(loss):
+    rng = np.random.default_rng(0)
+    y, f = rng.standard_normal((2, 50))
+    s = rng.uniform(0.5, 2.0, 50)
+    sides = rng.choice([-1.0, 0.0, 1.0], 50)
+    half = OneSided(loss, sides)
+    assert half.value(f, y, s) <= loss.value(f, y, s)
+    nu = -half.gradient(f, y, s)
+    assert np.all(nu * sides >= 0)
+    assert_allclose(half.value(f, y, s), half.dual_value(nu, y, s) - f @ nu)
+    lower, upper = half.dual_bounds(y, s)
+    assert np.all(lower[sides > 0] == 0) and np.all(upper[sides < 0] == 0)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_placing_descends(bias):
+    problem = make_problem("squared_error", bias, n=40, d=3)
+    args = problem.X, problem.y, problem.sample_weight, problem.loss, problem.alpha
+    directions, biases, signs = place_neurons(
+        *args, 30, np.random.RandomState(0), fit_intercept=bias
+    )
+    assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
+    assert set(signs) <= {-1.0, 1.0}
+    assert bias or not biases.any()
+    Z = signs * activation(problem.X @ directions.T + biases)
+    found = solve_magnitudes(Z, *args[1:], free_offset=bias)
+    best, _ = exact_value(problem) if problem.X.shape[0] < 30 else (None, None)
+    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
+    assert found.objective <= 1.1 * result.objective
+    assert best is None
+
+
+def test_wide_data_and_data_of_low_rank():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((30, 3)) @ rng.standard_normal((3, 8))
+    y = rng.standard_normal(30)
+    model = ConvexReLURegressor(0.5, fit_intercept=False, tol=1e-3, random_state=0)
+    model.fit(X, y)
+    assert model.certificate_ == "global"
+    wide = rng.standard_normal((20, 60))
+    model.fit(wide, y[:20])
+    assert model.dual_gap_ <= 1e-3 * model.objective_
+
+
+@pytest.fixture(scope="module")
+def diabetes():
+    X, y = load_diabetes(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    return np.column_stack([X, np.ones(len(X))]), (y - y.mean()) / y.std()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alpha, best", [(20, 119.0226), (5, 95.068), (2, 65.742)])
+def test_reference_values_on_diabetes(diabetes, alpha, best):
+    model = ConvexReLURegressor(
+        alpha, fit_intercept=False, tol=1e-3, random_state=0
+    ).fit(*diabetes)
+    assert model.objective_ <= best * (1 + 1e-4)
+    assert model.dual_gap_ <= 1e-3 * model.objective_
+
+
+def test_seeds_agree_within_tol(diabetes):
+    X, y = diabetes
+    objectives = [
+        ConvexReLURegressor(20.0, fit_intercept=False, tol=1e-3, random_state=seed)
+        .fit(X, y)
+        .objective_
+        for seed in range(4)
+    ]
+    assert max(objectives) <= min(objectives) * (1 + 1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("loss", LOSSES)
+def test_global_bound_is_never_above_the_optimum(loss):
+    """Many tiny problems of all kinds against all patterns."""
+    n_global = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n, d = int(rng.integers(9, 15)), int(rng.integers(2, 4))
+        bias = bool(rng.integers(2))
+        X = rng.standard_normal((n, d))
+        y = rng.standard_normal(n)
+        classes = {}
+        cls = ConvexReLURegressor
+        if loss not in ("squared_error", "huber"):
+            cls, y = ConvexReLUClassifier, np.where(y > 0, 1.0, -1.0)
+            y[0] = -y[1]
+        else:
+            classes = {"epsilon": 0.5}
+        s = rng.uniform(0.5, 2.0, n)
+        alpha = float(10 ** rng.uniform(-1.5, 0.3))
+        centred = X - X.mean(axis=0) if bias else X
+        problem = Problem(centred, y, s, make_loss(loss, 0.5), alpha, bias, 0.0)
+        best, bound = exact_value(problem, tol=1e-8)
+        model = cls(
+            alpha, loss=loss, fit_intercept=bias, tol=1e-3, random_state=seed, **classes
+        ).fit(X, y, sample_weight=s)
+        assert bound * (1 - 1e-6) <= model.objective_ <= best * (1 + 4e-3)
+        if model.certificate_ == "global":
+            n_global += 1
+            assert model.dual_bound_ <= best * (1 + 1e-7)
+    assert n_global >= 38
