@@ -159,18 +159,20 @@ def _distinct(candidates, tol, X, most=400):
     scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
     points = np.column_stack([candidates.directions, candidates.biases / scale])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    close = (points @ points.T > 1.0 - tol) & (
-        candidates.signs[:, None] == candidates.signs
-    )
+    keep = _first_of_each(points, candidates.signs, tol)[:most]
+    return candidates.select(keep)
+
+
+def _first_of_each(points, kinds, tol):
+    """Indices of unit rows that no earlier one of their kind is parallel to."""
+    close = (points @ points.T > 1.0 - tol) & (kinds[:, None] == kinds)
     keep = []
-    free = np.ones(len(candidates), dtype=bool)
-    for i in range(len(candidates)):
+    free = np.ones(len(points), dtype=bool)
+    for i in range(len(points)):
         if free[i]:
             keep.append(i)
             free &= ~close[i]
-            if len(keep) == most:
-                break
-    return candidates.select(np.array(keep, dtype=int))
+    return np.array(keep, dtype=int)
 
 
 class _Search:
@@ -281,12 +283,14 @@ class _Search:
                 share[:, index] = trial_share[:, better]
                 value[index] = found[better]
                 step[live] = np.minimum(step[live] * np.where(better, 1.5, 0.4), 4.0)
-            if floor > 0:
-                keep = value > 0.7 * floor
-                U, at, step = U[:, keep], at[keep], step[keep]
-                k = len(at)
-                if k == 0:
-                    break
+            keep = np.flatnonzero(value > 0.7 * floor)
+            keep = keep[np.argsort(-value[keep], kind="stable")]
+            # Most starts climb the same few hills; one climber each is enough.
+            keep = keep[_first_of_each(U[:, keep].T, at[keep], 1e-3)]
+            U, at, step = U[:, keep], at[keep], step[keep]
+            k = len(at)
+            if k == 0:
+                break
         return U.T, order[at]
 
     def polish(self, candidates, rounds=3, max_iter=100):
