@@ -36,6 +36,7 @@ from sklearn_convexnn.losses import (
 from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.slope_bounds import norm_bound
 from sklearn_convexnn.solvers import null_result, solve_interior_point
 
 
@@ -120,41 +121,6 @@ def cone_slopes(X, nu, arrangement, *, free_bias=False, negative_slope=0.0):
                 )
             slopes[i, j] = np.linalg.norm(slope[:d])
     return slopes
-
-
-def slope_bound(X, nu, *, free_bias=False, negative_slope=0.0):
-    r"""Proven upper bound of ``max |nu^T act(X u)|`` that needs no patterns.
-
-    The smaller of :math:`\sigma_{\max}(X) \|\nu\|_2` and
-    :math:`\sum_i |\nu_i| \|x_i\|_2`, with only the larger of the positive
-    and the negative part of ``nu`` for a ReLU without bias.  With `free_bias`
-    (and ``sum(nu) = 0``) the columns of `X` are centred first: activations are
-    non-expansive, so they do not add variance.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    nu : ndarray of shape (n_samples,)
-    free_bias : bool, default=False
-    negative_slope : float, default=0.0
-
-    Returns
-    -------
-    bound : float
-    """
-    if free_bias:
-        X = X - X.mean(axis=0)
-    parts = [nu]
-    if not free_bias and negative_slope == 0:
-        parts = [np.maximum(nu, 0.0), np.maximum(-nu, 0.0)]
-    spectral = np.linalg.norm(X, 2)
-    lengths = np.linalg.norm(X, axis=1)
-    return float(
-        max(
-            min(spectral * np.linalg.norm(part), np.abs(part) @ lengths)
-            for part in parts
-        )
-    )
 
 
 def certify(
@@ -317,7 +283,7 @@ def certify(
     bound, kappa = -np.inf, np.inf
     for nus in _dual_candidates(loss, F, Y, weight, fit_intercept):
         if arrangement is None:
-            slopes = [slope_bound(X, nu, **geometry) for nu in nus]
+            slopes = [norm_bound(X, nu, **geometry) for nu in nus]
         else:
             slopes = [
                 cone_slopes(X, nu, arrangement, **geometry).max(initial=0.0)

@@ -279,6 +279,8 @@ class _Run:
             selected, dual = self._select()
             if self.closed and self._confirm():
                 return len(selected), False
+            if perf_counter() > self.deadline:
+                return len(selected), False
             if before - self.objective < 0.005 * (before - self.bound):
                 break
         limited = len(selected) > self.max_neurons

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_convexnn.recovery import activation
-
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 4_000_000
 
@@ -348,8 +346,3 @@ class _Search:
         if self.free_bias:
             b = -np.einsum("kd,dk->k", X[at], U)
         return Candidates(U.T, b, signs, value)
-
-
-def outputs(X, directions, biases, negative_slope=0.0):
-    """``act(X directions^T + biases)``, shape (n_samples, n_neurons)."""
-    return activation(X @ directions.T + biases, negative_slope)

@@ -19,11 +19,13 @@ from sklearn_convexnn.closed_forms import closed_form
 from sklearn_convexnn.column_generation import generate_neurons
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import Neurons, neurons_from_blocks, simplify
-from sklearn_convexnn.solvers import SOLVERS, null_result
+from sklearn_convexnn.solvers import MESSAGES, SOLVERS, null_result
 
 HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 """Columns of the history; not a number where a route does not know one."""
 
+# Up to so many patterns the program over all of them is the simplest way.
+_FEW_PATTERNS = 100
 # Sizes up to which a proof is attempted, and the nodes it may take.
 _PROOF_SAMPLES, _PROOF_RANK = 60, 5
 # Work for it, a few seconds at most: cones, and semidefinite bounds, whose
@@ -96,10 +98,6 @@ def train(problem, gates, signs, seed, deadline, name, params):
     return _train_on_patterns(problem, gates, seed, deadline, name, params)
 
 
-_FEW_PATTERNS = 100
-"""Up to so many patterns the program over all of them is the simplest way."""
-
-
 def _train_by_structure(problem, deadline, name, params):
     start = perf_counter()
     form = closed_form(
@@ -121,12 +119,6 @@ def _train_by_structure(problem, deadline, name, params):
             f"[{name}] solved by structure: {len(form.neurons)} neurons, objective "
             f"{form.objective:.8g}, dual bound {form.dual_bound:.8g}"
         )
-    messages = {
-        "optimal": "the duality gap is within the tolerance",
-        "max_iter": "the limit of rounds was reached",
-        "max_time": "the time limit was reached",
-        "stalled": "rounding errors prevent further progress",
-    }
     row = (
         perf_counter() - start,
         form.objective,
@@ -140,7 +132,7 @@ def _train_by_structure(problem, deadline, name, params):
         dual_bound=form.dual_bound,
         certificate="global",
         status=form.status,
-        message=messages[form.status],
+        message=MESSAGES[form.status],
         n_iter=form.n_iter,
         n_patterns=len(form.neurons),
         history={key: np.array([value]) for key, value in zip(HISTORY, row)},
@@ -312,9 +304,12 @@ def _train_on_patterns(problem, gates, seed, deadline, name, params):
             f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
             f"dual bound {result.dual_bound:.8g}: {result.message}"
         )
-    unknown = np.full(len(result.history["time"]), np.nan)
-    history = {"kappa": unknown, "cells": unknown + len(arrangement), **result.history}
-    history["cells"] = np.full(len(unknown), len(arrangement))
+    length = len(result.history["time"])
+    history = {
+        "kappa": np.full(length, np.nan),
+        "cells": np.full(length, len(arrangement)),
+        **result.history,
+    }
     return Trained(
         neurons=neurons,
         dual_bound=result.dual_bound,

@@ -9,9 +9,10 @@ from sklearn_convexnn import (
     certify,
 )
 from sklearn_convexnn.arrangements import enumerate_arrangement, with_ones
-from sklearn_convexnn.certificates import cone_slopes, slope_bound
+from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.slope_bounds import norm_bound
 from sklearn_convexnn.solvers import solve_interior_point
 from tests.problems import EPSILON, LOSSES, make_program, network_objective, tiny_data
 
@@ -46,7 +47,7 @@ def test_slopes_of_all_cells_against_direct_search(slope, bias):
         values = [nu @ activation(z - z[i], slope) for i in range(8)]
     assert_allclose(exact[:, 0].max(), np.max(values), rtol=1e-4)
     assert_allclose(exact[:, 1].max(), -np.min(values), rtol=1e-4)
-    bound = slope_bound(X, nu, free_bias=bias, negative_slope=slope)
+    bound = norm_bound(X, nu, free_bias=bias, negative_slope=slope)
     assert bound >= exact.max()
 
 
@@ -60,7 +61,7 @@ def test_slope_bound_is_proven_on_random_problems():
         u = rng.standard_normal((d + bias, 500))
         u /= np.linalg.norm(u[:d], axis=0)
         found = np.abs(nu @ activation(with_ones(X, bias) @ u, slope)).max()
-        bound = slope_bound(X, nu, free_bias=bias, negative_slope=slope)
+        bound = norm_bound(X, nu, free_bias=bias, negative_slope=slope)
         assert found <= bound * (1 + 1e-12)
 
 

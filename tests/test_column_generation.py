@@ -184,10 +184,8 @@ def test_placing_descends(bias):
     assert bias or not biases.any()
     Z = signs * activation(problem.X @ directions.T + biases)
     found = solve_magnitudes(Z, *args[1:], free_offset=bias)
-    best, _ = exact_value(problem) if problem.X.shape[0] < 30 else (None, None)
     result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
     assert found.objective <= 1.1 * result.objective
-    assert best is None
 
 
 def test_wide_data_and_data_of_low_rank():

@@ -1,6 +1,11 @@
 """Solvers of restricted programs: one function per file, one result type."""
 
-from sklearn_convexnn.solvers._result import SolverError, SolverResult, null_result
+from sklearn_convexnn.solvers._result import (
+    MESSAGES,
+    SolverError,
+    SolverResult,
+    null_result,
+)
 from sklearn_convexnn.solvers.cvxpy_reference import solve_cvxpy
 from sklearn_convexnn.solvers.interior_point import solve_interior_point
 
@@ -11,6 +16,7 @@ SOLVERS = {
 }
 
 __all__ = [
+    "MESSAGES",
     "SOLVERS",
     "SolverError",
     "SolverResult",

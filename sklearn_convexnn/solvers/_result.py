@@ -4,6 +4,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+MESSAGES = {
+    "optimal": "the duality gap is within the tolerance",
+    "max_iter": "the limit of iterations was reached",
+    "max_time": "the time limit was reached",
+    "stalled": "rounding errors prevent further progress",
+}
+"""What a status means, for a person."""
+
 
 class SolverError(RuntimeError):
     """A solver ended without a usable point."""
