@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -12,8 +12,10 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_convexnn._callbacks import CallbackSupportMixin, fit_task
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
+from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import activation, network_weights
 from sklearn_convexnn.training import HISTORY, Trained, train
@@ -47,7 +49,7 @@ def _canonical(X, y, sample_weight):
     return np.ascontiguousarray(table[:, :-1]), table[:, -1], weight
 
 
-def _fit_output(X, y, sample_weight, known, seed, deadline, name, params):
+def _fit_output(X, y, sample_weight, known, seed, deadline, name, params, task):
     """Train the network of one output.
 
     Parameters
@@ -61,6 +63,8 @@ def _fit_output(X, y, sample_weight, known, seed, deadline, name, params):
         What the lines of `verbose` call this output.
     params : dict
         Parameters of the estimator, and the loss object.
+    task : FitTask
+        Has begun; its subtasks are the rounds.
 
     Returns
     -------
@@ -82,19 +86,71 @@ def _fit_output(X, y, sample_weight, known, seed, deadline, name, params):
     gates, signs = (None, None) if known is None else known
     if gates is not None and free_bias:
         gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
+
+    def weights(neurons):
+        hidden, hidden_bias, output, output_bias = network_weights(neurons, problem.X)
+        return hidden, hidden_bias - centre @ hidden, output, output_bias
+
+    task = task.through(weights)
     with blas_threads_for(len(X)):
-        trained = train(problem, gates, signs, seed, deadline, name, params)
-    hidden, hidden_bias, output, output_bias = network_weights(
-        trained.neurons, problem.X
-    )
+        trained = train(problem, gates, signs, seed, deadline, name, params, task)
+        if params["minimal"]:
+            trained = _minimal(problem, trained, deadline, name, params)
+    hidden, hidden_bias, output, output_bias = weights(trained.neurons)
     return _FittedOutput(
         hidden=hidden,
-        hidden_bias=hidden_bias - centre @ hidden,
+        hidden_bias=hidden_bias,
         output=output,
         output_bias=output_bias,
         null_objective=problem.objective(problem.null()),
         trained=trained,
     )
+
+
+def _fit_only_output(*args):
+    """`_fit_output` of the only output, whose task is the fit."""
+    *args, task = args
+    return _fit_output(*args, task.through(_single_network))
+
+
+def _fit_one_of_outputs(*args):
+    """`_fit_output` of one output among several, a task of its own."""
+    *args, task = args
+    # It does not make an estimator that could predict.
+    fitted = _fit_output(*args, task.begin().through(lambda weights: None))
+    task.end()
+    return fitted
+
+
+def _single_network(weights):
+    """Attributes of an estimator with this network for its only output."""
+    hidden, hidden_bias, output, output_bias = weights
+    return {
+        "coefs_": [hidden, output[:, None]],
+        "intercepts_": [hidden_bias, np.array([output_bias])],
+        "n_outputs_": 1,
+    }
+
+
+def _minimal(problem, trained, deadline, name, params):
+    """The same with the smallest network that `tol` allows."""
+    objective = problem.objective(trained.neurons)
+    neurons = smallest_network(
+        problem,
+        trained.neurons,
+        allowed_objective(objective, trained.dual_bound, params["tol"]),
+        # A bound for sampled cells does not hold outside of them, and neurons on
+        # the border of two would not stay in theirs.
+        only_subsets=trained.certificate == "restricted",
+        deadline=deadline,
+    )
+    if params["verbose"]:
+        print(
+            f"[{name}] smallest network found: {len(neurons)} of "
+            f"{len(trained.neurons)} neurons, objective "
+            f"{problem.objective(neurons):.8g} after {objective:.8g}"
+        )
+    return replace(trained, neurons=neurons)
 
 
 @contextmanager
@@ -104,15 +160,17 @@ def restored_on_failure(estimator):
     try:
         yield
     except BaseException:
-        vars(estimator).clear()
+        # What is private belongs to scikit-learn, which has callbacks to close.
+        for name in [name for name in vars(estimator) if name.endswith("_")]:
+            delattr(estimator, name)
         vars(estimator).update(before)
         raise
 
 
-class ConvexReLUMixin:
+class ConvexReLUMixin(CallbackSupportMixin):
     """Fitting and raw prediction, shared by the estimators."""
 
-    def _fit_networks(self, X, Y, sample_weight, loss):
+    def _fit_networks(self, X, Y, sample_weight, loss, given):
         """Train one network per column of `Y` and store them as one network.
 
         Parameters
@@ -123,6 +181,8 @@ class ConvexReLUMixin:
         sample_weight : ndarray of shape (n_samples,)
             Non-negative, with at least one positive entry.
         loss : Loss
+        given : tuple (X, y, sample_weight)
+            For callbacks: the data as `fit` got them.
         """
         start = perf_counter()
         deadline = np.inf if self.max_time is None else start + self.max_time
@@ -139,11 +199,12 @@ class ConvexReLUMixin:
             + (f" {k + 1}/{n_outputs}" if n_outputs > 1 else "")
             for k in range(n_outputs)
         ]
+        whole, tasks = self._begin_tasks(n_outputs, given)
         fitted = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_output)(
-                dense, y, sample_weight, earlier, seed, deadline, name, params
+            delayed(run)(
+                dense, y, sample_weight, earlier, seed, deadline, name, params, task
             )
-            for y, earlier, name in zip(Y.T, known, names)
+            for y, earlier, name, (run, task) in zip(Y.T, known, names, tasks)
         )
 
         sizes = [len(part.output) for part in fitted]
@@ -185,7 +246,21 @@ class ConvexReLUMixin:
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
         self.dual_bound_ = float(sum(part.dual_bound for part in trained))
         self.dual_gap_ = self.objective_ - self.dual_bound_
+        whole.end({})
         self._warn_if_short(fitted, dtype)
+
+    def _begin_tasks(self, n_outputs, given):
+        """The task of the fit, and for each output what runs it, and its task."""
+        by_rounds = self.arrangements not in ("sampled", "exact")
+        rounds = self.max_iter if by_rounds else 0
+        if n_outputs == 1:
+            whole = fit_task(self, given, rounds).begin()
+            return whole, [(_fit_only_output, whole)]
+        whole = fit_task(self, given, n_outputs, sequential=False).begin()
+        return whole, [
+            (_fit_one_of_outputs, whole.subtask("output", k, rounds))
+            for k in range(n_outputs)
+        ]
 
     def _known_neurons(self, n_features, n_outputs):
         """Neurons of an earlier fit for each output, if they are to be used."""
@@ -223,6 +298,12 @@ class ConvexReLUMixin:
             )
         elif "max_neurons" in statuses:
             advice = "Increase max_neurons, or loosen tol."
+        elif "callback" in statuses:
+            advice = "Let it go on, or loosen tol."
+        elif "loose" in statuses:
+            advice = "Use pricing='exact', or loosen tol."
+        elif "unproven" in statuses:
+            advice = "Use pricing='search' for an estimate, or loosen tol."
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "

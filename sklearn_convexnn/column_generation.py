@@ -6,6 +6,7 @@ from time import perf_counter
 import numpy as np
 from scipy.linalg import svd
 
+from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn.arrangements import Arrangement
 from sklearn_convexnn.losses import OneSided
 from sklearn_convexnn.placing import place_neurons
@@ -15,11 +16,12 @@ from sklearn_convexnn.recovery import Neurons, features, neurons_from_blocks
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
-_MESSAGES = {
+MESSAGES = {
     "optimal": "the duality gap is within the tolerance",
     "max_iter": "the limit of rounds was reached",
     "max_time": "the time limit was reached",
     "max_neurons": "the limit of neurons was reached",
+    "callback": "a callback asked to stop",
     "stalled": "no further neuron was found and rounding prevents progress",
 }
 # Selections by the lasso between two moves, as long as they pay.
@@ -76,6 +78,7 @@ def generate_neurons(
     max_neurons=None,
     deadline=np.inf,
     callback=None,
+    task=None,
 ):
     r"""Train a network of any width to a small duality gap.
 
@@ -102,6 +105,8 @@ def generate_neurons(
         Value of ``time.perf_counter()`` at which to stop.
     callback : callable or None
         Called after each round with a dict of what `history` gets.
+    task : FitTask or None
+        Whose subtasks the rounds are.
 
     Returns
     -------
@@ -125,12 +130,14 @@ def generate_neurons(
         keep = norm > 0
         known = directions[keep] / norm[keep, None], biases[keep], signs[keep]
         known = known[0], known[1] / norm[keep], known[2]
+
+    def in_features(neurons):
+        return replace(neurons, directions=neurons.directions @ basis.T)
+
+    task = FitTask() if task is None else task.through(in_features)
     run = _Run(reduced, rng, tol, max_neurons, deadline)
-    result = run.solve(n_neurons, known, max_iter, callback)
-    neurons = result.neurons
-    return replace(
-        result, neurons=replace(neurons, directions=neurons.directions @ basis.T)
-    )
+    result = run.solve(n_neurons, known, max_iter, callback, task)
+    return replace(result, neurons=in_features(result.neurons))
 
 
 @dataclass
@@ -164,7 +171,7 @@ class _Run:
         gap = self.objective - self.bound
         return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
 
-    def solve(self, n_neurons, known, max_iter, callback):
+    def solve(self, n_neurons, known, max_iter, callback, task):
         start = perf_counter()
         history = {
             key: []
@@ -179,7 +186,9 @@ class _Run:
         n_iter, waited, last_gap, cells = 0, 0, np.inf, 0
         while True:
             if status is None and n_iter < max_iter:
+                round_task = task.subtask("round").begin()
                 cells, limited = self._round()
+                stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
                 waited = 0 if gap < 0.99 * last_gap else waited + 1
@@ -190,6 +199,8 @@ class _Run:
                     status = "max_neurons"
                 elif perf_counter() > self.deadline:
                     status = "max_time"
+                elif stop:
+                    status = "callback"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:
@@ -215,7 +226,7 @@ class _Run:
             dual_bound=self.bound,
             kappa=self.duals[0].kappa,
             status=status,
-            message=_MESSAGES[status],
+            message=MESSAGES[status],
             n_iter=n_iter,
             history={key: np.asarray(value) for key, value in history.items()},
         )

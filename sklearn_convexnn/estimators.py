@@ -23,17 +23,22 @@ from sklearn_convexnn.losses import (
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.training import CUTS
 
 _COMMON_CONSTRAINTS = {
     "alpha": [Interval(Real, 0, None, closed="neither")],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
-    "arrangements": [StrOptions({"adaptive", "sampled", "exact"})],
+    "arrangements": [StrOptions({"adaptive", "sampled", "exact", *CUTS})],
     "n_arrangements": [Interval(Integral, 1, None, closed="left")],
+    "pricing": [
+        StrOptions({"exact", "search", "nonnegative", "triangle", "semidefinite"})
+    ],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions({"auto", "interior_point", "cvxpy"})],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "max_neurons": [Interval(Integral, 1, None, closed="left"), None],
+    "minimal": ["boolean"],
     "max_time": [Interval(Real, 0, None, closed="neither"), None],
     "warm_start": ["boolean"],
     "random_state": ["random_state"],
@@ -74,25 +79,42 @@ class ConvexReLURegressor(
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
-    arrangements : {'adaptive', 'sampled', 'exact'}, default='adaptive'
-        Which activation patterns enter the program.  'adaptive' is column
+    arrangements : str, default='adaptive'
+        Which activation patterns enter the program: 'adaptive', 'sampled',
+        'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
         generation: it searches for the neurons that the network lacks, adds
         them, and stops when no neuron that it can find would gain more than
         `tol` allows.  All patterns are taken if the data have at most 100.
         'sampled' draws `n_arrangements` random patterns, and the network is
         optimal among those whose neurons have these; there can be much better
         ones.  'exact' takes all patterns of the data, for data of low rank, and
-        the network is optimal among all.
+        the network is optimal among all.  'cutting_planes' and 'cutting_cells'
+        start from nothing and add, round by round, the steepest neurons, one of
+        each sign: 'cutting_planes' these alone, 'cutting_cells' all neurons of
+        their patterns, which takes fewer rounds.  They always do so, for the
+        study of the method and of `pricing`, on small data; 'adaptive' is
+        faster on larger ones.
     n_arrangements : int, default=100
         Number of neurons to place at the start for 'adaptive'; the network can
         get more or fewer.  For 'sampled', number of distinct patterns; if the
         data have no more than that, all are taken, as with 'exact'.
+    pricing : str, default='exact'
+        How 'cutting_planes' and 'cutting_cells' find the steepest neuron and
+        bound its slope; not used otherwise.  One of 'exact', 'search',
+        'triangle', 'semidefinite' and 'nonnegative'.  'exact' is branch and
+        bound, with a limit of work of some seconds per round; for data of low
+        rank or few samples.  'search' is local search, as in 'adaptive', and
+        the bound an estimate.  'triangle' and 'semidefinite' search in the
+        same way and take the bound from a relaxation, which is proven but can
+        leave a gap that does not close.  'nonnegative' looks only at neurons
+        that are active on all samples, a convex problem, and the network is
+        optimal among networks of these.
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
     solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
         Solver of the program over given patterns, that is with 'sampled' and
-        'exact'; column generation always uses the solvers of this package.
+        'exact'; the others always use the solvers of this package.
         'interior_point' is a method made for these programs, 'cvxpy' (with
         Clarabel) a slow and independent reference.  'auto' is
         'interior_point'.
@@ -101,19 +123,25 @@ class ConvexReLURegressor(
         the objective of the network without neurons.  Programs over given
         patterns are solved to 1e-4 or less in any case.
     max_iter : int, default=200
-        Limit of rounds for 'adaptive', otherwise of solver iterations, for each
-        output.
+        Limit of solver iterations for 'sampled' and 'exact', otherwise of
+        rounds, for each output.
     max_neurons : int, default=None
-        Limit of the neurons of each output for 'adaptive', None for no limit.
-        The fit stops when the optimum needs more; its gap is then what the
-        limit, and stopping there, may cost.
+        Limit of the neurons of each output, None for no limit; not for
+        'sampled' and 'exact'.  The fit stops when the optimum needs more; its
+        gap is then what the limit, and stopping there, may cost.
+    minimal : bool, default=False
+        Whether to search, after training, for the smallest network that `tol`
+        allows: its objective may rise until ``dual_gap_`` is
+        ``tol * objective_``, so a loose `tol` trades accuracy for size.  If
+        the gap is larger already, the objective does not rise.  To find the
+        smallest of all is NP-hard; this is the smallest found [4]_.
     max_time : float, default=None
         Limit of the time for the fit, in seconds; checked between rounds and
         iterations, so the fit can take somewhat longer.
     warm_start : bool, default=False
         Whether to start from the neurons of the previous fit, in addition to
-        those that are placed ('adaptive'), or to add their patterns to those
-        that are sampled ('sampled').  On the same data, and without a limit of
+        those that are placed, if any, or to add their patterns to those that
+        are sampled ('sampled').  On the same data, and without a limit of
         neurons, the objective then does not get worse.
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
@@ -121,8 +149,8 @@ class ConvexReLURegressor(
     n_jobs : int, default=None
         Number of jobs over the outputs.
     verbose : int, default=0
-        1 prints a line for each round of 'adaptive', or two for each program
-        over given patterns, 2 also the iterations of the latter.
+        1 prints a line for each round, or two for each program over given
+        patterns, 2 also the iterations of the latter.
 
     Attributes
     ----------
@@ -146,20 +174,23 @@ class ConvexReLURegressor(
         'estimated': it is meant for networks of every width, but rests on a
         search for the steepest missing neuron, not on a proof; do not trust it
         beyond a thousandth of the objective.  'restricted': it holds for
-        networks on the sampled patterns only, and says nothing of the others.
-        See the notes.
+        networks on the sampled patterns only, or with `pricing` 'nonnegative'
+        of neurons that are active on all samples, and says nothing of the
+        others.  See the notes.
     n_neurons_ : int
         Number of hidden neurons; at most the number of samples per output.
+        See `minimal`.
     n_arrangements_ : int
-        Number of patterns used, the largest over the outputs; for 'adaptive'
-        the most that were in the program at once.
+        Number of patterns used, the largest over the outputs; the most that
+        were in the program at once.  For 'cutting_planes' that of neurons.
     n_iter_ : int
         Number of rounds or solver iterations, the largest over the outputs.
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
-        'dual_bound', 'kappa' (steepest slope found, divided by `alpha`; nan
-        where unknown), 'cells' (patterns in the program), 'neurons', and
-        'output', the index of the output.
+        'dual_bound', 'kappa' (steepest slope found, or its bound with
+        `pricing`, divided by `alpha`; nan where unknown), 'cells' (patterns
+        in the program, or cuts), 'neurons', and 'output', the index of the
+        output.
     n_layers_ : int
         3, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
@@ -187,6 +218,9 @@ class ConvexReLURegressor(
     has proven that no missing neuron is steep enough to matter.  The last is
     attempted after 'adaptive', for at most 60 distinct samples or data of rank
     at most 5.  It need not succeed, and the certificate is then 'estimated'.
+    With cutting planes it is 'global' for every `pricing` that proves its
+    bound, however large the gap, 'estimated' for 'search', and 'restricted'
+    for 'nonnegative' unless a relaxation shows that no other neuron matters.
     Runs with different seeds have been seen to contradict estimated bounds by
     about 1e-4 of the objective.
 
@@ -207,6 +241,8 @@ class ConvexReLURegressor(
        Over-parameterized Neural Networks". JMLR 22.
     .. [3] Bach, F. (2017). "Breaking the Curse of Dimensionality with Convex
        Neural Networks". JMLR 18.
+    .. [4] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
+       of ReLU Networks". ICML.
 
     Examples
     --------
@@ -240,11 +276,13 @@ class ConvexReLURegressor(
         negative_slope=0.0,
         arrangements="adaptive",
         n_arrangements=100,
+        pricing="exact",
         fit_intercept=True,
         solver="auto",
         tol=1e-2,
         max_iter=200,
         max_neurons=None,
+        minimal=False,
         max_time=None,
         warm_start=False,
         random_state=None,
@@ -257,11 +295,13 @@ class ConvexReLURegressor(
         self.negative_slope = negative_slope
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
+        self.pricing = pricing
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
         self.max_neurons = max_neurons
+        self.minimal = minimal
         self.max_time = max_time
         self.warm_start = warm_start
         self.random_state = random_state
@@ -307,7 +347,9 @@ class ConvexReLURegressor(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
             loss = make_loss(self.loss, self.epsilon)
-            self._fit_networks(X, y.reshape(len(y), -1), sample_weight, loss)
+            self._fit_networks(
+                X, y.reshape(len(y), -1), sample_weight, loss, (X, y, sample_weight)
+            )
             self.out_activation_ = "identity"
         return self
 
@@ -366,25 +408,42 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
-    arrangements : {'adaptive', 'sampled', 'exact'}, default='adaptive'
-        Which activation patterns enter the program.  'adaptive' is column
+    arrangements : str, default='adaptive'
+        Which activation patterns enter the program: 'adaptive', 'sampled',
+        'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
         generation: it searches for the neurons that the network lacks, adds
         them, and stops when no neuron that it can find would gain more than
         `tol` allows.  All patterns are taken if the data have at most 100.
         'sampled' draws `n_arrangements` random patterns, and the network is
         optimal among those whose neurons have these; there can be much better
         ones.  'exact' takes all patterns of the data, for data of low rank, and
-        the network is optimal among all.
+        the network is optimal among all.  'cutting_planes' and 'cutting_cells'
+        start from nothing and add, round by round, the steepest neurons, one of
+        each sign: 'cutting_planes' these alone, 'cutting_cells' all neurons of
+        their patterns, which takes fewer rounds.  They always do so, for the
+        study of the method and of `pricing`, on small data; 'adaptive' is
+        faster on larger ones.
     n_arrangements : int, default=100
         Number of neurons to place at the start for 'adaptive'; the network can
         get more or fewer.  For 'sampled', number of distinct patterns; if the
         data have no more than that, all are taken, as with 'exact'.
+    pricing : str, default='exact'
+        How 'cutting_planes' and 'cutting_cells' find the steepest neuron and
+        bound its slope; not used otherwise.  One of 'exact', 'search',
+        'triangle', 'semidefinite' and 'nonnegative'.  'exact' is branch and
+        bound, with a limit of work of some seconds per round; for data of low
+        rank or few samples.  'search' is local search, as in 'adaptive', and
+        the bound an estimate.  'triangle' and 'semidefinite' search in the
+        same way and take the bound from a relaxation, which is proven but can
+        leave a gap that does not close.  'nonnegative' looks only at neurons
+        that are active on all samples, a convex problem, and the network is
+        optimal among networks of these.
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
     solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
         Solver of the program over given patterns, that is with 'sampled' and
-        'exact'; column generation always uses the solvers of this package.
+        'exact'; the others always use the solvers of this package.
         'interior_point' is a method made for these programs, 'cvxpy' (with
         Clarabel) a slow and independent reference.  'auto' is
         'interior_point'.
@@ -393,19 +452,25 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         the objective of the network without neurons.  Programs over given
         patterns are solved to 1e-4 or less in any case.
     max_iter : int, default=200
-        Limit of rounds for 'adaptive', otherwise of solver iterations, for each
-        class.
+        Limit of solver iterations for 'sampled' and 'exact', otherwise of
+        rounds, for each class.
     max_neurons : int, default=None
-        Limit of the neurons of each class for 'adaptive', None for no limit.
-        The fit stops when the optimum needs more; its gap is then what the
-        limit, and stopping there, may cost.
+        Limit of the neurons of each class, None for no limit; not for
+        'sampled' and 'exact'.  The fit stops when the optimum needs more; its
+        gap is then what the limit, and stopping there, may cost.
+    minimal : bool, default=False
+        Whether to search, after training, for the smallest network that `tol`
+        allows: its objective may rise until ``dual_gap_`` is
+        ``tol * objective_``, so a loose `tol` trades accuracy for size.  If
+        the gap is larger already, the objective does not rise.  To find the
+        smallest of all is NP-hard; this is the smallest found [4]_.
     max_time : float, default=None
         Limit of the time for the fit, in seconds; checked between rounds and
         iterations, so the fit can take somewhat longer.
     warm_start : bool, default=False
         Whether to start from the neurons of the previous fit, in addition to
-        those that are placed ('adaptive'), or to add their patterns to those
-        that are sampled ('sampled').  On the same data, and without a limit of
+        those that are placed, if any, or to add their patterns to those that
+        are sampled ('sampled').  On the same data, and without a limit of
         neurons, the objective then does not get worse.
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
@@ -413,8 +478,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     n_jobs : int, default=None
         Number of jobs over the classes.
     verbose : int, default=0
-        1 prints a line for each round of 'adaptive', or two for each program
-        over given patterns, 2 also the iterations of the latter.
+        1 prints a line for each round, or two for each program over given
+        patterns, 2 also the iterations of the latter.
 
     Attributes
     ----------
@@ -439,20 +504,23 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         'estimated': it is meant for networks of every width, but rests on a
         search for the steepest missing neuron, not on a proof; do not trust it
         beyond a thousandth of the objective.  'restricted': it holds for
-        networks on the sampled patterns only, and says nothing of the others.
-        See the notes.
+        networks on the sampled patterns only, or with `pricing` 'nonnegative'
+        of neurons that are active on all samples, and says nothing of the
+        others.  See the notes.
     n_neurons_ : int
         Number of hidden neurons; at most the number of samples per output.
+        See `minimal`.
     n_arrangements_ : int
-        Number of patterns used, the largest over the outputs; for 'adaptive'
-        the most that were in the program at once.
+        Number of patterns used, the largest over the outputs; the most that
+        were in the program at once.  For 'cutting_planes' that of neurons.
     n_iter_ : int
         Number of rounds or solver iterations, the largest over the outputs.
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
-        'dual_bound', 'kappa' (steepest slope found, divided by `alpha`; nan
-        where unknown), 'cells' (patterns in the program), 'neurons', and
-        'output', the index of the output.
+        'dual_bound', 'kappa' (steepest slope found, or its bound with
+        `pricing`, divided by `alpha`; nan where unknown), 'cells' (patterns
+        in the program, or cuts), 'neurons', and 'output', the index of the
+        output.
     n_layers_ : int
         3, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
@@ -481,6 +549,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     has proven that no missing neuron is steep enough to matter.  The last is
     attempted after 'adaptive', for at most 60 distinct samples or data of rank
     at most 5.  It need not succeed, and the certificate is then 'estimated'.
+    With cutting planes it is 'global' for every `pricing` that proves its
+    bound, however large the gap, 'estimated' for 'search', and 'restricted'
+    for 'nonnegative' unless a relaxation shows that no other neuron matters.
     Runs with different seeds have been seen to contradict estimated bounds by
     about 1e-4 of the objective.
 
@@ -500,6 +571,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
        Over-parameterized Neural Networks". JMLR 22.
     .. [3] Bach, F. (2017). "Breaking the Curse of Dimensionality with Convex
        Neural Networks". JMLR 18.
+    .. [4] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
+       of ReLU Networks". ICML.
 
     Examples
     --------
@@ -528,11 +601,13 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         negative_slope=0.0,
         arrangements="adaptive",
         n_arrangements=100,
+        pricing="exact",
         fit_intercept=True,
         solver="auto",
         tol=1e-2,
         max_iter=200,
         max_neurons=None,
+        minimal=False,
         max_time=None,
         warm_start=False,
         random_state=None,
@@ -545,11 +620,13 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         self.negative_slope = negative_slope
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
+        self.pricing = pricing
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
         self.max_neurons = max_neurons
+        self.minimal = minimal
         self.max_time = max_time
         self.warm_start = warm_start
         self.random_state = random_state
@@ -614,7 +691,11 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
             Y = np.where(codes[:, None] == positive, 1.0, -1.0)
             self._fit_networks(
-                X, Y, sample_weight * weights[codes], make_loss(self.loss)
+                X,
+                Y,
+                sample_weight * weights[codes],
+                make_loss(self.loss),
+                (X, y, sample_weight),
             )
             self.out_activation_ = "logistic" if self.loss == "log_loss" else "identity"
         return self

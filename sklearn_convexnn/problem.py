@@ -75,7 +75,7 @@ def best_scaled_value(loss, nus, Y, weight, reach):
     """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``."""
     for nu, t in zip(nus, Y.T):
         lower, upper = loss.dual_bounds(t, weight)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
             limits = np.where(nu > 0, upper / nu, np.where(nu < 0, lower / nu, np.inf))
         reach = min(reach, limits.min(initial=np.inf))
 

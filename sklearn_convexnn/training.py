@@ -14,25 +14,22 @@ from sklearn_convexnn.arrangements import (
     sample_arrangement,
     union,
 )
-from sklearn_convexnn.branch_and_bound import maximise_slope, prefers_cones
 from sklearn_convexnn.closed_forms import closed_form
-from sklearn_convexnn.column_generation import generate_neurons
+from sklearn_convexnn.cutting_planes import cutting_planes
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
+from sklearn_convexnn.proofs import generate_and_prove
 from sklearn_convexnn.recovery import Neurons, neurons_from_blocks, simplify
+from sklearn_convexnn.slope_bounds import norm_bound, triangle_bound
 from sklearn_convexnn.solvers import MESSAGES, SOLVERS, null_result
 
 HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 """Columns of the history; not a number where a route does not know one."""
 
+CUTS = {"cutting_planes": "neurons", "cutting_cells": "cells"}
+"""Values of `arrangements` that select cutting planes, and what a cut is."""
+
 # Up to so many patterns the program over all of them is the simplest way.
 _FEW_PATTERNS = 100
-# Sizes up to which a proof is attempted, and the nodes it may take.
-_PROOF_SAMPLES, _PROOF_RANK = 60, 5
-# Work for it, a few seconds at most: cones, and semidefinite bounds, whose
-# time grows as the power 2.7 of the samples.
-_CONES, _SEMIDEFINITE = 100_000, 1.5e5
-# Attempts: each but the last may find a neuron that the search has missed.
-_PROOFS = 3
 
 
 @dataclass(frozen=True)
@@ -62,7 +59,7 @@ class Trained:
     history: dict
 
 
-def train(problem, gates, signs, seed, deadline, name, params):
+def train(problem, gates, signs, seed, deadline, name, params, task=None):
     """Train the network of one output.
 
     Parameters
@@ -78,12 +75,16 @@ def train(problem, gates, signs, seed, deadline, name, params):
         What the lines of `verbose` call this output.
     params : dict
         Parameters of the estimator.
+    task : FitTask or None
+        Whose subtasks the rounds of column generation or cutting planes are.
 
     Returns
     -------
     trained : Trained
     """
     wanted = params["arrangements"]
+    if wanted in CUTS:
+        return _train_by_cuts(problem, gates, signs, seed, deadline, name, params, task)
     if wanted != "sampled":
         trained = _train_by_structure(problem, deadline, name, params)
         if trained is not None:
@@ -93,7 +94,7 @@ def train(problem, gates, signs, seed, deadline, name, params):
         few = count_patterns(problem.X, free_bias=free_bias) <= _FEW_PATTERNS
         if not few:
             return _train_adaptively(
-                problem, gates, signs, seed, deadline, name, params
+                problem, gates, signs, seed, deadline, name, params, task
             )
     return _train_on_patterns(problem, gates, seed, deadline, name, params)
 
@@ -139,123 +140,104 @@ def _train_by_structure(problem, deadline, name, params):
     )
 
 
-def _train_adaptively(problem, gates, signs, seed, deadline, name, params):
-    rng = check_random_state(seed)
-    known = None
-    if gates is not None:
-        d = problem.X.shape[1]
-        biases = gates[:, d] if problem.fit_intercept else np.zeros(len(gates))
-        known = gates[:, :d], biases, signs
-    offset, rounds = 0.0, 0
-    histories = []
-    tol = 0.9 * params["tol"]
-
-    def report(n_iter, entry):
-        if params["verbose"]:
-            gap = entry["objective"] - entry["dual_bound"]
-            print(
-                f"[{name}] round {rounds + n_iter:3d}  "
-                f"{offset + entry['time']:7.2f} s  "
-                f"objective {entry['objective']:.8g}  dual bound "
-                f"{entry['dual_bound']:.8g}  gap {gap / entry['objective']:.1e}  "
-                f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} cells  "
-                f"{entry['neurons']} neurons"
-            )
-
-    start = perf_counter()
-    for _ in range(_PROOFS):
-        result = generate_neurons(
-            problem,
-            rng,
-            n_neurons=params["n_arrangements"],
-            known=known,
-            tol=tol,
-            max_iter=max(params["max_iter"] - rounds, 1),
-            max_neurons=params["max_neurons"],
-            deadline=deadline,
-            callback=report,
-        )
-        history = dict(result.history)
-        history["time"] = history["time"] + offset
-        histories.append(history)
-        offset, rounds = perf_counter() - start, rounds + result.n_iter
-        proof = None
-        if result.status == "optimal":
-            proof = _prove(problem, result, params["tol"], deadline)
-        if proof is None or proof.closed or proof.neuron is None:
-            break
-        if rounds >= params["max_iter"] or perf_counter() > deadline:
-            break
-        # The proof found a neuron that the search had missed.
-        neurons = result.neurons
-        known = (
-            np.concatenate([neurons.directions, [proof.neuron[0]]]),
-            np.append(neurons.biases, proof.neuron[1]),
-            np.append(neurons.signs, proof.neuron[2]),
-        )
+def _train_adaptively(problem, gates, signs, seed, deadline, name, params, task):
+    result, proof = generate_and_prove(
+        problem,
+        check_random_state(seed),
+        known=_known_neurons(problem, gates, signs),
+        tol=params["tol"],
+        max_iter=params["max_iter"],
+        deadline=deadline,
+        callback=_round_printer(name, params),
+        n_neurons=params["n_arrangements"],
+        max_neurons=params["max_neurons"],
+        task=task,
+    )
     proven = proof is not None and proof.closed
-    n_patterns = int(max(np.max(history["cells"]) for history in histories))
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=proof.dual_bound if proven else result.dual_bound,
         certificate="global" if proven else "estimated",
         status=result.status,
         message=result.message,
-        n_iter=rounds,
-        n_patterns=n_patterns,
-        history={
-            key: np.concatenate([history[key] for history in histories])
-            for key in HISTORY
-        },
+        n_iter=result.n_iter,
+        n_patterns=int(np.max(result.history["cells"])),
+        history={key: result.history[key] for key in HISTORY},
     )
 
 
-@dataclass(frozen=True)
-class _Proof:
-    """Outcome of a proof: the bound, and a missed neuron if there is one."""
-
-    dual_bound: float
-    closed: bool
-    neuron: tuple | None
-
-
-def _prove(problem, result, tol, deadline):
-    """Bound the steepest slope for good, where the data are small enough."""
-    n = len(problem.y)
-    rank = int(np.linalg.matrix_rank(problem.X))
-    if rank <= _PROOF_RANK and prefers_cones(n, rank):
-        nodes = _CONES
-    elif n <= _PROOF_SAMPLES:
-        nodes = max(2, int(_SEMIDEFINITE / n**2.7))
-    else:
-        return None
-    wanted = (1.0 - tol) * result.objective
-    # The largest slope with which the bound is still good enough.
-    target, high = result.kappa, 10.0 * result.kappa + problem.alpha
-    for _ in range(40):
-        middle = 0.5 * (target + high)
-        if problem.bound(result.nu, middle) >= wanted:
-            target = middle
-        else:
-            high = middle
-    found = maximise_slope(
-        problem.X,
-        result.nu,
-        free_bias=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
-        lower=result.kappa,
-        target=target,
-        rtol=min(1e-4, 0.1 * tol),
+def _train_by_cuts(problem, gates, signs, seed, deadline, name, params, task):
+    pricing = params["pricing"]
+    result = cutting_planes(
+        problem,
+        check_random_state(seed),
+        cuts=CUTS[params["arrangements"]],
+        pricing=pricing,
+        known=_known_neurons(problem, gates, signs),
+        # A little room for the rounding of the weights.
+        tol=0.9 * params["tol"],
+        max_iter=params["max_iter"],
+        max_neurons=params["max_neurons"],
         deadline=deadline,
-        max_nodes=nodes,
+        callback=_round_printer(name, params),
+        task=task,
     )
-    bound = problem.bound(result.nu, max(found.upper, result.kappa))
-    missed = problem.bound(result.nu, found.lower) < wanted
-    return _Proof(
+    kinds = {"search": "estimated", "nonnegative": "restricted"}
+    certificate, bound = kinds.get(pricing, "global"), result.dual_bound
+    if certificate == "restricted":
+        # On some data, such as orthonormal samples, no other neuron is steeper.
+        geometry = {
+            "free_bias": problem.fit_intercept,
+            "negative_slope": problem.negative_slope,
+        }
+        outer = min(
+            slope(problem.X, result.nu, **geometry)
+            for slope in (norm_bound, triangle_bound)
+        )
+        proven = problem.bound(result.nu, max(outer, result.kappa))
+        if proven >= (1.0 - params["tol"]) * result.objective:
+            certificate, bound = "global", proven
+    return Trained(
+        neurons=result.neurons,
         dual_bound=bound,
-        closed=bound >= wanted,
-        neuron=(found.direction, found.bias, found.sign) if missed else None,
+        certificate=certificate,
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=int(np.max(result.history["cells"])),
+        history={key: result.history[key] for key in HISTORY},
     )
+
+
+def _known_neurons(problem, gates, signs):
+    """Directions of length one, biases and signs of the neurons of an earlier fit."""
+    if gates is None:
+        return None
+    d = problem.X.shape[1]
+    norms = np.linalg.norm(gates[:, :d], axis=1)
+    used = norms > 0
+    gates = gates[used] / norms[used, None]
+    biases = gates[:, d] if problem.fit_intercept else np.zeros(len(gates))
+    return gates[:, :d], biases, signs[used]
+
+
+def _round_printer(name, params):
+    """Callback that prints a line for each round, if `verbose`."""
+    what = "cuts" if params["arrangements"] in CUTS else "cells"
+
+    def report(n_iter, entry):
+        if params["verbose"]:
+            gap = entry["objective"] - entry["dual_bound"]
+            gap /= max(entry["objective"], np.finfo(float).tiny)
+            print(
+                f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
+                f"objective {entry['objective']:.8g}  dual bound "
+                f"{entry['dual_bound']:.8g}  gap {gap:.1e}  "
+                f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
+                f"{entry['neurons']} neurons"
+            )
+
+    return report
 
 
 def _train_on_patterns(problem, gates, seed, deadline, name, params):

@@ -1,12 +1,19 @@
+from dataclasses import replace
+from time import perf_counter
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.preprocessing import scale
 
 from sklearn_convexnn import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
     certify,
+    network_bounds,
 )
 from sklearn_convexnn.arrangements import enumerate_arrangement, with_ones
 from sklearn_convexnn.certificates import cone_slopes
@@ -117,24 +124,201 @@ def test_settings_of_the_network_are_read():
     assert_allclose(certify(model, X, labels, alpha=0.5).objective, model.objective_)
 
 
+def without_enumeration(monkeypatch):
+    """Small data as if they had too many patterns to visit them all."""
+    monkeypatch.setattr(network_bounds, "_FEW_PATTERNS", 0)
+    monkeypatch.setattr(network_bounds, "can_enumerate", lambda X, free_bias: False)
+
+
+@pytest.mark.parametrize("n, d, bias", [(10, 3, False), (10, 3, True), (9, 6, True)])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_trained_bounds_against_all_patterns(loss, bias, n, d, monkeypatch):
+    # Branch and bound goes over cones in three dimensions, over signs in six.
+    X, y, s = tiny_data(loss, n=n, d=d, weighted=True)
+    best = solve_interior_point(
+        make_program(loss, X, y, s, ALPHA, bias=bias), tol=1e-9
+    ).objective
+    without_enumeration(monkeypatch)
+    # The search may miss a little, which is why its bound is an estimate.
+    for kind, missed in ("global", 1e-9), ("estimated", 1e-4):
+        certificate = certify(
+            random_network(d, bias=bias), X, y, alpha=ALPHA, loss=loss,
+            epsilon=EPSILON, sample_weight=s, fit_intercept=bias, kind=kind,
+            random_state=0,
+        )  # fmt: skip
+        assert certificate.kind == kind and certificate.n_patterns == 0
+        assert 0.99 * best <= certificate.dual_bound <= best * (1 + missed)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_bound_of_leaky_activations_against_all_patterns(bias, monkeypatch):
+    X, y, s = tiny_data("squared_error", n=10, d=3)
+    for slope in (0.3, -1.0):
+        program = make_program("squared_error", X, y, s, ALPHA, bias=bias, slope=slope)
+        best = solve_interior_point(program, tol=1e-9).objective
+        with monkeypatch.context() as patch:
+            without_enumeration(patch)
+            bound = certify(
+                random_network(3, bias=bias), X, y, alpha=ALPHA, fit_intercept=bias,
+                negative_slope=slope, kind="global", random_state=0,
+            ).dual_bound  # fmt: skip
+        assert 0.99 * best <= bound <= best * (1 + 1e-9)
+
+
+def test_tolerance_and_a_tight_bound_without_enumeration(monkeypatch):
+    X, y, s = tiny_data("squared_error", n=12, d=3)
+    program = make_program("squared_error", X, y, s, ALPHA, bias=True)
+    best = solve_interior_point(program, tol=1e-9).objective
+    without_enumeration(monkeypatch)
+    for kind in "global", "estimated":
+        certificate = certify(
+            random_network(3), X, y, alpha=ALPHA, kind=kind, tol=1e-6, random_state=0
+        )
+        assert best * (1 - 2e-6) <= certificate.dual_bound <= best * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_all_patterns_where_branch_and_bound_does_not_close(bias, monkeypatch):
+    X, y, s = tiny_data("log_loss", n=10, d=3)
+    best = solve_interior_point(
+        make_program("log_loss", X, y, s, ALPHA, bias=bias), tol=1e-9
+    ).objective
+    monkeypatch.setattr(network_bounds, "_FEW_PATTERNS", 0)
+    for module in "network_bounds", "proofs":
+        monkeypatch.setattr(f"sklearn_convexnn.{module}.node_limit", lambda X: 0)
+    certificate = certify(
+        random_network(3, bias=bias), X, y, alpha=ALPHA, loss="log_loss",
+        fit_intercept=bias, random_state=0,
+    )  # fmt: skip
+    assert certificate.kind == "global"
+    assert 0.98 * best <= certificate.dual_bound <= best * (1 + 1e-9)
+
+
+def noisy_data(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    return X, np.abs(X[:, 0]) - 1.0 + 0.5 * rng.standard_normal(n)
+
+
+@pytest.mark.parametrize(
+    "n, d, bias, kind, all_patterns",
+    [
+        (12, 2, True, "global", True),  # few patterns
+        (1500, 1, True, "global", False),  # a spline
+        (25, 4, True, "global", False),  # branch and bound over cones
+        (100, 3, False, "global", False),
+        (20, 7, True, "global", False),  # branch and bound over signs
+        (80, 7, True, "estimated", False),
+    ],
+)
+def test_auto_is_global_where_that_is_affordable(n, d, bias, kind, all_patterns):
+    X, y = noisy_data(n, d)
+    network = random_network(d, bias=bias)
+    certificate = certify(network, X, y, alpha=2.0, fit_intercept=bias, random_state=0)
+    assert certificate.kind == kind
+    assert (certificate.n_patterns > 0) == all_patterns
+    model = ConvexReLURegressor(2.0, fit_intercept=bias, tol=1e-3, random_state=0)
+    objective = model.fit(X, y).objective_
+    assert 0.985 * objective <= certificate.dual_bound <= objective * (1 + 1e-6)
+
+
 def test_kinds_on_data_of_high_rank():
-    rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((60, 8)), rng.standard_normal(60)
+    X, y = noisy_data(90, 8)
     mlp = MLPRegressor(
         hidden_layer_sizes=20, alpha=5.0, solver="lbfgs", random_state=0, max_iter=2000
     )
     mlp.fit(X, y)
-    auto = certify(mlp, X, y, alpha=5.0, random_state=0)
-    assert auto.kind == "restricted"
+    model = ConvexReLURegressor(5.0, random_state=0).fit(X, y)
+    found = {
+        kind: certify(mlp, X, y, alpha=5.0, kind=kind, random_state=0)
+        for kind in ("estimated", "restricted", "global")
+    }
+    for kind, certificate in found.items():
+        assert certificate.kind == kind
+        assert certificate.objective == found["global"].objective
+        assert certificate.dual_bound <= certificate.objective
+    assert found["estimated"].dual_bound <= model.objective_
+    assert found["estimated"].dual_bound >= 0.99 * model.dual_bound_
     # The network's own patterns are among those checked.
-    assert auto.n_patterns > 100
-    proven = certify(mlp, X, y, alpha=5.0, kind="global")
-    assert proven.kind == "global" and proven.n_patterns == 0
-    assert proven.dual_bound <= auto.dual_bound
-    # It is a bound for our network too, though not for its kind alone.
-    ours = ConvexReLURegressor(5.0, random_state=0).fit(X, y)
-    assert proven.dual_bound <= ours.objective_
-    assert proven.dual_gap > 0 and proven.kappa >= 1
+    assert found["restricted"].n_patterns > 100
+    # What is proven is less, but more than norms say.
+    assert found["global"].dual_bound <= found["estimated"].dual_bound
+    assert found["global"].kappa >= found["estimated"].kappa >= 1
+    assert found["global"].dual_bound > 0.5 * model.objective_
+
+
+def test_certificate_of_an_estimator_agrees_with_its_own():
+    X, y = noisy_data(90, 8)
+    for alpha, bias in ((5.0, True), (2.0, False)):
+        model = ConvexReLURegressor(alpha, fit_intercept=bias, random_state=0)
+        model.fit(X, y)
+        certificate = certify(model, X, y, alpha=alpha, random_state=1)
+        assert certificate.kind == model.certificate_ == "estimated"
+        assert_allclose(certificate.objective, model.objective_)
+        assert certificate.dual_bound <= model.objective_
+        assert_allclose(certificate.dual_bound, model.dual_bound_, rtol=0.01)
+
+
+def test_distance_of_an_mlp_from_the_optimum():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = scale(X[:100]), scale(y[:100])
+    mlp = MLPRegressor(alpha=2.0, solver="lbfgs", max_iter=10_000, random_state=0)
+    certificate = certify(mlp.fit(X, y), X, y, alpha=2.0, random_state=0)
+    model = ConvexReLURegressor(2.0, tol=1e-3, random_state=0).fit(X, y)
+    assert certificate.dual_bound < certificate.objective
+    assert 0.98 * model.objective_ < certificate.dual_bound <= model.objective_
+    distance = certificate.objective - model.objective_
+    assert distance <= certificate.dual_gap <= distance + 0.02 * model.objective_
+    # A bad network does not make a bad bound.
+    bad = certify(random_network(10), X, y, alpha=2.0, random_state=0)
+    assert bad.dual_bound > 0.98 * model.objective_
+
+
+def test_neurons_that_the_search_misses_but_the_network_has(monkeypatch):
+    X, y = noisy_data(70, 8)
+    model = ConvexReLURegressor(2.0, tol=1e-4, random_state=0).fit(X, y)
+
+    def blind(*args, generate=network_bounds.generate_neurons, **kwargs):
+        return replace(generate(*args, **kwargs), kappa=0.5)
+
+    monkeypatch.setattr(network_bounds, "generate_neurons", blind)
+    certificate = certify(model, X, y, alpha=2.0, kind="estimated", random_state=0)
+    assert certificate.dual_bound <= model.objective_
+
+
+@pytest.mark.parametrize("kind", ["auto", "estimated", "restricted"])
+def test_the_random_state_decides(kind):
+    X, y = noisy_data(70, 6)
+    first, second = (
+        certify(random_network(6), X, y, alpha=5.0, kind=kind, random_state=3)
+        for _ in range(2)
+    )
+    assert first == second
+    # Neither the order of the samples matters, nor how a weight is written.
+    order = np.random.default_rng(0).permutation(70)
+    weight = np.ones(70)
+    weight[:40] = 2.0
+    weighted = certify(
+        random_network(6), X, y, alpha=5.0, kind=kind, random_state=3,
+        sample_weight=weight,
+    )  # fmt: skip
+    X, y = np.concatenate([X[order], X[:40]]), np.concatenate([y[order], y[:40]])
+    repeated = certify(random_network(6), X, y, alpha=5.0, kind=kind, random_state=3)
+    assert_allclose(repeated.objective, weighted.objective, rtol=1e-12)
+    assert_allclose(repeated.dual_bound, weighted.dual_bound, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["auto", "global"])
+def test_max_time(kind):
+    X, y = noisy_data(300, 10)
+    start = perf_counter()
+    with pytest.warns(ConvergenceWarning, match="Increase max_time or tol"):
+        certificate = certify(
+            random_network(10), X, y, alpha=0.1, kind=kind, max_time=0.5, tol=1e-6,
+            random_state=0,
+        )  # fmt: skip
+    assert perf_counter() - start < 10
+    assert 0 <= certificate.dual_bound < certificate.objective
 
 
 def test_objective_is_that_of_scikit_learn_mlp():
@@ -173,6 +357,33 @@ def test_several_outputs_bound_a_shared_hidden_layer():
     )
     shared = certify(mlp.fit(X, Y), X, Y, alpha=0.3)
     assert certificate.dual_bound <= shared.objective
+
+
+def test_kinds_with_several_outputs(monkeypatch):
+    rng = np.random.default_rng(0)
+    X, Y = rng.standard_normal((12, 3)), rng.standard_normal((12, 2))
+    coefs, intercepts = random_network(3)
+    coefs[1] = rng.standard_normal((5, 2))
+    network = coefs, [intercepts[0], np.zeros(2)]
+    exact = certify(network, X, Y, alpha=0.3)
+    assert exact.kind == "global" and exact.n_patterns > 0
+    without_enumeration(monkeypatch)
+    for kind, expected in (
+        ("auto", "global"),
+        ("global", "global"),
+        ("estimated", "estimated"),
+    ):
+        certificate = certify(network, X, Y, alpha=0.3, kind=kind, random_state=0)
+        assert certificate.kind == expected and certificate.n_patterns == 0
+        assert_allclose(certificate.kappa, exact.kappa, rtol=1e-3)
+        assert_allclose(certificate.dual_bound, exact.dual_bound, rtol=1e-2)
+    X, Y = rng.standard_normal((70, 8)), rng.standard_normal((70, 2))
+    coefs[0] = rng.standard_normal((8, 5))
+    auto = certify(network, X, Y, alpha=0.3, random_state=0)
+    proven = certify(network, X, Y, alpha=0.3, kind="global", random_state=0)
+    assert auto.kind == "estimated" and proven.kind == "global"
+    assert 0 < proven.dual_bound <= auto.dual_bound
+    assert proven.kappa >= auto.kappa
 
 
 def test_one_vs_rest_classifier():
@@ -215,6 +426,9 @@ NETWORK = random_network(2)
         ({"alpha": 0.0}, "alpha must be a positive number"),
         ({"alpha": "large"}, "alpha must be a positive number"),
         ({"kind": "local"}, "kind must be"),
+        ({"tol": 0.0}, "tol must be a positive number of at most 1"),
+        ({"tol": 2}, "tol must be a positive number of at most 1"),
+        ({"max_time": -1.0}, "max_time must be a positive number"),
         ({"epsilon": -1.0}, "epsilon must be a positive number"),
         ({"n_arrangements": 0}, "n_arrangements must be a positive integer"),
         (

@@ -33,6 +33,7 @@ INSTANCES += [
     ConvexReLURegressor(warm_start=True, **CHEAP),
     ConvexReLUClassifier(class_weight="balanced", **CHEAP),
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
+    ConvexReLURegressor(minimal=True, **CHEAP),
     ConvexReLUClassifier(**ADAPTIVE),
     ConvexReLUClassifier(loss="hinge", fit_intercept=False, **ADAPTIVE),
 ]

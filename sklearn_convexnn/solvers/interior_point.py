@@ -16,6 +16,10 @@ from sklearn_convexnn.solvers._second_order_cones import (
 
 # Iterations without progress after which rounding is what limits it.
 _PATIENCE = 20
+# A warm start has products of this size at the second-order cones, relative to
+# the others.  Measured: with one many starts get stuck at the border of a cone;
+# from thirty to three hundred none does.
+_WIDE = 100.0
 
 
 def solve_interior_point(
@@ -141,7 +145,7 @@ class _State:
         self.f = self._outputs()
 
     def _start_near(self, theta, offset, nu, mu):
-        """Products of size `mu` around a point that is almost a solution."""
+        """Products around `mu` at a point that is almost a solution."""
         program, op = self.program, self.operator
         self.theta, self.offset = theta, offset
         self._start_dual(nu, mu)
@@ -165,7 +169,7 @@ class _State:
         self.rho[self.open] = mu / self.w[self.open]
         self.sigma = mu / self.m
         v = theta[:, : self.r]
-        ratio = mu / program.alpha
+        ratio = _WIDE * mu / program.alpha
         self.t = 0.5 * ratio + np.sqrt(0.25 * ratio**2 + np.sum(v**2, axis=1))
         self.z = -program.alpha * v / self.t[:, None]
 

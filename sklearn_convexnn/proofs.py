@@ -1,0 +1,182 @@
+"""Training of one output until it is proven that no neuron is missing."""
+
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn.branch_and_bound import maximise_slope, prefers_cones
+from sklearn_convexnn.column_generation import generate_neurons
+
+# Sizes up to which a proof is attempted, and the nodes it may take.
+_PROOF_SAMPLES, _PROOF_RANK = 60, 5
+# Work for it, a few seconds at most: cones, and semidefinite bounds, whose
+# time grows as the power 2.7 of the samples.
+_CONES, _SEMIDEFINITE = 100_000, 1.5e5
+# Attempts: each but the last may find a neuron that the search has missed.
+_PROOFS = 3
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Outcome of a proof.
+
+    Attributes
+    ----------
+    dual_bound : float
+        No network of any width has a smaller objective.
+    kappa : float
+        Proven upper bound of the slopes, from which `dual_bound` follows.
+    closed : bool
+        Whether `dual_bound` is as close to the objective as asked for.
+    neuron : tuple (direction, bias, sign) or None
+        A neuron that the search has missed.
+    """
+
+    dual_bound: float
+    kappa: float
+    closed: bool
+    neuron: tuple | None
+
+
+def node_limit(X):
+    """Nodes that branch and bound may take, for work of a few seconds.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    limit : int
+        0 if the data are too large for it.
+    """
+    n, rank = len(X), int(np.linalg.matrix_rank(X))
+    if rank <= _PROOF_RANK and prefers_cones(n, rank):
+        return _CONES
+    return max(2, int(_SEMIDEFINITE / n**2.7)) if n <= _PROOF_SAMPLES else 0
+
+
+def prove(problem, result, tol, deadline):
+    """Bound the steepest slope for good, where the data are small enough.
+
+    Parameters
+    ----------
+    problem : Problem
+    result : GlobalResult
+        What `generate_neurons` has found.
+    tol : float
+        Gap to be proven, relative to the objective of `result`.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+
+    Returns
+    -------
+    proof : Proof or None
+        None if the data are too large for an attempt.
+    """
+    nodes = node_limit(problem.X)
+    if not nodes:
+        return None
+    wanted = (1.0 - tol) * result.objective
+    # The largest slope with which the bound is still good enough.
+    target, high = result.kappa, 10.0 * result.kappa + problem.alpha
+    for _ in range(40):
+        middle = 0.5 * (target + high)
+        if problem.bound(result.nu, middle) >= wanted:
+            target = middle
+        else:
+            high = middle
+    found = maximise_slope(
+        problem.X,
+        result.nu,
+        free_bias=problem.fit_intercept,
+        negative_slope=problem.negative_slope,
+        lower=result.kappa,
+        target=target,
+        rtol=min(1e-4, 0.1 * tol),
+        deadline=deadline,
+        max_nodes=nodes,
+    )
+    kappa = max(found.upper, result.kappa)
+    bound = problem.bound(result.nu, kappa)
+    missed = problem.bound(result.nu, found.lower) < wanted
+    return Proof(
+        dual_bound=bound,
+        kappa=kappa,
+        closed=bound >= wanted,
+        neuron=(found.direction, found.bias, found.sign) if missed else None,
+    )
+
+
+def generate_and_prove(
+    problem, rng, *, known, tol, max_iter, deadline, callback=None, **options
+):
+    """Train by `generate_neurons`, and go on with what the proof finds missing.
+
+    Parameters
+    ----------
+    problem : Problem
+    rng : RandomState
+    known : tuple (directions, biases, signs) or None
+        Neurons to start from in addition.
+    tol : float
+        Gap to reach and to prove, relative to the objective.
+    max_iter : int
+        Limit of rounds.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with its number and a dict of what
+        `GlobalResult.history` gets.
+    **options
+        Further ones of `generate_neurons`.
+
+    Returns
+    -------
+    result : GlobalResult
+        With the rounds of all attempts.
+    proof : Proof or None
+        None if there was no attempt.
+    """
+    start = perf_counter()
+    offset, rounds, histories = 0.0, 0, []
+
+    def report(n_iter, entry):
+        if callback is not None:
+            callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
+
+    for _ in range(_PROOFS):
+        result = generate_neurons(
+            problem,
+            rng,
+            known=known,
+            tol=0.9 * tol,
+            max_iter=max(max_iter - rounds, 1),
+            deadline=deadline,
+            callback=report,
+            **options,
+        )
+        histories.append(
+            {**result.history, "time": result.history["time"] + offset},
+        )
+        offset, rounds = perf_counter() - start, rounds + result.n_iter
+        proof = None
+        if result.status == "optimal":
+            proof = prove(problem, result, tol, deadline)
+        if proof is None or proof.closed or proof.neuron is None:
+            break
+        if rounds >= max_iter or perf_counter() > deadline:
+            break
+        # The proof found a neuron that the search had missed.
+        neurons = result.neurons
+        known = (
+            np.concatenate([neurons.directions, [proof.neuron[0]]]),
+            np.append(neurons.biases, proof.neuron[1]),
+            np.append(neurons.signs, proof.neuron[2]),
+        )
+    history = {
+        key: np.concatenate([history[key] for history in histories])
+        for key in result.history
+    }
+    return replace(result, n_iter=rounds, history=history), proof

@@ -1,0 +1,216 @@
+"""Callbacks of scikit-learn: what they are told of a fit, and that they can stop it."""
+
+import importlib
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
+from sklearn.callback import ScoringMonitor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import GridSearchCV
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, _callbacks
+from tests.problems import tiny_data
+
+
+class Recorder:
+    """Writes down the hooks that are called, in the process that fits."""
+
+    def __init__(self, stop_after=None, fail_at=None):
+        self.events, self.stop_after, self.fail_at = [], stop_after, fail_at
+        self.networks = []
+
+    def _note(self, hook, context):
+        self.events.append((hook, context.task_name, context.task_id))
+        if self.fail_at == (hook, context.task_name):
+            raise RuntimeError("a callback that fails")
+
+    def setup(self, estimator, context):
+        self._note("setup", context)
+
+    def teardown(self, estimator, context):
+        self._note("teardown", context)
+
+    def on_fit_task_begin(self, estimator, context):
+        self._note("begin", context)
+
+    def on_fit_task_end(
+        self, estimator, context, *, X=None, y=None, metadata=None, fitted_estimator
+    ):
+        self._note("end", context)
+        self.networks.append((X, y, metadata, fitted_estimator))
+        rounds = sum(event[:2] == ("end", "round") for event in self.events)
+        return context.task_name == "round" and rounds == self.stop_after
+
+
+def wide_data():
+    """Too many samples and features for a proof, which would take its time."""
+    X, y, _ = tiny_data("squared_error", n=70, d=6)
+    return X, y
+
+
+def quick_model(cls=ConvexReLURegressor, **params):
+    params = {"alpha": 2.0, "tol": 0.05, **params}
+    return cls(n_arrangements=3, random_state=0, **params)
+
+
+def in_fit(*events):
+    start = ("setup", "fit", 0), ("begin", "fit", 0)
+    return [*start, *events, ("end", "fit", 0), ("teardown", "fit", 0)]
+
+
+def rounds(count):
+    return [(hook, "round", k) for k in range(count) for hook in ("begin", "end")]
+
+
+def test_every_round_is_a_task():
+    X, y = wide_data()
+    recorder = Recorder()
+    model = quick_model(alpha=0.3, tol=1e-5).set_callbacks(recorder).fit(X, y)
+    assert model.n_iter_ > 2
+    assert recorder.events == in_fit(*rounds(model.n_iter_))
+    without = quick_model(alpha=0.3, tol=1e-5).fit(X, y)
+    assert_array_equal(model.coefs_[0], without.coefs_[0])
+
+
+@pytest.mark.parametrize("arrangements", ["sampled", "exact", "adaptive"])
+def test_other_routes_are_one_task(arrangements):
+    X, y, _ = tiny_data("squared_error", n=12)
+    recorder = Recorder()
+    model = ConvexReLURegressor(
+        arrangements=arrangements, n_arrangements=10, tol=1e-3, random_state=0
+    )
+    model.set_callbacks(recorder).fit(X[:, :1] if arrangements == "adaptive" else X, y)
+    assert recorder.events == in_fit()
+
+
+@pytest.mark.parametrize("cls", [ConvexReLURegressor, ConvexReLUClassifier])
+def test_several_outputs_are_a_task_each(cls):
+    X, y = wide_data()
+    Y = np.column_stack([y, X[:, 0], np.ones(70)])
+    if cls is ConvexReLUClassifier:
+        Y = np.resize(["a", "b", "c", "a"], 70)
+    recorder = Recorder()
+    model = quick_model(cls).set_callbacks(recorder).fit(X, Y)
+    inner = []
+    for k in range(3):
+        count = np.sum(model.history_["output"] == k)
+        if cls is ConvexReLURegressor and k == 2:
+            count = 0  # constant, so no rounds
+        inner += [("begin", "output", k), *rounds(count), ("end", "output", k)]
+    assert recorder.events == in_fit(*inner)
+    # The network of one output is nothing that predicts; the whole is.
+    *parts, whole = [network[3] for network in recorder.networks]
+    assert parts and all(part is None for part in parts)
+    assert_array_equal(whole.predict(X), model.predict(X))
+
+
+def test_what_callbacks_are_given():
+    X, y = wide_data()
+    weight = np.linspace(1, 2, len(y))
+    labels = np.where(y > 0, "yes", "no")
+    for cls, target in ((ConvexReLURegressor, y), (ConvexReLUClassifier, labels)):
+        recorder = Recorder()
+        model = quick_model(cls).set_callbacks(recorder)
+        model.fit(X, target, sample_weight=weight)
+        assert len(recorder.networks) == model.n_iter_ + 1 > 1
+        for X_, y_, metadata, _ in recorder.networks:
+            assert_array_equal(X_, X)
+            assert_array_equal(y_, target)
+            assert_array_equal(metadata["sample_weight"], weight)
+        # The network after the last round is the result, before it is simplified.
+        last, whole = (network[3] for network in recorder.networks[-2:])
+        raw = model._raw_predict(X)
+        assert_allclose(last._raw_predict(X), raw, atol=1e-5 * np.abs(raw).max())
+        assert whole.score(X, target) == model.score(X, target)
+    model.fit(X, labels)
+    assert recorder.networks[-1][2] is None
+
+
+def test_a_callback_stops_the_fit():
+    X, y = wide_data()
+    recorder = Recorder(stop_after=2)
+    model = quick_model(alpha=0.3, tol=1e-5).set_callbacks(recorder)
+    with pytest.warns(ConvergenceWarning, match="a callback asked to stop. Let it go"):
+        model.fit(X, y)
+    assert recorder.events == in_fit(*rounds(2))
+    with pytest.warns(ConvergenceWarning, match="limit of rounds"):
+        limited = quick_model(alpha=0.3, tol=1e-5, max_iter=2).fit(X, y)
+    assert_array_equal(model.coefs_[0], limited.coefs_[0])
+    best = model.history_["objective"].min()
+    assert model.objective_ <= best * (1 + 1e-9)
+
+
+def test_callbacks_are_closed_if_the_fit_fails():
+    X, y = wide_data()
+    model = quick_model().fit(X, y)
+    for fail_at in (("begin", "round"), ("end", "fit")):
+        recorder = Recorder(fail_at=fail_at)
+        model.set_callbacks(recorder)
+        before = vars(model).copy()
+        with pytest.raises(RuntimeError, match="a callback that fails"):
+            model.fit(X, 2 * y)
+        assert recorder.events[-1] == ("teardown", "fit", 0)
+        assert before == vars(model)
+
+
+def test_clone_pickle_and_wrong_callbacks():
+    X, y = wide_data()
+    recorder = Recorder()
+    model = quick_model().set_callbacks(recorder)
+    clone(model).fit(X, y)
+    assert recorder.events[-1] == ("teardown", "fit", 0)
+    again = pickle.loads(pickle.dumps(model.fit(X, y)))
+    assert_array_equal(again.predict(X), model.predict(X))
+    assert not any(name.startswith("_callback") for name in vars(model))
+    with pytest.raises(TypeError, match="must be instances"):
+        model.set_callbacks(print)
+
+
+def test_scores_from_other_processes():
+    X, y = wide_data()
+    monitor = ScoringMonitor(scoring="r2")
+    model = quick_model(n_jobs=2)
+    model.set_callbacks(monitor).fit(X, y)
+    scores = {row["task_name"]: row["r2"] for row in monitor.get_logs().data}
+    assert set(scores) == {"fit", "round"}
+    assert_allclose(scores["round"], model.score(X, y), rtol=1e-5)
+    model.fit(X, np.column_stack([y, X[:, 0]]))
+    scores = {row["task_name"]: row["r2"] for row in monitor.get_logs().data}
+    assert set(scores) == {"fit"}
+    assert_allclose(scores["fit"], model.score(X, np.column_stack([y, X[:, 0]])))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_progress_bar(several, capsys):
+    pytest.importorskip("rich")
+    from sklearn.callback import ProgressBar
+
+    X, y = wide_data()
+    y = np.column_stack([y, X[:, 0]]) if several else y
+    model = quick_model().set_callbacks(ProgressBar()).fit(X, y)
+    shown = capsys.readouterr().out
+    assert "ConvexReLURegressor - fit" in shown and "100%" in shown
+    assert ("output #1" in shown) == several
+    model.set_params(arrangements="sampled")
+    search = GridSearchCV(clone(model).set_callbacks(), {"alpha": [2.0, 4.0]}, cv=2)
+    search.set_callbacks(ProgressBar()).fit(X, y)
+    assert "ConvexReLURegressor - fit" in capsys.readouterr().out
+
+
+def test_scikit_learn_without_callbacks(monkeypatch):
+    """An older one has no such module; then there is nothing to set, or to call."""
+    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
+    spec = importlib.util.find_spec("sklearn_convexnn._callbacks")
+    old = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(old)
+    assert old.CallbackSupportMixin is not _callbacks.CallbackSupportMixin
+    assert not hasattr(old.CallbackSupportMixin, "set_callbacks")
+    estimator = old.CallbackSupportMixin()
+    task = old.fit_task(estimator, (None, None, None), 5)
+    assert task.begin() is task
+    assert task.subtask("round").begin().end() is False
+    assert task.through(len).end("state") is False

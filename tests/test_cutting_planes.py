@@ -1,0 +1,414 @@
+"""Cutting planes: both kinds of cuts, all ways of pricing, and what is claimed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, cutting_planes
+from sklearn_convexnn.arrangements import Arrangement, enumerate_arrangement
+from sklearn_convexnn.certificates import cone_slopes
+from sklearn_convexnn.cutting_planes import point_inside, steepest_nonnegative
+from sklearn_convexnn.slope_bounds import semidefinite_bound, triangle_bound
+from sklearn_convexnn.solvers import solve_interior_point
+from tests.problems import LOSSES, make_program, problem_of, tiny_data
+
+BIAS_AND_SLOPE = [(False, 0.0), (True, 0.0), (True, 0.3), (False, -1.0)]
+CUTS = ["neurons", "cells"]
+ESTIMATOR_CUTS = ["cutting_planes", "cutting_cells"]
+
+
+def program_and_problem(loss="squared_error", bias=False, slope=0.0, n=9, d=3, seed=0):
+    """The program over all patterns of weighted samples, and the problem."""
+    X, y, s = tiny_data(loss, n=n, d=d, seed=seed, weighted=True)
+    if bias:
+        X = X - X.mean(axis=0)
+    program = make_program(loss, X, y, s, 0.3, bias=bias, slope=slope)
+    return program, problem_of(program, X)
+
+
+def run(problem, cuts, **params):
+    return cutting_planes.cutting_planes(
+        problem, np.random.RandomState(0), cuts=cuts, **params
+    )
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_reaches_the_optimum_over_all_patterns(loss, bias, slope, cuts):
+    program, problem = program_and_problem(loss, bias, slope)
+    best = solve_interior_point(program, tol=1e-9)
+    result = run(problem, cuts, tol=1e-4)
+    assert result.status == "optimal"
+    assert result.objective <= best.objective * (1 + 1.1e-4)
+    assert result.objective >= best.dual_bound * (1 - 1e-9)
+    assert result.dual_bound <= best.objective * (1 + 1e-9)
+    assert result.objective - result.dual_bound <= 1e-4 * result.objective
+    assert_allclose(problem.objective(result.neurons), result.objective, rtol=1e-12)
+    assert_allclose(problem.bound(result.nu, result.kappa), result.dual_bound)
+    assert np.all(np.diff(result.history["objective"]) <= 0)
+    # Bounds of early rounds hold as well.
+    assert np.all(result.history["dual_bound"] <= best.objective * (1 + 1e-9))
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("n, d", [(8, 1), (10, 2)])
+@pytest.mark.parametrize("bias", [False, True])
+def test_lower_dimensions(n, d, bias, cuts):
+    program, problem = program_and_problem(bias=bias, n=n, d=d)
+    best = solve_interior_point(program, tol=1e-9)
+    result = run(problem, cuts, tol=1e-5)
+    assert result.status == "optimal"
+    assert_allclose(result.objective, best.objective, rtol=2e-5)
+    assert result.dual_bound <= best.objective * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_every_dual_point_is_bounded_from_below_by_pricing(bias):
+    """The slope that a bound rests on is that of all cells, to the accuracy asked."""
+    _, problem = program_and_problem(bias=bias)
+    result = run(problem, "neurons", tol=1e-3)
+    arrangement = enumerate_arrangement(problem.X, free_bias=bias)
+    exact = cone_slopes(problem.X, result.nu, arrangement, free_bias=bias).max()
+    assert exact * (1 - 1e-7) <= result.kappa <= max(exact, 0.3) * (1 + 1e-2)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_cells_need_fewer_rounds_than_neurons(bias):
+    _, problem = program_and_problem(bias=bias)
+    rounds = [run(problem, cuts, tol=1e-4).n_iter for cuts in CUTS]
+    assert 2 * rounds[1] <= rounds[0] <= 30
+
+
+@pytest.mark.parametrize("pricing", ["exact", "search"])
+def test_linear_neurons_are_priced_on_their_own(pricing):
+    _, problem = program_and_problem(bias=True)
+    target = problem.X @ np.array([3.0, -1.0, 2.0])
+    result = run(replace(problem, y=target), "neurons", pricing=pricing, tol=1e-3)
+    assert result.status == "optimal"
+    assert result.neurons.linear.any()
+
+
+def test_one_neuron_of_each_sign_in_a_round():
+    _, problem = program_and_problem()
+    history = run(problem, "neurons", tol=1e-4).history
+    assert history["cells"][0] == 2
+    assert np.all(np.diff(history["cells"]) <= 2)
+
+
+@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
+def test_relaxations_enclose_the_largest_slope(bias, slope):
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        X = np.abs(rng.standard_normal((9, 3)))
+        nu = rng.standard_normal(9)
+        nu = nu - nu.mean() if bias else nu
+        geometry = {"free_bias": bias, "negative_slope": slope}
+        exact = cone_slopes(
+            X, nu, enumerate_arrangement(X, free_bias=bias), **geometry
+        ).max()
+        found = steepest_nonnegative(X, nu, free_bias=bias)
+        z = X @ found.directions.T + found.biases
+        assert np.all(z >= -1e-12)
+        assert_allclose(np.linalg.norm(found.directions, axis=1), 1.0)
+        assert_allclose(found.slopes, found.signs * (nu @ z), atol=1e-9)
+        assert 0 < found.slopes[0] <= exact * (1 + 1e-9)
+        semidefinite = semidefinite_bound(X, nu, **geometry)
+        assert exact * (1 - 1e-9) <= semidefinite
+        assert semidefinite <= triangle_bound(X, nu, **geometry) * (1 + 1e-6)
+
+
+def test_nonnegative_pricing_is_exact_on_orthonormal_samples():
+    rng = np.random.default_rng(0)
+    X = np.linalg.qr(rng.standard_normal((9, 6)))[0].T
+    nu = rng.standard_normal(6)
+    found = steepest_nonnegative(X, nu, free_bias=False)
+    parts = [np.linalg.norm(part) for part in (nu[nu > 0], nu[nu < 0])]
+    assert_allclose(found.slopes, sorted(parts)[::-1])
+
+
+@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+def test_nonnegative_pricing_can_prove_the_optimum(arrangements):
+    rng = np.random.default_rng(0)
+    X = np.linalg.qr(rng.standard_normal((9, 6)))[0].T
+    y = rng.standard_normal(6)
+    parts = [np.linalg.norm(part) for part in (y[y > 0], y[y < 0])]
+    model = ConvexReLURegressor(
+        0.3,
+        fit_intercept=False,
+        arrangements=arrangements,
+        pricing="nonnegative",
+        tol=1e-3,
+    ).fit(X, y)
+    # Two decoupled problems, each min (r - size)^2 / 2 + 0.3 r.
+    assert_allclose(model.objective_, sum(0.3 * r - 0.045 for r in parts), rtol=1e-3)
+    assert model.certificate_ == "global"
+    assert model.n_iter_ == 1
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_nonnegative_pricing_is_optimal_among_its_neurons(bias, cuts):
+    rng = np.random.default_rng(0)
+    X = np.abs(rng.standard_normal((10, 3)))
+    X = X - X.mean(axis=0) if bias else X
+    y, on = rng.standard_normal(10), np.ones((1, 10), dtype=bool)
+    gate = np.append(np.zeros(3), 1.0) if bias else X.sum(axis=0)
+    program = make_program(
+        "squared_error",
+        X,
+        y,
+        np.ones(10),
+        0.3,
+        bias=bias,
+        arrangement=Arrangement(on, gate[None], False),
+    )
+    best = solve_interior_point(program, tol=1e-9)
+    result = run(problem_of(program, X), cuts, pricing="nonnegative", tol=1e-5)
+    assert result.status == "optimal"
+    assert_allclose(result.objective, best.objective, rtol=2e-5)
+    assert_allclose(result.dual_bound, best.objective, rtol=2e-5)
+    assert cuts == "neurons" or result.n_iter == 1
+
+
+def test_point_inside():
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((8, 3))
+    inside = rng.standard_normal(3)
+    rows *= np.sign(rows @ inside)[:, None]
+    assert np.all(rows @ point_inside(rows) > 0)
+    assert point_inside(np.vstack([rows, -rows[:1]])) is None
+    assert np.all(point_inside(np.vstack([rows, np.zeros(3)])) @ rows.T > 0)
+
+
+@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize(
+    "pricing, kind",
+    [("exact", "global"), ("search", "estimated"), ("nonnegative", "restricted")],
+)
+def test_certificates(arrangements, pricing, kind):
+    X, y, _ = tiny_data("squared_error", n=12)
+    model = ConvexReLURegressor(
+        0.3, arrangements=arrangements, pricing=pricing, random_state=0
+    ).fit(X, y)
+    assert model.certificate_ == kind
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+    assert model.n_iter_ == len(model.history_["time"])
+    assert model.n_arrangements_ == model.history_["cells"].max()
+    best = ConvexReLURegressor(0.3, arrangements="exact").fit(X, y)
+    if kind != "restricted":
+        assert_allclose(model.objective_, best.objective_, rtol=1e-2)
+        assert model.dual_bound_ <= best.objective_
+    else:
+        assert model.dual_bound_ > best.objective_
+
+
+@pytest.mark.parametrize("pricing", ["triangle", "semidefinite"])
+@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+def test_relaxation_that_leaves_a_gap_says_so(pricing, arrangements):
+    X, y, _ = tiny_data("squared_error", n=9, d=3)
+    model = ConvexReLURegressor(
+        0.3, arrangements=arrangements, pricing=pricing, random_state=0, tol=1e-4
+    )
+    with pytest.warns(
+        ConvergenceWarning,
+        match="duality gap of .* relaxation of the pricing .* Use pricing='exact'",
+    ):
+        model.fit(X, y)
+    assert model.certificate_ == "global"
+    best = ConvexReLURegressor(0.3, arrangements="exact").fit(X, y)
+    # The network is good all the same, and the bound valid.
+    assert_allclose(model.objective_, best.objective_, rtol=1e-3)
+    assert 0 < model.dual_bound_ <= best.objective_
+
+
+def test_relaxation_that_closes():
+    X = np.eye(5)
+    model = ConvexReLURegressor(
+        0.3, arrangements="cutting_planes", pricing="triangle", fit_intercept=False
+    ).fit(X, np.array([1.0, -2.0, 3.0, 0.5, -1.0]))
+    assert model.certificate_ == "global"
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+
+
+def test_branch_and_bound_that_is_cut_short_says_so(monkeypatch):
+    monkeypatch.setattr(cutting_planes, "node_limit", lambda X: 0)
+    X, y, _ = tiny_data("squared_error", n=12, d=4)
+    model = ConvexReLURegressor(0.3, arrangements="cutting_planes", random_state=0)
+    with pytest.warns(ConvergenceWarning, match="branch and bound could not close"):
+        model.fit(X, y)
+    assert model.certificate_ == "global"
+    assert 0 < model.dual_bound_ < model.objective_
+
+
+@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize(
+    "limit, name",
+    [({"max_iter": 2}, "rounds"), ({"max_time": 1e-9}, "time"), ({}, "neurons")],
+)
+def test_limits(limit, name, arrangements):
+    X, y, _ = tiny_data("squared_error", n=30, d=3)
+    limit = limit or {"max_neurons": 3}
+    model = ConvexReLURegressor(
+        0.3, arrangements=arrangements, random_state=0, tol=1e-6, **limit
+    )
+    with pytest.warns(
+        ConvergenceWarning, match=f"the (limit of )?{name} limit|the limit of {name}"
+    ):
+        model.fit(X, y)
+    assert model.dual_bound_ < model.objective_
+    if name == "neurons":
+        assert model.n_neurons_ <= 3
+    if name == "rounds":
+        assert model.n_iter_ == 2
+
+
+class StoppingTask:
+    """Asks to stop after three rounds."""
+
+    rounds = 0
+
+    def subtask(self, name):
+        return self
+
+    def begin(self):
+        return self
+
+    def end(self, neurons):
+        self.rounds += 1
+        return self.rounds == 3
+
+
+@pytest.mark.parametrize("cuts", CUTS)
+def test_a_callback_can_stop(cuts):
+    _, problem = program_and_problem(n=12)
+    result = run(problem, cuts, tol=1e-8, task=StoppingTask())
+    assert result.status == "callback"
+    assert result.n_iter == 3
+
+
+@pytest.mark.parametrize("missed", [1, 3])
+def test_a_search_that_missed_a_neuron_is_corrected(missed, monkeypatch):
+    """A bound that was too good falls when the neuron is found after all."""
+    program, problem = program_and_problem()
+    search, calls = cutting_planes.search_neurons, []
+
+    def blind_at_first(*args, **params):
+        calls.append(args)
+        found = search(*args, **params)
+        return found.select(slice(0, 0)) if len(calls) == missed else found
+
+    monkeypatch.setattr(cutting_planes, "search_neurons", blind_at_first)
+    result = run(problem, "cells", pricing="search", tol=1e-4)
+    best = solve_interior_point(program, tol=1e-9).objective
+    assert result.status == "optimal"
+    assert_allclose(result.objective, best, rtol=2e-4)
+    assert result.dual_bound <= best * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_warm_start_keeps_what_was_found(arrangements, bias):
+    X, y, _ = tiny_data("squared_error", n=15, d=3)
+    model = ConvexReLURegressor(
+        0.3,
+        arrangements=arrangements,
+        random_state=0,
+        fit_intercept=bias,
+        warm_start=True,
+        tol=1e-3,
+    ).fit(X, y)
+    rounds, objective = model.n_iter_, model.objective_
+    model.fit(X, y)
+    assert model.n_iter_ < rounds
+    assert model.objective_ <= objective * (1 + 1e-9)
+    # Few of these neurons are active on all samples; the others may not count.
+    model.set_params(pricing="nonnegative").fit(X, y)
+    assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
+    assert model.certificate_ == "restricted"
+
+
+def test_the_algorithm_that_was_asked_for_is_used():
+    """No closed form for one feature, and no program over all patterns."""
+    X, y, _ = tiny_data("squared_error", n=9, d=1)
+    for arrangements in ESTIMATOR_CUTS:
+        model = ConvexReLURegressor(0.3, arrangements=arrangements).fit(X, y)
+        assert model.n_iter_ > 1
+        assert np.all(np.isfinite(model.history_["kappa"]))
+
+
+def test_classes_and_outputs():
+    X, y, _ = tiny_data("squared_error", n=12)
+    classes = np.digitize(y, np.quantile(y, [0.3, 0.7]))
+    model = ConvexReLUClassifier(
+        0.1, arrangements="cutting_cells", random_state=0, class_weight="balanced"
+    ).fit(X, classes)
+    assert model.certificate_ == "global"
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+    model = ConvexReLURegressor(0.3, arrangements="cutting_planes", random_state=0)
+    model.fit(X, np.column_stack([y, -y]))
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+
+
+def test_verbose_prints_a_line_for_each_round(capsys):
+    X, y, _ = tiny_data("squared_error", n=9)
+    model = ConvexReLURegressor(0.3, arrangements="cutting_planes", verbose=1).fit(X, y)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == model.n_iter_
+    assert "round   1" in lines[0] and " cuts  " in lines[0]
+
+
+@pytest.mark.parametrize("name", ["arrangements", "pricing"])
+def test_unknown_names(name):
+    model = ConvexReLURegressor(**{name: "cutting"})
+    with pytest.raises(ValueError, match=f"The '{name}' parameter"):
+        model.fit(np.eye(3), np.arange(3.0))
+
+
+@pytest.mark.parametrize("pricing", ["exact", "search", "nonnegative"])
+@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize("bias", [True, False])
+def test_degenerate_data(bias, arrangements, pricing):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((12, 2))
+    cases = [
+        (X[:1], [3.0]),
+        (X, np.full(12, 2.5)),
+        (X, np.zeros(12)),
+        (np.zeros((12, 2)), rng.standard_normal(12)),
+        (np.ones((12, 2)), rng.standard_normal(12)),
+        (np.column_stack([X, np.ones(12), np.zeros(12)])[:6], rng.standard_normal(6)),
+        (np.repeat(X[:4], 3, axis=0), rng.standard_normal(12)),
+        (1e-8 * X, rng.standard_normal(12)),
+    ]
+    for data, target in cases:
+        model = ConvexReLURegressor(
+            0.1,
+            fit_intercept=bias,
+            arrangements=arrangements,
+            pricing=pricing,
+            random_state=0,
+        ).fit(data, target)
+        assert model.dual_gap_ <= 1e-2 * model.objective_ + 1e-9 * np.var(target)
+        assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cuts", CUTS)
+def test_bounds_are_never_above_the_optimum(cuts):
+    """Random problems of all kinds and ways of pricing against all patterns."""
+    rng = np.random.default_rng(0)
+    pricings = ["exact", "triangle", "semidefinite"]
+    for seed in range(40):
+        loss, pricing = LOSSES[seed % len(LOSSES)], pricings[seed % 3]
+        bias, slope = BIAS_AND_SLOPE[seed % 4]
+        n, d = int(rng.integers(8, 14)), int(rng.integers(2, 4))
+        program, problem = program_and_problem(loss, bias, slope, n, d, seed)
+        best = solve_interior_point(program, tol=1e-8)
+        result = run(problem, cuts, pricing=pricing, tol=1e-3)
+        assert result.status in ("optimal", "loose")
+        assert result.objective <= best.objective * (1 + 2e-3)
+        assert result.dual_bound <= best.objective * (1 + 1e-7)

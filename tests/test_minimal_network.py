@@ -1,0 +1,306 @@
+"""The search for the smallest network within a given objective."""
+
+from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from sklearn.base import clone
+from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.arrangements import sample_arrangement
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
+from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
+from sklearn_convexnn.recovery import (
+    Neurons,
+    features,
+    merge_parallel,
+    neurons_from_blocks,
+    simplify,
+)
+from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from tests.problems import (
+    LOSSES,
+    make_program,
+    network_objective,
+    problem_of,
+    tiny_data,
+)
+
+EXACT = 1 + 1e-8
+
+
+def solved(X, y, s, alpha=0.15, loss="squared_error", bias=False, slope=0.0):
+    """The problem, and all neurons of the optima, from their relative interior."""
+    program = make_program(loss, X, y, s, alpha, bias=bias, slope=slope)
+    result = solve_interior_point(program, tol=1e-11)
+    neurons = neurons_from_blocks(program, result.theta, result.offset)
+    neurons = neurons.select(neurons.magnitudes > 1e-5 * neurons.magnitudes.max())
+    return problem_of(program, X), merge_parallel(neurons), result.objective
+
+
+def with_best_magnitudes(problem, neurons):
+    solution = solve_magnitudes(
+        features(neurons, problem.X, problem.negative_slope),
+        problem.y,
+        problem.sample_weight,
+        problem.loss,
+        problem.alpha,
+        free_offset=problem.fit_intercept,
+        tol=1e-11,
+    )
+    return replace(neurons, magnitudes=solution.values, offset=solution.offset)
+
+
+def smallest_subset(problem, neurons, limit):
+    """Size of the smallest set of the given neurons with this objective."""
+    if problem.objective(problem.null()) <= limit:
+        return 0
+    for size in range(1, len(neurons) + 1):
+        for chosen in combinations(range(len(neurons)), size):
+            subset = with_best_magnitudes(problem, neurons.select(list(chosen)))
+            if problem.objective(subset) <= limit:
+                return size
+    raise AssertionError("not even all of them reach the limit")
+
+
+def joined(parts, offset):
+    names = ("directions", "biases", "magnitudes", "signs", "linear")
+    columns = [np.concatenate([getattr(x, name) for x in parts]) for name in names]
+    return Neurons(*columns, offset)
+
+
+def grid_data(seed, n=8):
+    """Samples on a grid: many neurons rest on several hyperplanes at once."""
+    rng = np.random.default_rng(seed)
+    X = rng.integers(-2, 3, (n, 2)).astype(float)
+    return X, np.sin(2 * X[:, 0]) + 0.5 * rng.standard_normal(n), np.ones(n)
+
+
+# Against all subsets
+
+
+@pytest.mark.parametrize("data", [tiny_data, grid_data], ids=["random", "grid"])
+@pytest.mark.parametrize("seed", [1, 6, 8, 9])
+def test_smallest_subset_of_the_optimal_neurons(data, seed):
+    X, y, s = data("squared_error", seed=seed) if data is tiny_data else data(seed)
+    problem, pool, best = solved(X, y, s, alpha=0.1)
+    limit = best * EXACT
+    wanted = smallest_subset(problem, pool, limit)
+    for start in (with_best_magnitudes(problem, pool), simplify(problem, pool)):
+        small = smallest_network(problem, start, limit)
+        assert len(small) == wanted
+        assert problem.objective(small) <= limit
+
+
+@pytest.mark.parametrize("rise", [0.003, 0.03, 0.1])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_no_subset_is_smaller_within_an_allowance(loss, rise):
+    problem, pool, best = solved(*tiny_data(loss, weighted=True), loss=loss)
+    limit = best * (1 + rise)
+    small = smallest_network(problem, pool, limit)
+    assert len(small) <= smallest_subset(problem, pool, limit)
+    assert problem.objective(small) <= limit
+
+
+# Networks with neurons that are not needed
+
+
+def test_eight_neurons_become_four():
+    """Parts of a neuron that are not parallel: only a merge can join them."""
+    problem, pool, best = solved(*tiny_data("squared_error"))
+    base = simplify(problem, pool)
+    assert len(base) == 4
+    halves = [replace(base, magnitudes=0.5 * base.magnitudes)]
+    for sign in (1.0, -1.0):
+        # Turned by a little, within the cells wherever no kink is on a sample.
+        turned = base.directions + sign * 1e-4 * base.directions[:, ::-1] * [1, -1]
+        turned /= np.linalg.norm(turned, axis=1, keepdims=True)
+        halves.append(
+            replace(base, directions=turned, magnitudes=0.5 * base.magnitudes)
+        )
+    doubled = joined(halves[:1] * 2, base.offset)
+    turned = joined(halves[1:], base.offset)
+    for network in (doubled, turned):
+        assert len(network) == 8
+        limit = max(problem.objective(network), best * EXACT)
+        small = smallest_network(problem, network, limit)
+        assert len(small) == 4
+        assert best * (1 - 1e-9) <= problem.objective(small) <= limit
+
+
+def scattered(rng, gates, count, spread=1e-3):
+    """`count` neurons near each gate, of directions of their own."""
+    vectors = gates + spread * rng.standard_normal((count, *gates.shape))
+    vectors = vectors.reshape(-1, gates.shape[1])
+    norms = np.linalg.norm(vectors[:, :3], axis=1)
+    biased = gates.shape[1] > 3
+    signs = np.where(np.arange(len(gates)) % 2, 1.0, -1.0)
+    return Neurons(
+        vectors[:, :3] / norms[:, None],
+        vectors[:, 3] / norms if biased else np.zeros(len(norms)),
+        np.full(len(norms), 0.1),
+        np.tile(signs, count),
+        np.zeros(len(norms), dtype=bool),
+        0.0,
+    )
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_parts_in_one_cell_are_merged(bias):
+    X, y, s = tiny_data("squared_error", n=20, d=3)
+    gates = sample_arrangement(X, 6, free_bias=bias, random_state=0).gates
+    network = scattered(np.random.default_rng(0), gates, 3)
+    program = make_program("squared_error", X, y, s, 0.3, bias=bias)
+    problem = problem_of(program, X)
+    limit = problem.objective(network)
+    small = smallest_network(problem, network, limit)
+    assert len(small) <= len(gates)
+    assert problem.objective(small) <= limit
+    # Leaving out alone keeps the directions.
+    subset = smallest_network(problem, network, limit, only_subsets=True)
+    assert problem.objective(subset) <= limit
+    closest = subset.directions @ network.directions.T
+    assert_allclose(closest.max(axis=1), 1.0, rtol=1e-14)
+
+
+def test_the_null_network_if_it_is_allowed():
+    problem, pool, _ = solved(*tiny_data("squared_error"), bias=True)
+    value = problem.objective(problem.null())
+    assert len(smallest_network(problem, pool, value)) == 0
+    assert len(smallest_network(problem, pool, value * (1 - 1e-6))) > 0
+    assert len(smallest_network(problem, problem.null(), np.inf)) == 0
+
+
+def test_the_given_network_if_there_is_no_smaller_one():
+    problem, pool, best = solved(*tiny_data("squared_error"))
+    start = simplify(problem, pool)
+    assert smallest_network(problem, start, best * EXACT) is start
+    # Nothing is tried after the deadline.
+    assert smallest_network(problem, start, 2 * best, deadline=0.0) is start
+
+
+# The allowance
+
+
+def test_allowed_objective():
+    limit = allowed_objective(1.0, 0.995, 0.02)
+    assert_allclose((limit - 0.995) / limit, 0.02, rtol=2e-3)
+    assert limit - 0.995 < 0.02 * limit
+    # Short of tol, and with a bound of zero.
+    for bound in (0.9, 0.0, -1.0):
+        assert_allclose(allowed_objective(1.0, bound, 0.02), 1.0, rtol=2e-9)
+    assert allowed_objective(1.0, 0.5, 2.0) == np.inf
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "arrangements, tol", [("sampled", 1e-3), ("sampled", 5e-2), ("adaptive", 5e-2)]
+)
+def test_estimators(loss, bias, tol, arrangements):
+    X, y, s = tiny_data(loss, n=30, d=3, weighted=True)
+    cls = ConvexReLURegressor
+    params = {"epsilon": 0.5} if loss == "huber" else {}
+    if loss in CLASSIFICATION_LOSSES:
+        cls = ConvexReLUClassifier
+    plain = cls(
+        alpha=0.5,
+        loss=loss,
+        fit_intercept=bias,
+        tol=tol,
+        arrangements=arrangements,
+        n_arrangements=30,
+        random_state=0,
+        **params,
+    ).fit(X, y, sample_weight=s)
+    small = clone(plain).set_params(minimal=True).fit(X, y, sample_weight=s)
+    assert small.n_neurons_ <= plain.n_neurons_
+    if tol == 5e-2:
+        assert small.n_neurons_ < plain.n_neurons_
+    assert small.dual_bound_ == plain.dual_bound_
+    assert -1e-9 <= small.dual_gap_ <= tol * small.objective_
+    W, a = small.coefs_
+    b, c = small.intercepts_
+    value = network_objective(loss, X, y, s, 0.5, W, b, a[:, 0], c)
+    assert_allclose(small.objective_, value, rtol=1e-12)
+    if not bias:
+        assert not b.any() and not c.any()
+
+
+@pytest.mark.parametrize("slope", [0.2, -1.0])
+def test_other_slopes(slope):
+    X, y, _ = tiny_data("squared_error", n=30, d=3)
+    plain = ConvexReLURegressor(
+        alpha=0.5, negative_slope=slope, tol=0.02, random_state=0
+    )
+    small = clone(plain).set_params(minimal=True).fit(X, y)
+    assert small.n_neurons_ < plain.fit(X, y).n_neurons_
+    assert small.dual_gap_ <= 0.02 * small.objective_
+
+
+def test_several_outputs_and_single_precision():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3)).astype(np.float32)
+    Y = np.column_stack([np.sin(2 * X[:, 0]), np.abs(X[:, 1]), np.ones(40)])
+    plain = ConvexReLURegressor(alpha=0.3, tol=0.02, random_state=0).fit(X, Y)
+    small = clone(plain).set_params(minimal=True).fit(X, Y)
+    assert small.coefs_[0].dtype == np.float32
+    assert small.dual_gap_ <= 0.02 * small.objective_
+    counts = [np.sum(model.coefs_[1] != 0, axis=0) for model in (small, plain)]
+    assert np.all(counts[0] <= counts[1]) and counts[0].sum() < counts[1].sum()
+    assert counts[0][2] == 0
+
+
+def test_a_linear_target_needs_one_neuron():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 2))
+    y = X @ [1.0, -2.0] + 0.1 * rng.standard_normal(20)
+    plain = ConvexReLURegressor(alpha=1.0, tol=0.1, arrangements="exact").fit(X, y)
+    small = clone(plain).set_params(minimal=True).fit(X, y)
+    assert small.n_neurons_ == 1 < plain.n_neurons_
+    assert small.dual_gap_ <= 0.1 * small.objective_
+
+
+def test_no_rise_if_the_fit_is_short_of_tol():
+    X, y, _ = tiny_data("squared_error", n=60, d=4)
+    models = [
+        ConvexReLURegressor(
+            alpha=0.2, tol=1e-8, max_iter=1, minimal=minimal, random_state=0
+        )
+        for minimal in (False, True)
+    ]
+    for model in models:
+        with pytest.warns(ConvergenceWarning):
+            model.fit(X, y)
+    plain, small = models
+    assert small.n_neurons_ <= plain.n_neurons_
+    assert small.objective_ <= plain.objective_ * (1 + 2e-9)
+
+
+@pytest.mark.parametrize("minimal", ["yes", 2, None])
+def test_wrong_values(minimal):
+    with pytest.raises(ValueError, match="'minimal' parameter"):
+        ConvexReLURegressor(minimal=minimal).fit(np.eye(3), np.arange(3.0))
+
+
+def test_verbose(capsys):
+    X, y, _ = tiny_data("squared_error", n=30, d=3)
+    model = ConvexReLURegressor(alpha=0.5, minimal=True, verbose=1, random_state=0)
+    model.fit(X, y)
+    assert f"smallest network found: {model.n_neurons_} of" in capsys.readouterr().out
+
+
+def test_far_fewer_neurons_on_diabetes():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = StandardScaler().fit_transform(X), (y - y.mean()) / y.std()
+    X = np.column_stack([X, np.ones(len(X))])
+    plain = ConvexReLURegressor(alpha=20, fit_intercept=False, random_state=0)
+    small = clone(plain).set_params(minimal=True).fit(X, y)
+    assert small.n_neurons_ <= plain.fit(X, y).n_neurons_ // 3
+    assert small.dual_gap_ <= 1e-2 * small.objective_
