@@ -7,13 +7,10 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
-from sklearn_convexnn.arrangements import Arrangement
-from sklearn_convexnn.losses import OneSided
+from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.placing import place_neurons
 from sklearn_convexnn.pricing import FAR, NEAR, merge_candidates, search_neurons
-from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.recovery import Neurons, features, neurons_from_blocks
-from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 MESSAGES = {
@@ -24,14 +21,15 @@ MESSAGES = {
     "callback": "a callback asked to stop",
     "stalled": "no further neuron was found and rounding prevents progress",
 }
-# Selections by the lasso between two moves, as long as they pay.
-_LASSO_ROUNDS = 8
+# Selections by the lasso before the first move and between two later ones, as
+# long as they pay: as long as they close this part of the gap.
+_FIRST_SELECTIONS, _SELECTIONS, _PAYS = 8, 1, 0.005
 # Dual points that are kept, since later neurons may prove the best one wrong.
 _DUAL_POINTS = 5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 # Rounds without a smaller gap after which nothing more is to be expected.
-_PATIENCE = 15
+_PATIENCE = 25
 
 
 @dataclass(frozen=True)
@@ -158,6 +156,7 @@ class _Run:
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         self.sides = None
+        self.selections, self.started = _FIRST_SELECTIONS, False
         self.pool = self.archive = self.best
         self.duals = []
 
@@ -237,10 +236,7 @@ class _Run:
             point = self.duals[0]
             if point.confirmed:
                 return True
-            # The smaller the gap that is claimed, the longer the search.
-            effort = int(np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32))
-            self._price(point.nu, effort=effort)
-            point.confirmed = True
+            self._price(point.nu, thorough=True)
         return False
 
     def _place(self, n_neurons, known):
@@ -278,22 +274,27 @@ class _Run:
         )
 
     def _round(self):
-        """Select, move, price.  Number of cells, and whether a limit was hit."""
+        """Select, or select and move; then price.
+
+        Returns
+        -------
+        n_cells : int
+        limited : bool
+            Whether the limit of neurons was hit.
+        """
         p = self.problem
+        before = self.objective
         selected, dual = self._select()
-        for _ in range(_LASSO_ROUNDS):
-            before = self.objective
-            # Neurons that the lasso dropped may be needed again; the archive of
+        if self.closed and self._confirm():
+            return len(selected), False
+        paid = before - self.objective >= _PAYS * (before - self.bound)
+        if self.selections > 0 and (paid or not self.started):
+            self.selections, self.started = self.selections - 1, True
+            # Neurons that the lasso drops may be needed again; the archive of
             # the search remembers them.
             self.pool = selected
             self._price(p.project(dual))
-            selected, dual = self._select()
-            if self.closed and self._confirm():
-                return len(selected), False
-            if perf_counter() > self.deadline:
-                return len(selected), False
-            if before - self.objective < 0.005 * (before - self.bound):
-                break
+            return len(selected), False
         limited = len(selected) > self.max_neurons
         if limited:
             order = np.argsort(-selected.magnitudes, kind="stable")
@@ -311,7 +312,8 @@ class _Run:
         if not better:
             self.pool = _joined(moved, selected)
         # The solver's dual variable is far more exact than the residual.
-        self._price(p.project(dual))
+        self._price(p.project(dual), thorough=True)
+        self.selections, self.started = _SELECTIONS, False
         return cells, limited
 
     def _inner_tol(self):
@@ -354,10 +356,10 @@ class _Run:
                 sides = np.where(sides == before, sides, 0.0)
         return sides
 
-    def _price(self, nu, effort=1):
+    def _price(self, nu, thorough=False):
         """Search at a dual point; its bound, and the neurons to add."""
         p = self.problem
-        found = self._search(nu, effort)
+        found = self._search(nu, thorough)
         self.archive = _joined(self.archive, self._as_neurons(found))
         most = int(np.clip(_ARCHIVE // len(p.y), 200, 4000))
         self.archive = self.archive.select(slice(-most, None))
@@ -376,6 +378,9 @@ class _Run:
         self.last_kappa = kappa
         if not any(point.nu is nu for point in self.duals):
             self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
+        if thorough:
+            for point in self.duals:
+                point.confirmed |= point.nu is nu
         self.duals.sort(key=lambda point: -point.bound)
         del self.duals[_DUAL_POINTS:]
         new = found.select(found.slopes > p.alpha * (1.0 + 1e-9))
@@ -402,10 +407,16 @@ class _Run:
             linear=np.zeros(len(found), dtype=bool),
         )
 
-    def _search(self, nu, effort):
+    def _search(self, nu, thorough):
+        """Local maximisers from random neurons, and from those at hand."""
         p, rng = self.problem, self.rng
         X, d = p.X, p.X.shape[1]
-        size = int(np.clip(2_000_000 // (2 * len(X)), 20, 300)) * effort
+        # There are more hills to find where the network needs more neurons.
+        size = np.clip(3 * len(self.best), 75, np.clip(1_000_000 // len(X), 75, 600))
+        if thorough:
+            # The smaller the gap that is claimed, the longer the search.
+            size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
+        size = int(size)
         positive, negative = np.maximum(nu, 0.0), np.minimum(nu, 0.0)
         drawn = rng.standard_normal((size, d))
         drawn = np.concatenate([drawn, [nu @ X, positive @ X, negative @ X]])
@@ -415,7 +426,7 @@ class _Run:
         # With little slope left in the linear part, a neuron and its mirror
         # image are almost equally steep.
         parts = [pool.directions, -pool.directions]
-        for shake in (0.1, 0.4)[:effort]:
+        for shake in (0.1, 0.4) if thorough else (0.1,):
             moved = rng.standard_normal(pool.directions.shape)
             parts.append(pool.directions + shake * scale * moved)
         signs = [pool.signs] * len(parts)
@@ -435,6 +446,7 @@ class _Run:
                     negative_slope=p.negative_slope,
                     floor=p.alpha,
                     widths=widths,
+                    polish=30 if thorough else 10,
                 )
             )
         return merge_candidates(found, X)
@@ -449,80 +461,3 @@ def _joined(first, second):
             for name in ("directions", "biases", "magnitudes", "signs", "linear")
         },
     )
-
-
-def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_iter=80):
-    r"""Move neurons within their cells, and along kinks, to the optimum there.
-
-    Where the loss does not fall when a neuron's output rises
-    (``sign * nu_i < 0``), the activation, being convex, may stand in the
-    program as it is: the neuron is free to cross or to rest on that sample's
-    hyperplane.  Only the other samples fix a side.  The blocks are therefore
-    unions of cells, one for each neuron, and neurons in the same union are
-    added up first.
-
-    Parameters
-    ----------
-    problem : Problem
-    neurons : Neurons
-    sides : ndarray of shape (n_samples,)
-        Sign that the dual variable of each sample is to keep; 0 fixes the
-        side of every neuron there.
-    nu : ndarray of shape (n_samples,)
-        Dual point to start from.
-    tol, deadline, max_iter
-        Of the interior point method.
-
-    Returns
-    -------
-    neurons : Neurons
-    nu : ndarray of shape (n_samples,)
-    n_cells : int
-    """
-    p = problem
-    z = p.X @ neurons.directions.T + neurons.biases
-    if p.fit_intercept:
-        linear = neurons.linear | np.all(z > 0, axis=0)
-    else:
-        linear = np.zeros(len(neurons), dtype=bool)
-    weights = neurons.directions * neurons.magnitudes[:, None]
-    offsets = neurons.biases * neurons.magnitudes
-    straight = neurons.signs[linear] @ weights[linear]
-    constant = neurons.offset
-    constant += neurons.signs[linear] @ np.where(neurons.linear, 0.0, offsets)[linear]
-
-    bent = ~linear
-    weights, offsets, signs = weights[bent], offsets[bent], neurons.signs[bent]
-    open_sides = signs[:, None] * sides < 0
-    key = np.column_stack([(z[:, bent].T > 0) & ~open_sides, signs > 0])
-    _, index, group = np.unique(
-        np.packbits(key, axis=1), axis=0, return_index=True, return_inverse=True
-    )
-    group, signs, open_sides = group.ravel(), signs[index], open_sides[index]
-    total = np.zeros((len(index), p.X.shape[1] + 1))
-    np.add.at(total, group, np.column_stack([weights, offsets]))
-    weights, offsets = total[:, :-1], total[:, -1]
-    patterns = weights @ p.X.T + offsets[:, None] > 0
-    gates = np.column_stack([weights, offsets]) if p.fit_intercept else weights
-
-    loss = p.loss
-    if loss.minimiser == "target":
-        loss = OneSided(loss, sides)
-    program = TwoLayerProgram(
-        p.X,
-        p.y,
-        p.sample_weight,
-        loss,
-        p.alpha,
-        Arrangement(patterns, gates, False),
-        fit_intercept=p.fit_intercept,
-        negative_slope=p.negative_slope,
-        outputs=signs,
-        open_sides=open_sides,
-    )
-    program.start_near(weights, offsets, straight, constant, nu, p.objective(neurons))
-    result = solve_interior_point(
-        program, tol=tol, max_iter=max_iter, deadline=deadline
-    )
-    moved = neurons_from_blocks(program, result.theta, result.offset)
-    return moved, result.nu, len(index)

@@ -5,7 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn.column_generation import solve_on_cells
+from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 

@@ -11,6 +11,8 @@ import numpy as np
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 4_000_000
+# And that of one step: it should stay in the cache.
+_CHUNK = 120_000
 
 FAR = ((0.5, 0.65), (0.1, 0.9), (0.02, 0.95), (0.004, 0.97))
 NEAR = ((0.01, 0.95), (0.001, 0.97))
@@ -325,33 +327,48 @@ class _Hill:
 
     def smooth(self, width, at):
         """Set the width of the concave kinks, and the samples to hang on."""
-        self.width, self.at = width, at
+        X, nu, c = self.X, self.nu, self.n_convex
+        self.at, self.half = at, 0.5 * width
+        # One formula for all samples, in two products of matrices: the
+        # derivative of the activation is clip(z / width + 1 / 2, 0, 1), and
+        # convex kinks have next to no width.
+        scale = np.full((len(X), 1), 1.0 / width, dtype=X.dtype)
+        scale[:c] *= 1e4
+        middle = np.full_like(scale, 0.5)
+        self.inward = np.hstack([scale * X, scale, middle]).T
+        concave = np.where(np.arange(len(X)) < c, 0.0, nu).astype(X.dtype)
+        self.outward = np.column_stack([nu[:, None] * X, nu, concave])
 
     def evaluate(self, U, at):
         """Values and gradients at the rows of `U`."""
-        nu, lower, a = self.nu, slice(self.n_convex, None), self.negative_slope
-        share = U @ self.X.T
+        rows = max(32, _CHUNK // len(self.X))
+        parts = [
+            self._evaluate(U[i : i + rows], None if at is None else at[i : i + rows])
+            for i in range(0, len(U), rows)
+        ]
+        return tuple(np.concatenate(part) for part in zip(*parts))
+
+    def _evaluate(self, U, at):
+        a, d = self.negative_slope, self.X.shape[1]
+        shift = np.zeros(len(U), dtype=U.dtype)
         if at is not None:
-            share -= share[np.arange(len(at)), at][:, None]
-        # From outputs to derivatives of the activation, in place.
-        convex, concave = share[:, : self.n_convex], share[:, lower]
-        np.greater(convex, 0.0, out=convex, casting="unsafe")
-        concave *= 1.0 / self.width
-        concave += share.dtype.type(0.5)
-        np.clip(concave, 0.0, 1.0, out=concave)
-        total = share @ nu if at is not None else None
+            anchors = self.X[at]
+            shift = -np.einsum("kd,kd->k", anchors, U)
+        ones = np.ones(len(U), dtype=U.dtype)
+        share = np.column_stack([U, shift, ones]) @ self.inward
+        np.clip(share, 0.0, 1.0, out=share)
+        sums = share @ self.outward
         # What the smoothed activation has beyond derivative times output.
-        extra = concave @ nu[lower]
-        extra -= np.square(concave) @ nu[lower]
-        share *= nu
-        gradient = share @ self.X
+        beyond = sums[:, d + 1]
+        beyond -= np.square(share[:, self.n_convex :]) @ self.nu[self.n_convex :]
+        gradient, total = sums[:, :d], sums[:, d]
         if a != 0:
             gradient = (1.0 - a) * gradient + a * self.linear
-            total = None if total is None else (1.0 - a) * total
+            total = (1.0 - a) * total
         if at is not None:
-            gradient -= self.X[at] * total[:, None]
+            gradient = gradient - anchors * total[:, None]
         value = np.einsum("kd,kd->k", gradient, U)
-        return value + (1.0 - a) * 0.5 * self.width * extra, gradient
+        return value + (1.0 - a) * self.half * beyond, gradient
 
     def climb(self, U, step, max_iter):
         """Ascend from the unit rows of `U`, in place; values and step sizes."""

@@ -8,8 +8,9 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.arrangements import enumerate_arrangement
+from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.certificates import cone_slopes
-from sklearn_convexnn.column_generation import generate_neurons, solve_on_cells
+from sklearn_convexnn.column_generation import generate_neurons
 from sklearn_convexnn.losses import Huber, OneSided, SquaredError, make_loss
 from sklearn_convexnn.placing import place_neurons
 from sklearn_convexnn.pricing import FAR, search_neurons
