@@ -7,8 +7,9 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.cells import solve_on_cells
-from sklearn_convexnn.placing import place_neurons
+from sklearn_convexnn.placing import improve_neurons, place_neurons
 from sklearn_convexnn.pricing import FAR, NEAR, merge_candidates, search_neurons
 from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
@@ -21,6 +22,8 @@ MESSAGES = {
     "callback": "a callback asked to stop",
     "stalled": "no further neuron was found and rounding prevents progress",
 }
+# Operations of a factorisation up to which the solver of the cells moves neurons.
+_MOST_WORK = 2e10
 # Selections by the lasso before the first move and between two later ones, as
 # long as they pay: as long as they close this part of the gap.
 _FIRST_SELECTIONS, _SELECTIONS, _PAYS = 8, 1, 0.005
@@ -134,7 +137,9 @@ def generate_neurons(
 
     task = FitTask() if task is None else task.through(in_features)
     run = _Run(reduced, rng, tol, max_neurons, deadline)
-    result = run.solve(n_neurons, known, max_iter, callback, task)
+    # Two threads bring little here, and cost much when the cores are busy.
+    with blas_threads_for(0):
+        result = run.solve(n_neurons, known, max_iter, callback, task)
     return replace(result, neurons=in_features(result.neurons))
 
 
@@ -240,19 +245,9 @@ class _Run:
         return False
 
     def _place(self, n_neurons, known):
-        p = self.problem
-        placed = place_neurons(
-            p.X,
-            p.y,
-            p.sample_weight,
-            p.loss,
-            p.alpha,
-            n_neurons,
-            self.rng,
-            fit_intercept=p.fit_intercept,
-            negative_slope=p.negative_slope,
-        )
-        self._add(*placed)
+        placed = place_neurons(self.problem, n_neurons, self.rng)
+        self._keep(placed)
+        self._add(placed.directions, placed.biases, placed.signs)
         if known is not None:
             self._add(*known)
 
@@ -288,7 +283,8 @@ class _Run:
         if self.closed and self._confirm():
             return len(selected), False
         paid = before - self.objective >= _PAYS * (before - self.bound)
-        if self.selections > 0 and (paid or not self.started):
+        large = self._work(selected) > _MOST_WORK
+        if not large and self.selections > 0 and (paid or not self.started):
             self.selections, self.started = self.selections - 1, True
             # Neurons that the lasso drops may be needed again; the archive of
             # the search remembers them.
@@ -299,7 +295,30 @@ class _Run:
         if limited:
             order = np.argsort(-selected.magnitudes, kind="stable")
             selected = selected.select(np.sort(order[: self.max_neurons]))
-        moved, dual, cells = solve_on_cells(
+        moved, dual, cells = self._move(selected, dual)
+        better = self._keep(moved)
+        self.pool = moved
+        if not better:
+            self.pool = _joined(moved, selected)
+        # The solver's dual variable is far more exact than the residual.
+        self._price(p.project(dual), thorough=not large)
+        self.selections, self.started = _SELECTIONS, False
+        return cells, limited
+
+    def _work(self, neurons):
+        """Operations of a factorisation by the solver of their cells."""
+        X = self.problem.X
+        n, unknowns = len(X), len(neurons) * (X.shape[1] + self.problem.fit_intercept)
+        return min(n, unknowns) ** 2 * max(n, unknowns)
+
+    def _move(self, selected, dual):
+        """The neurons where they are best, their dual point, number of cells."""
+        p = self.problem
+        if self._work(selected) > _MOST_WORK:
+            # With so many samples kinks are hardly felt, and descent does well.
+            moved = improve_neurons(p, selected)
+            return moved, p.dual_point(p.outputs(moved)), len(selected)
+        return solve_on_cells(
             p,
             selected,
             self._open_sides(selected),
@@ -307,14 +326,6 @@ class _Run:
             tol=self._inner_tol(),
             deadline=self.deadline,
         )
-        better = self._keep(moved)
-        self.pool = moved
-        if not better:
-            self.pool = _joined(moved, selected)
-        # The solver's dual variable is far more exact than the residual.
-        self._price(p.project(dual), thorough=True)
-        self.selections, self.started = _SELECTIONS, False
-        return cells, limited
 
     def _inner_tol(self):
         gap = (self.objective - self.bound) / max(self.objective, 1e-300)

@@ -1,22 +1,15 @@
-"""Starting neurons: a short descent on the non-convex objective."""
+"""Descent on the non-convex objective, from random neurons or from given ones."""
 
 import numpy as np
 from scipy.optimize import minimize
 
+from sklearn_convexnn.recovery import Neurons
 
-def place_neurons(
-    X,
-    y,
-    sample_weight,
-    loss,
-    alpha,
-    n_neurons,
-    rng,
-    *,
-    fit_intercept,
-    negative_slope=0.0,
-    max_iter=200,
-):
+# Neurons with less than this part of the largest magnitude are left out.
+_GONE = 1e-6
+
+
+def place_neurons(problem, n_neurons, rng, max_iter=200):
     """Move random neurons by L-BFGS on the weight-decay objective.
 
     Where they end is a local minimum at best, but the cells they end in are
@@ -24,71 +17,101 @@ def place_neurons(
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    y, sample_weight : ndarray of shape (n_samples,)
-    loss : Loss
-    alpha : float
+    problem : Problem
     n_neurons : int
     rng : RandomState
-    fit_intercept : bool
-        Whether there are free biases.
-    negative_slope : float, default=0.0
     max_iter : int, default=200
 
     Returns
     -------
-    directions : ndarray of shape (n_kept, n_features)
-        Unit rows; neurons that the weight decay has removed are left out.
-    biases : ndarray of shape (n_kept,)
-        In units of the unit directions.
-    signs : ndarray of shape (n_kept,)
-        Of the output weights.
+    neurons : Neurons
+        Those that the weight decay has not removed.
     """
+    X, y, s = problem.X, problem.y, problem.sample_weight
     n, d = X.shape
-    s, a = sample_weight, negative_slope
+    offset = problem.null().offset
     size = np.sqrt(np.mean(np.sum(X**2, axis=1)))
-    offset = loss.best_offset(np.zeros(n), y, s) if fit_intercept else 0.0
-    spread = np.sqrt(loss.value(np.full(n, offset), y, s) / np.sum(s))
+    value = problem.loss.value(np.full(n, offset), y, s)
+    spread = np.sqrt(value / np.sum(s))
     # Wide starts, of outputs well above those needed: descent thins them out.
     root = np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
     v = root * rng.standard_normal(n_neurons)
     bias = np.zeros(n_neurons)
-    if fit_intercept:
+    if problem.fit_intercept:
         bias = -np.einsum("kd,dk->k", X[rng.randint(n, size=n_neurons)], W)
-    # One unit for all parameters, whatever the size of the data.
+    linear = np.zeros(n_neurons, dtype=bool)
     unit = root / np.sqrt(d)
+    return _descend(problem, W, v, bias, linear, offset, unit, max_iter)
+
+
+def improve_neurons(problem, neurons, max_iter=200):
+    """Move the neurons of a network by L-BFGS on the weight-decay objective.
+
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+    max_iter : int, default=200
+
+    Returns
+    -------
+    neurons : Neurons
+    """
+    root = np.sqrt(neurons.magnitudes)
+    W, v = neurons.directions.T * root, root * neurons.signs
+    unit = np.sqrt(np.mean(W**2)) if W.size else 1.0
+    return _descend(
+        problem,
+        W,
+        v,
+        root * neurons.biases,
+        neurons.linear,
+        neurons.offset,
+        max(unit, 1e-300),
+        max_iter,
+    )
+
+
+def _descend(problem, W, v, bias, linear, offset, unit, max_iter):
+    """L-BFGS from hidden weights `W`, output weights `v` and biases.
+
+    `unit` is the size of a weight; all parameters are in units of theirs.
+    """
+    X, y, s = problem.X, problem.y, problem.sample_weight
+    loss, alpha, a = problem.loss, problem.alpha, problem.negative_slope
+    d, m = W.shape
+    free = problem.fit_intercept
+    size = np.sqrt(np.mean(np.sum(X**2, axis=1)))
 
     def split(x):
         x = x * unit
-        W = x[: d * n_neurons].reshape(d, n_neurons)
-        rest = x[d * n_neurons :]
-        return W, rest[:n_neurons], rest[n_neurons : 2 * n_neurons] * size, rest[-1]
+        rest = x[d * m :]
+        return x[: d * m].reshape(d, m), rest[:m], rest[m : 2 * m] * size, rest[-1]
 
     def value_and_gradient(x):
         W, v, bias, offset = split(x)
         z = X @ W
-        if fit_intercept:
-            z += bias
-        h = np.maximum(z, 0.0)
+        if free:
+            z += bias * ~linear
+        active = (z > 0) | linear
+        h = np.multiply(active, z)
         if a != 0:
-            h = (1.0 - a) * h + a * z
+            h = np.where(active, h, a * z)
         f = h @ v
-        if fit_intercept:
+        if free:
             f = f + offset
         g = loss.gradient(f, y, s)
-        dz = np.multiply(z > 0, np.outer(g, v))
+        dz = np.multiply(active, np.outer(g, v))
         if a != 0:
             dz = (1.0 - a) * dz + a * np.outer(g, v)
         penalty = 0.5 * alpha * (np.vdot(W, W) + v @ v)
         parts = [(X.T @ dz + alpha * W).ravel(), h.T @ g + alpha * v]
-        if fit_intercept:
-            parts += [size * np.sum(dz, axis=0), [np.sum(g)]]
+        if free:
+            parts += [size * np.sum(dz, axis=0) * ~linear, [np.sum(g)]]
         return loss.value(f, y, s) + penalty, unit * np.concatenate(parts)
 
-    start = [W.ravel(), v]
-    if fit_intercept:
-        start += [bias / size, [offset]]
+    start = [W.ravel(), v] + ([bias / size, [offset]] if free else [])
     found = minimize(
         value_and_gradient,
         np.concatenate(start) / unit,
@@ -96,10 +119,17 @@ def place_neurons(
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 2 * max_iter},
     )
-    W, v, bias, _ = split(found.x)
-    if not fit_intercept:
-        bias = np.zeros(n_neurons)
+    W, v, bias, offset = split(found.x)
+    if not free:
+        bias, offset = np.zeros(m), 0.0
     norm = np.linalg.norm(W, axis=0)
     magnitude = norm * np.abs(v)
-    keep = magnitude > 1e-6 * magnitude.max(initial=0.0)
-    return (W[:, keep] / norm[keep]).T, bias[keep] / norm[keep], np.sign(v[keep])
+    keep = magnitude > _GONE * magnitude.max(initial=0.0)
+    return Neurons(
+        directions=(W[:, keep] / norm[keep]).T,
+        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
+        magnitudes=magnitude[keep],
+        signs=np.sign(v[keep]),
+        linear=linear[keep],
+        offset=float(offset),
+    )

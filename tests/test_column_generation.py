@@ -1,21 +1,27 @@
 """Placing, pricing, selecting, moving: the parts, and where they end."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    column_generation,
+)
 from sklearn_convexnn.arrangements import enumerate_arrangement
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.column_generation import generate_neurons
 from sklearn_convexnn.losses import Huber, OneSided, SquaredError, make_loss
-from sklearn_convexnn.placing import place_neurons
+from sklearn_convexnn.placing import improve_neurons, place_neurons
 from sklearn_convexnn.pricing import FAR, search_neurons
 from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.recovery import Neurons, activation, features
+from sklearn_convexnn.recovery import activation, features
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 from tests.problems import LOSSES, make_program, tiny_data
@@ -123,18 +129,7 @@ def test_open_sides_reach_below_single_cells(loss, bias):
     """Moving never does worse than the network it started from."""
     problem = make_problem(loss, bias, n=30, d=3)
     rng = np.random.RandomState(1)
-    directions, biases, signs = place_neurons(
-        problem.X,
-        problem.y,
-        problem.sample_weight,
-        problem.loss,
-        problem.alpha,
-        15,
-        rng,
-        fit_intercept=bias,
-    )
-    none = np.zeros(len(signs))
-    neurons = Neurons(directions, biases, none, signs, none.astype(bool), 0.0)
+    neurons = place_neurons(problem, 15, rng)
     chosen = solve_magnitudes(
         features(neurons, problem.X),
         problem.y,
@@ -143,9 +138,9 @@ def test_open_sides_reach_below_single_cells(loss, bias):
         problem.alpha,
         free_offset=bias,
     )
-    start = Neurons(
-        directions, biases, chosen.values, signs, none.astype(bool), chosen.offset
-    ).select(chosen.values > 0)
+    start = replace(neurons, magnitudes=chosen.values, offset=chosen.offset).select(
+        chosen.values > 0
+    )
     nu = problem.project(chosen.nu)
     sides = np.sign(nu) if loss in ("squared_error", "huber") else problem.y
     moved, _, n_cells = solve_on_cells(problem, start, sides, nu, tol=1e-7)
@@ -176,17 +171,38 @@ def test_one_sided_loss_is_a_lower_hull(loss):
 @pytest.mark.parametrize("bias", [False, True])
 def test_placing_descends(bias):
     problem = make_problem("squared_error", bias, n=40, d=3)
-    args = problem.X, problem.y, problem.sample_weight, problem.loss, problem.alpha
-    directions, biases, signs = place_neurons(
-        *args, 30, np.random.RandomState(0), fit_intercept=bias
-    )
-    assert_allclose(np.linalg.norm(directions, axis=1), 1.0)
-    assert set(signs) <= {-1.0, 1.0}
-    assert bias or not biases.any()
-    Z = signs * activation(problem.X @ directions.T + biases)
-    found = solve_magnitudes(Z, *args[1:], free_offset=bias)
+    placed = place_neurons(problem, 30, np.random.RandomState(0))
+    assert_allclose(np.linalg.norm(placed.directions, axis=1), 1.0)
+    assert set(placed.signs) <= {-1.0, 1.0}
+    assert bias or not placed.biases.any()
     result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
-    assert found.objective <= 1.1 * result.objective
+    assert result.objective <= problem.objective(placed) <= 1.1 * result.objective
+
+
+@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_descent_improves_a_network(loss, bias, slope):
+    """Also one that has a linear term, which has to stay linear."""
+    problem = make_problem(loss, bias, slope, n=40, d=3)
+    start = place_neurons(problem, 10, np.random.RandomState(0), max_iter=3)
+    if bias:
+        start = replace(start, linear=np.arange(len(start)) == 0)
+        start = replace(start, biases=np.where(start.linear, 0.0, start.biases))
+    moved = improve_neurons(problem, start, max_iter=100)
+    assert problem.objective(moved) < problem.objective(start)
+    assert np.sum(moved.linear) <= np.sum(start.linear)
+    assert not moved.biases[moved.linear].any()
+
+
+def test_large_problems_are_moved_by_descent(monkeypatch):
+    problem = make_problem("squared_error", n=40, d=3)
+    exact = generate_neurons(problem, np.random.RandomState(0), tol=1e-3)
+    monkeypatch.setattr(column_generation, "_MOST_WORK", 0)
+    monkeypatch.setattr(column_generation, "solve_on_cells", None)
+    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-2)
+    assert result.status == "optimal"
+    assert result.objective <= exact.objective * (1 + 1e-2)
+    assert result.dual_bound <= exact.objective * (1 + 1e-6)
 
 
 def test_wide_data_and_data_of_low_rank():
