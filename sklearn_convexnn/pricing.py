@@ -372,7 +372,7 @@ class _Hill:
 
     def climb(self, U, step, max_iter):
         """Ascend from the unit rows of `U`, in place; values and step sizes."""
-        tiny = np.finfo(U.dtype).tiny
+        tiny = U.dtype.type(1e-20)  # far from overflow of what is divided by it
         at = self.at
         value, gradient = self.evaluate(U, at)
         live = np.arange(len(U))
