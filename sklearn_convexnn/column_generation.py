@@ -199,6 +199,8 @@ class _Run:
                 last_gap = min(gap, last_gap)
                 if self.closed and self._confirm():
                     status = "optimal"
+                    # Selected neurons have not been moved; it costs little.
+                    self._keep(improve_neurons(self.problem, self.best))
                 elif limited:
                     status = "max_neurons"
                 elif perf_counter() > self.deadline:
