@@ -47,7 +47,7 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
     offsets = neurons.biases * neurons.magnitudes
     straight = neurons.signs[linear] @ weights[linear]
     constant = neurons.offset
-    constant += neurons.signs[linear] @ np.where(neurons.linear, 0.0, offsets)[linear]
+    constant += neurons.signs[linear] @ offsets[linear]
 
     bent = ~linear
     weights, offsets, signs = weights[bent], offsets[bent], neurons.signs[bent]

@@ -10,7 +10,13 @@ from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.placing import improve_neurons, place_neurons
-from sklearn_convexnn.pricing import FAR, NEAR, merge_candidates, search_neurons
+from sklearn_convexnn.pricing import (
+    FAR,
+    NEAR,
+    column_spread,
+    merge_candidates,
+    search_neurons,
+)
 from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
@@ -161,6 +167,7 @@ class _Run:
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         self.sides = None
+        self.scale = column_spread(problem.X, problem.fit_intercept)
         self.selections, self.started = _FIRST_SELECTIONS, False
         self.pool = self.archive = self.best
         self.duals = []
@@ -432,22 +439,31 @@ class _Run:
         size = int(size)
         positive, negative = np.maximum(nu, 0.0), np.minimum(nu, 0.0)
         drawn = rng.standard_normal((size, d))
-        drawn = np.concatenate([drawn, [nu @ X, positive @ X, negative @ X]])
-        far = np.concatenate([drawn, drawn]), np.repeat([1.0, -1.0], len(drawn))
-        pool, scale = self.pool, 1.0 / np.sqrt(d)
+        shaped = rng.standard_normal((size, d)) / self.scale
+        drawn = np.concatenate([drawn[: size // 2], [nu @ X, positive @ X, negative @ X]])
+        pool = self.pool
+        length = np.linalg.norm(pool.directions * self.scale, axis=1) / np.sqrt(d)
         steep = np.argsort(-self._slopes(self.archive, nu), kind="stable")[:size]
         # With little slope left in the linear part, a neuron and its mirror
         # image are almost equally steep.
         parts = [pool.directions, -pool.directions]
         for shake in (0.1, 0.4) if thorough else (0.1,):
             moved = rng.standard_normal(pool.directions.shape)
-            parts.append(pool.directions + shake * scale * moved)
+            moved *= length[:, None] / self.scale
+            parts.append(pool.directions + shake * moved)
         signs = [pool.signs] * len(parts)
         parts.append(self.archive.directions[steep])
         signs.append(self.archive.signs[steep])
         near = np.concatenate(parts), np.concatenate(signs)
         found = []
-        for (starts, signs), widths in ((far, FAR), (near, NEAR)):
+        for (starts, signs), widths, rescale in (
+            (_both_signs(drawn), FAR, False),
+            # The columns are principal components; where they differ much, as with
+            # samples far from the origin, few random directions have kinks among
+            # the samples, unless all components count alike.
+            (_both_signs(shaped), FAR, True),
+            (near, NEAR, True),
+        ):
             keep = np.linalg.norm(starts, axis=1) > 0
             found.append(
                 search_neurons(
@@ -459,10 +475,16 @@ class _Run:
                     negative_slope=p.negative_slope,
                     floor=p.alpha,
                     widths=widths,
+                    rescale=rescale,
                     polish=30 if thorough else 10,
                 )
             )
         return merge_candidates(found, X)
+
+
+def _both_signs(directions):
+    signs = np.repeat([1.0, -1.0], len(directions))
+    return np.concatenate([directions, directions]), signs
 
 
 def _joined(first, second):

@@ -59,6 +59,7 @@ def improve_neurons(problem, neurons, max_iter=200):
     neurons : Neurons
     """
     root = np.sqrt(neurons.magnitudes)
+    straight = neurons.signs * neurons.magnitudes * neurons.biases
     W, v = neurons.directions.T * root, root * neurons.signs
     unit = np.sqrt(np.mean(W**2)) if W.size else 1.0
     return _descend(
@@ -67,7 +68,7 @@ def improve_neurons(problem, neurons, max_iter=200):
         v,
         root * neurons.biases,
         neurons.linear,
-        neurons.offset,
+        neurons.offset + np.sum(straight[neurons.linear]),
         max(unit, 1e-300),
         max_iter,
     )

@@ -64,6 +64,7 @@ def search_neurons(
     negative_slope=0.0,
     floor=0.0,
     widths=FAR,
+    rescale=False,
     max_iter=80,
     polish=60,
 ):
@@ -93,6 +94,10 @@ def search_neurons(
         the candidates.
     widths : tuple
         `FAR` or `NEAR`.
+    rescale : bool, default=False
+        Whether to climb as if the data had the same spread in all directions.
+        On some data this finds what is missed otherwise, on some it is the
+        other way round.
     max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
@@ -116,18 +121,22 @@ def search_neurons(
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_nu = max(np.max(np.abs(nu)), np.finfo(float).tiny)
+    axes = principal_axes(X, centred=free_bias)
     rough = _Search(
-        (X / unit_X).astype(np.float32),
+        (X @ axes / unit_X).astype(np.float32),
         (nu / unit_nu).astype(np.float32),
         free_bias,
         negative_slope,
     )
+    rough.rescale = rescale
     low = floor / unit_X / unit_nu
+    starts = starts @ axes
     parts = [
         rough.ascend(starts[i : i + size], signs[i : i + size], low, widths, max_iter)
         for i in range(0, len(starts), size)
     ]
-    found = search.evaluate(*(np.concatenate(part) for part in zip(*parts)))
+    U, at, signs = (np.concatenate(part) for part in zip(*parts))
+    found = search.evaluate(U @ axes.T, at, signs)
     found = merge_candidates([found], X)
     if polish:
         worth = int(np.sum(found.slopes > _WORTH_POLISH * floor))
@@ -135,6 +144,41 @@ def search_neurons(
         finished = search.polish(found.select(slice(0, some)))
         found = merge_candidates([finished, found.select(slice(some, None))], X)
     return found
+
+
+def principal_axes(X, centred=False):
+    """Orthonormal directions along which the data spread independently.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    centred : bool, default=False
+        Whether the spread is about the mean, rather than about the origin.
+
+    Returns
+    -------
+    axes : ndarray of shape (n_features, n_features)
+    """
+    X = X - X.mean(axis=0) if centred else X
+    unit = max(np.max(np.abs(X), initial=0.0), np.finfo(float).tiny)
+    return np.linalg.eigh((X / unit).T @ (X / unit))[1]
+
+
+def column_spread(X, centred=False):
+    """Root mean square of each column, but at least a thousandth of the largest.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    centred : bool, default=False
+
+    Returns
+    -------
+    spread : ndarray of shape (n_features,)
+    """
+    spread = np.std(X, axis=0) if centred else np.sqrt(np.mean(X**2, axis=0))
+    largest = max(spread.max(initial=0.0), np.finfo(X.dtype).tiny)
+    return np.maximum(spread, 1e-3 * largest)
 
 
 def merge_candidates(parts, X):
@@ -186,6 +230,7 @@ class _Search:
     def __init__(self, X, nu, free_bias, negative_slope):
         self.X, self.nu = X, nu
         self.free_bias, self.negative_slope = free_bias, negative_slope
+        self.rescale = False
 
     def slopes(self, z):
         """``nu^T act(z)`` for each column."""
@@ -232,13 +277,16 @@ class _Search:
         order = np.argsort(-sign * self.nu, kind="stable")
         hill = _Hill(self.X[order], sign * self.nu[order], self.negative_slope)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
-        base = np.sqrt(np.mean(self.X**2))
+        spread = column_spread(self.X, self.free_bias)
+        if not self.rescale:
+            spread[:] = np.sqrt(np.mean(spread**2))
+        hill.metric = (np.min(spread) / spread) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
         at = None
         for width, part in widths:
             if self.free_bias:
                 at = self.anchor(hill.X @ U.T, hill.nu)
-            hill.smooth(dtype.type(width * base), at)
+            hill.smooth(width * _norms(U * spread), at)
             step = np.maximum(step, dtype.type(0.05))
             value, step = hill.climb(U, step, max(1, max_iter // len(widths)))
             keep = np.flatnonzero(value > part * floor)
@@ -322,69 +370,71 @@ class _Hill:
 
     def __init__(self, X, nu, negative_slope):
         self.X, self.nu, self.negative_slope = X, nu, negative_slope
-        self.n_convex = int(np.sum(nu > 0))
+        self.n_convex = c = int(np.sum(nu > 0))
         self.linear = nu @ X
-
-    def smooth(self, width, at):
-        """Set the width of the concave kinks, and the samples to hang on."""
-        X, nu, c = self.X, self.nu, self.n_convex
-        self.at, self.half = at, 0.5 * width
-        # One formula for all samples, in two products of matrices: the
-        # derivative of the activation is clip(z / width + 1 / 2, 0, 1), and
-        # convex kinks have next to no width.
-        scale = np.full((len(X), 1), 1.0 / width, dtype=X.dtype)
-        scale[:c] *= 1e4
+        self.metric = np.ones(X.shape[1], dtype=X.dtype)
+        # One formula for all samples, in two products of matrices: the derivative
+        # of the activation is clip(z / width + 1 / 2, 0, 1), and convex kinks have
+        # next to no width.
+        scale = np.ones((len(X), 1), dtype=X.dtype)
+        scale[:c] = 1e4
         middle = np.full_like(scale, 0.5)
         self.inward = np.hstack([scale * X, scale, middle]).T
         concave = np.where(np.arange(len(X)) < c, 0.0, nu).astype(X.dtype)
         self.outward = np.column_stack([nu[:, None] * X, nu, concave])
 
-    def evaluate(self, U, at):
-        """Values and gradients at the rows of `U`."""
+    def smooth(self, widths, at):
+        """Set the widths of the concave kinks, and the samples to hang on."""
+        self.widths, self.at = widths, at
+
+    def evaluate(self, U, live):
+        """Values and gradients at the rows of `U`, for the climbers `live`."""
         rows = max(32, _CHUNK // len(self.X))
         parts = [
-            self._evaluate(U[i : i + rows], None if at is None else at[i : i + rows])
+            self._evaluate(U[i : i + rows], live[i : i + rows])
             for i in range(0, len(U), rows)
         ]
         return tuple(np.concatenate(part) for part in zip(*parts))
 
-    def _evaluate(self, U, at):
-        a, d = self.negative_slope, self.X.shape[1]
+    def _evaluate(self, U, live):
+        a, d, c = self.negative_slope, self.X.shape[1], self.n_convex
+        widths = self.widths[live]
         shift = np.zeros(len(U), dtype=U.dtype)
-        if at is not None:
-            anchors = self.X[at]
+        if self.at is not None:
+            anchors = self.X[self.at[live]]
             shift = -np.einsum("kd,kd->k", anchors, U)
+        scaled = np.column_stack([U, shift]) / widths[:, None]
         ones = np.ones(len(U), dtype=U.dtype)
-        share = np.column_stack([U, shift, ones]) @ self.inward
+        share = np.column_stack([scaled, ones]) @ self.inward
         np.clip(share, 0.0, 1.0, out=share)
         sums = share @ self.outward
         # What the smoothed activation has beyond derivative times output.
         beyond = sums[:, d + 1]
-        beyond -= np.square(share[:, self.n_convex :]) @ self.nu[self.n_convex :]
+        beyond -= np.square(share[:, c:]) @ self.nu[c:]
         gradient, total = sums[:, :d], sums[:, d]
         if a != 0:
             gradient = (1.0 - a) * gradient + a * self.linear
             total = (1.0 - a) * total
-        if at is not None:
+        if self.at is not None:
             gradient = gradient - anchors * total[:, None]
         value = np.einsum("kd,kd->k", gradient, U)
-        return value + (1.0 - a) * self.half * beyond, gradient
+        return value + (1.0 - a) * 0.5 * widths * beyond, gradient
 
     def climb(self, U, step, max_iter):
         """Ascend from the unit rows of `U`, in place; values and step sizes."""
         tiny = U.dtype.type(1e-20)  # far from overflow of what is divided by it
-        at = self.at
-        value, gradient = self.evaluate(U, at)
         live = np.arange(len(U))
+        value, gradient = self.evaluate(U, live)
         for _ in range(max_iter):
             live = live[step[live] > 1e-3]
             if len(live) == 0:
                 break
-            ahead = gradient[live]
+            here = value[live, None] * U[live]
+            ahead = self.metric * (gradient[live] - here) + here
             ahead *= (step[live] / np.maximum(_norms(ahead), tiny))[:, None]
             ahead += U[live]
             ahead /= np.maximum(_norms(ahead), tiny)[:, None]
-            found, slope = self.evaluate(ahead, None if at is None else at[live])
+            found, slope = self.evaluate(ahead, live)
             better = found > value[live]
             index = live[better]
             U[index], value[index] = ahead[better], found[better]

@@ -22,8 +22,7 @@ class Neurons:
     directions : ndarray of shape (n_neurons, n_features)
     biases, magnitudes, signs : ndarray of shape (n_neurons,)
     linear : ndarray of bool, shape (n_neurons,)
-        Neurons that stand for a linear term: active on all samples, with a
-        bias that the output bias takes back.
+        Neurons that stand for a linear term: they count as active everywhere.
     offset : float
         Output bias.
     """
@@ -274,7 +273,8 @@ def network_weights(neurons, X):
     for j in np.flatnonzero(neurons.linear):
         z = X @ neurons.directions[j]
         biases[j] = np.ptp(z) - np.min(z)
-        offset -= neurons.signs[j] * neurons.magnitudes[j] * biases[j]
+        shift = biases[j] - neurons.biases[j]
+        offset -= neurons.signs[j] * neurons.magnitudes[j] * shift
     root = np.sqrt(neurons.magnitudes)
     return (
         neurons.directions.T * root,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.arrangements import enumerate_arrangement
 from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.closed_forms import (
@@ -356,3 +357,20 @@ def test_constant_target(loss):
     solution = spline(loss, x, np.ones(30), np.ones(30), ALPHA)
     assert len(solution.neurons) == 0
     assert_allclose(solution.objective, 0.0, atol=1e-12)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1, -1.0])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_fitted_network_of_a_feature_with_a_trend(loss, slope):
+    """The linear term survives the way into the weights of the estimator."""
+    rng = np.random.default_rng(0)
+    for n in (3, 40, 300):
+        x = np.round(5.0 + 3.0 * rng.standard_normal(n), 1)
+        y = 2.0 * x + np.sin(3.0 * x)
+        cls, target = ConvexReLURegressor, y
+        if loss not in ("squared_error", "huber"):
+            cls, target = ConvexReLUClassifier, (y > np.median(y)).astype(int)
+        for X in (x[:, None], np.column_stack([x, 1.0 - 2.0 * x])):
+            model = cls(0.1, loss=loss, negative_slope=slope, tol=1e-3).fit(X, target)
+            assert model.certificate_ == "global"
+            assert abs(model.dual_gap_) <= 1e-3 * model.objective_
