@@ -20,6 +20,8 @@ from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import activation, network_weights
 from sklearn_convexnn.training import HISTORY, Trained, train
 
+# Products of four inputs, and sums of these, stay finite within it.
+_RANGE = 1e60
 _WEAKEST_FIRST = ("restricted", "estimated", "global")
 
 
@@ -167,6 +169,17 @@ def restored_on_failure(estimator):
         raise
 
 
+def _check_range(**inputs):
+    """Raise ValueError for numbers whose products would not be numbers any more."""
+    for name, values in inputs.items():
+        largest = float(np.max(np.abs(values), initial=0.0))
+        if largest != 0.0 and not 1.0 / _RANGE <= largest <= _RANGE:
+            raise ValueError(
+                f"The largest absolute value of {name} is {largest:.3g}, which is not "
+                f"within {1.0 / _RANGE:g} and {_RANGE:g}; change its units."
+            )
+
+
 class ConvexReLUMixin(CallbackSupportMixin):
     """Fitting and raw prediction, shared by the estimators."""
 
@@ -190,6 +203,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         dense = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
         Y = np.asarray(Y, dtype=np.float64)
         sample_weight = np.asarray(sample_weight, dtype=np.float64)
+        _check_range(X=dense, y=Y, sample_weight=sample_weight, alpha=self.alpha)
         n_outputs = Y.shape[1]
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         params = {**self.get_params(deep=False), "loss": loss}

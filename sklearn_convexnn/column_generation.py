@@ -11,11 +11,11 @@ from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.placing import improve_neurons, place_neurons
 from sklearn_convexnn.pricing import (
-    FAR,
     NEAR,
     column_spread,
     merge_candidates,
     search_neurons,
+    search_widely,
 )
 from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
@@ -302,8 +302,7 @@ class _Run:
             return len(selected), False
         limited = len(selected) > self.max_neurons
         if limited:
-            order = np.argsort(-selected.magnitudes, kind="stable")
-            selected = selected.select(np.sort(order[: self.max_neurons]))
+            selected = self._within_limit(selected)
         moved, dual, cells = self._move(selected, dual)
         better = self._keep(moved)
         self.pool = moved
@@ -335,6 +334,18 @@ class _Run:
             tol=self._inner_tol(),
             deadline=self.deadline,
         )
+
+    def _within_limit(self, neurons):
+        """As many neurons as are allowed, moved to where they are best."""
+        p = self.problem
+        while len(neurons) > self.max_neurons:
+            # Little by little: those that stay take over from those that go.
+            count = max(self.max_neurons, int(0.8 * len(neurons)))
+            order = np.argsort(-neurons.magnitudes, kind="stable")
+            neurons = neurons.select(np.sort(order[:count]))
+            neurons = improve_neurons(p, neurons)
+        self._keep(neurons)
+        return neurons
 
     def _inner_tol(self):
         gap = (self.objective - self.bound) / max(self.objective, 1e-300)
@@ -436,14 +447,16 @@ class _Run:
         if thorough:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
-        size = int(size)
-        positive, negative = np.maximum(nu, 0.0), np.minimum(nu, 0.0)
-        drawn = rng.standard_normal((size, d))
-        shaped = rng.standard_normal((size, d)) / self.scale
-        drawn = np.concatenate([drawn[: size // 2], [nu @ X, positive @ X, negative @ X]])
+        options = {
+            "free_bias": p.fit_intercept,
+            "negative_slope": p.negative_slope,
+            "floor": p.alpha,
+            "polish": 30 if thorough else 10,
+        }
+        far = search_widely(X, nu, int(size), rng, **options)
         pool = self.pool
         length = np.linalg.norm(pool.directions * self.scale, axis=1) / np.sqrt(d)
-        steep = np.argsort(-self._slopes(self.archive, nu), kind="stable")[:size]
+        steep = np.argsort(-self._slopes(self.archive, nu), kind="stable")[: int(size)]
         # With little slope left in the linear part, a neuron and its mirror
         # image are almost equally steep.
         parts = [pool.directions, -pool.directions]
@@ -454,37 +467,12 @@ class _Run:
         signs = [pool.signs] * len(parts)
         parts.append(self.archive.directions[steep])
         signs.append(self.archive.signs[steep])
-        near = np.concatenate(parts), np.concatenate(signs)
-        found = []
-        for (starts, signs), widths, rescale in (
-            (_both_signs(drawn), FAR, False),
-            # The columns are principal components; where they differ much, as with
-            # samples far from the origin, few random directions have kinks among
-            # the samples, unless all components count alike.
-            (_both_signs(shaped), FAR, True),
-            (near, NEAR, True),
-        ):
-            keep = np.linalg.norm(starts, axis=1) > 0
-            found.append(
-                search_neurons(
-                    X,
-                    nu,
-                    starts[keep],
-                    signs[keep],
-                    free_bias=p.fit_intercept,
-                    negative_slope=p.negative_slope,
-                    floor=p.alpha,
-                    widths=widths,
-                    rescale=rescale,
-                    polish=30 if thorough else 10,
-                )
-            )
-        return merge_candidates(found, X)
-
-
-def _both_signs(directions):
-    signs = np.repeat([1.0, -1.0], len(directions))
-    return np.concatenate([directions, directions]), signs
+        starts, signs = np.concatenate(parts), np.concatenate(signs)
+        keep = np.linalg.norm(starts, axis=1) > 0
+        near = search_neurons(
+            X, nu, starts[keep], signs[keep], widths=NEAR, rescale=True, **options
+        )
+        return merge_candidates([far, near], X)
 
 
 def _joined(first, second):

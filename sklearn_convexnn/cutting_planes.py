@@ -10,7 +10,7 @@ from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn.arrangements import Arrangement, with_ones
 from sklearn_convexnn.branch_and_bound import maximise_slope
 from sklearn_convexnn.column_generation import MESSAGES, GlobalResult
-from sklearn_convexnn.pricing import Candidates, merge_candidates, search_neurons
+from sklearn_convexnn.pricing import Candidates, merge_candidates, search_widely
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.proofs import node_limit
 from sklearn_convexnn.recovery import features, neurons_from_blocks, simplify
@@ -540,21 +540,12 @@ class _Run:
 
     def _search(self, nu, effort):
         """Local maximisers of the slope, steepest first."""
-        X, d = self.problem.X, self.problem.X.shape[1]
-        positive, negative = np.maximum(nu, 0.0), np.minimum(nu, 0.0)
-        starts = [
-            self.rng.standard_normal((effort * _STARTS, d)),
-            [nu @ X, positive @ X, negative @ X],
-            self.best.directions,
-            -self.best.directions,
-        ]
-        starts = np.concatenate(starts)
-        starts = starts[np.linalg.norm(starts, axis=1) > 0]
-        return search_neurons(
-            X,
+        return search_widely(
+            self.problem.X,
             nu,
-            np.concatenate([starts, starts]),
-            np.repeat([1.0, -1.0], len(starts)),
+            effort * _STARTS,
+            self.rng,
+            starts=np.concatenate([self.best.directions, -self.best.directions]),
             **self.geometry,
             floor=self.problem.alpha,
         )

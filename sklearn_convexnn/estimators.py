@@ -127,8 +127,8 @@ class ConvexReLURegressor(
         rounds, for each output.
     max_neurons : int, default=None
         Limit of the neurons of each output, None for no limit; not for
-        'sampled' and 'exact'.  The fit stops when the optimum needs more; its
-        gap is then what the limit, and stopping there, may cost.
+        'sampled' and 'exact'.  When the optimum needs more, the fit stops with
+        a good network within the limit; its gap is what the limit may cost.
     minimal : bool, default=False
         Whether to search, after training, for the smallest network that `tol`
         allows: its objective may rise until ``dual_gap_`` is
@@ -456,8 +456,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         rounds, for each class.
     max_neurons : int, default=None
         Limit of the neurons of each class, None for no limit; not for
-        'sampled' and 'exact'.  The fit stops when the optimum needs more; its
-        gap is then what the limit, and stopping there, may cost.
+        'sampled' and 'exact'.  When the optimum needs more, the fit stops with
+        a good network within the limit; its gap is what the limit may cost.
     minimal : bool, default=False
         Whether to search, after training, for the smallest network that `tol`
         allows: its objective may rise until ``dual_gap_`` is
@@ -683,10 +683,10 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
                 y=y,
                 sample_weight=sample_weight,
             )
-            if not np.all(weights >= 0):
+            if not (np.all(weights >= 0) and np.sum(weights > 0) >= 2):
                 raise ValueError(
-                    "class_weight must be non-negative, got "
-                    f"{dict(zip(self.classes_, weights))}."
+                    "class_weight must be non-negative, and positive for at least two "
+                    f"classes, got {dict(zip(self.classes_, weights))}."
                 )
             positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
             Y = np.where(codes[:, None] == positive, 1.0, -1.0)

@@ -20,7 +20,7 @@ from sklearn_convexnn.arrangements import (
 from sklearn_convexnn.branch_and_bound import maximise_slope
 from sklearn_convexnn.closed_forms import closed_form
 from sklearn_convexnn.column_generation import generate_neurons
-from sklearn_convexnn.pricing import search_neurons
+from sklearn_convexnn.pricing import search_widely
 from sklearn_convexnn.problem import Problem, best_scaled_value
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.proofs import generate_and_prove, node_limit
@@ -379,20 +379,8 @@ def _searched_slope(network, nu, units, rng):
     """Slope of the steepest neuron found, and of the known ones."""
     X = network.X
     size = int(np.clip(2_000_000 // (2 * len(X)), 20, 300))
-    starts = np.concatenate(
-        [
-            rng.standard_normal((size, X.shape[1])),
-            [nu @ X, np.maximum(nu, 0.0) @ X, np.minimum(nu, 0.0) @ X],
-            network.coefs[0].T,
-        ]
-    )
-    starts = starts[np.any(starts != 0, axis=1)]
-    found = search_neurons(
-        X,
-        nu,
-        np.concatenate([starts, starts]),
-        np.repeat([1.0, -1.0], len(starts)),
-        **network.geometry,
+    found = search_widely(
+        X, nu, size, rng, starts=network.coefs[0].T, **network.geometry
     )
     slopes = np.append(np.abs(nu @ units), found.slopes)
     if network.fit_intercept:

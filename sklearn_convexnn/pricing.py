@@ -20,6 +20,8 @@ NEAR = ((0.01, 0.95), (0.001, 0.97))
 kinks, one after the other, in units of the entries of the data; and the part of
 the slope wanted that has to be reached there.  Of the climbs that ended above
 that slope, none had been below these parts (measured on two tables)."""
+# Samples through which the hyperplane of a start is put, at most.
+_HELD = 10
 # Below this part of the slope wanted a candidate is not worth finishing.
 _WORTH_POLISH = 0.98
 
@@ -144,6 +146,81 @@ def search_neurons(
         finished = search.polish(found.select(slice(0, some)))
         found = merge_candidates([finished, found.select(slice(some, None))], X)
     return found
+
+
+def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
+    """`search_neurons` of both signs from random directions, of two kinds.
+
+    Where the data spread much more in some directions than in others, as with
+    samples far from the origin, few random directions have kinks among the
+    samples, unless all principal components count alike.  Elsewhere such
+    directions are not enough.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    nu : ndarray of shape (n_samples,)
+    size : int
+        Random directions of each kind, half as many of the plain one.
+    rng : RandomState
+    starts : ndarray of shape (n_starts, n_features) or None
+        Further directions, used both ways.
+    free_bias : bool
+    **options : dict
+        As of `search_neurons`.
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    d = X.shape[1]
+    axes = principal_axes(X, centred=free_bias)
+    spread = column_spread(X @ axes, free_bias)
+    plain = [
+        rng.standard_normal((max(1, size // 2), d)),
+        [nu @ X, np.maximum(nu, 0.0) @ X, np.minimum(nu, 0.0) @ X],
+    ]
+    shaped = rng.standard_normal((size, d)) / spread @ axes.T
+    # Steep neurons often hang on some of the samples.
+    shaped[::2] = _through_samples(X, shaped[::2], rng, free_bias)
+    shaped = [shaped]
+    found = []
+    for parts, rescale in ((plain, False), (shaped, True)):
+        parts = np.concatenate(parts if starts is None else [*parts, starts])
+        parts = parts[np.any(parts != 0, axis=1)]
+        found.append(
+            search_neurons(
+                X,
+                nu,
+                np.concatenate([parts, parts]),
+                np.repeat([1.0, -1.0], len(parts)),
+                free_bias=free_bias,
+                rescale=rescale,
+                **options,
+            )
+        )
+    return merge_candidates(found, X)
+
+
+def _through_samples(X, directions, rng, free_bias):
+    """Turn directions so that the output of some random samples is the same.
+
+    It is zero without a free bias.
+    """
+    size, d = directions.shape
+    most = min(d, len(X)) - 1
+    if most < 1 or size == 0:
+        return directions
+    chosen = X[rng.randint(len(X), size=(size, min(most, _HELD) + 1))]
+    rows = chosen[:, 1:] - (chosen[:, :1] if free_bias else 0.0)
+    # A different number of them for each direction.
+    count = 1 + rng.randint(rows.shape[1], size=size)
+    rows[np.arange(rows.shape[1]) >= count[:, None]] = 0.0
+    Q, R = np.linalg.qr(rows.transpose(0, 2, 1))
+    pivots = np.abs(np.einsum("kii->ki", R))
+    Q = Q * (pivots > 1e-9 * np.max(pivots, initial=1e-300))[:, None, :]
+    along = np.einsum("kdi,kd->ki", Q, directions)
+    return directions - np.einsum("kdi,ki->kd", Q, along)
 
 
 def principal_axes(X, centred=False):

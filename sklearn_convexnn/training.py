@@ -149,7 +149,8 @@ def _train_adaptively(problem, gates, signs, seed, deadline, name, params, task)
         max_iter=params["max_iter"],
         deadline=deadline,
         callback=_round_printer(name, params),
-        n_neurons=params["n_arrangements"],
+        # The optimum never needs more than one for each sample.
+        n_neurons=min(params["n_arrangements"], max(2 * len(problem.y), 100)),
         max_neurons=params["max_neurons"],
         task=task,
     )

@@ -93,7 +93,12 @@ class _Iterate:
         nu = loss.project_dual(-loss.gradient(f, y, s), y, s)
         nu *= 0.9 * alpha / max(np.max(nu @ Z), alpha)
         m = Z.shape[1]
-        self.c = np.full(m, 0.3 * loss.value(f, y, s) / (alpha * m))
+        # The penalty may take part of the objective, but outputs far beyond those
+        # that are needed, as with a tiny alpha, would be a poor start.
+        value = loss.value(f, y, s)
+        size = np.sqrt(np.mean(Z**2)) if Z.size else 0.0
+        enough = 10.0 * np.sqrt(value / np.sum(s)) / max(size, 1e-300)
+        self.c = np.full(m, min(0.3 * value / alpha, enough) / m)
         self.rho = np.maximum(alpha - nu @ Z, 0.1 * alpha)
         mu = float(np.mean(self.c * self.rho))
         margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
