@@ -365,8 +365,8 @@ class _Search:
                 at = self.anchor(hill.X @ U.T, hill.nu)
             hill.smooth(width * _norms(U * spread), at)
             step = np.maximum(step, dtype.type(0.05))
-            value, step = hill.climb(U, step, max(1, max_iter // len(widths)))
-            keep = np.flatnonzero(value > part * floor)
+            value, hope, step = hill.climb(U, step, max(1, max_iter // len(widths)))
+            keep = np.flatnonzero(hope > part * floor)
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
             kinds = np.zeros(len(U)) if at is None else at
@@ -498,7 +498,13 @@ class _Hill:
         return value + (1.0 - a) * 0.5 * widths * beyond, gradient
 
     def climb(self, U, step, max_iter):
-        """Ascend from the unit rows of `U`, in place; values and step sizes."""
+        """Ascend from the unit rows of `U`, in place.
+
+        Returns
+        -------
+        value, hope, step : ndarrays of shape (n_climbers,)
+            Value, value as narrower kinks may have it, and step size.
+        """
         tiny = U.dtype.type(1e-20)  # far from overflow of what is divided by it
         live = np.arange(len(U))
         value, gradient = self.evaluate(U, live)
@@ -517,7 +523,8 @@ class _Hill:
             U[index], value[index] = ahead[better], found[better]
             gradient[index] = slope[better]
             step[live] = np.minimum(step[live] * np.where(better, 1.5, 0.4), 4.0)
-        return value, step
+        # Without what the smoothing takes off, which may come back.
+        return value, np.einsum("kd,kd->k", gradient, U), step
 
 
 def _norms(rows):
