@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import (
@@ -203,6 +204,64 @@ def test_large_problems_are_moved_by_descent(monkeypatch):
     assert result.status == "optimal"
     assert result.objective <= exact.objective * (1 + 1e-2)
     assert result.dual_bound <= exact.objective * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_seeds_agree_on_data_far_from_the_origin(offset):
+    """Without biases few random directions have kinks among such samples."""
+    rng = np.random.default_rng(0)
+    Z = rng.standard_normal((80, 6))
+    y = np.maximum(Z @ rng.standard_normal((6, 4)), 0.0) @ rng.standard_normal(4)
+    fits = [
+        ConvexReLURegressor(1.0, fit_intercept=False, random_state=seed).fit(
+            Z + offset, y
+        )
+        for seed in range(3)
+    ]
+    best = min(fit.objective_ for fit in fits)
+    for fit in fits:
+        assert fit.objective_ <= best * (1 + 1e-2)
+        assert fit.dual_bound_ <= best * (1 + 1e-3)
+
+
+def test_search_finds_a_narrow_hill():
+    """Two features far from the origin and a small alpha, against all cells."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((45, 2)) + 3.0
+    y = np.where(np.sin(2 * X[:, 0]) + X[:, 1] - 3.0 > 0, 1.0, -1.0)
+    problem = Problem(X, y, np.ones(45), make_loss("log_loss"), 0.02, False, 0.0)
+    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-3)
+    best, _ = exact_value(problem, tol=1e-6)
+    assert result.objective <= best * (1 + 2e-3)
+    assert result.dual_bound <= best * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("limit, reached", [(1, 1.001), (5, 1.02), (10, 1.02)])
+def test_network_within_the_limit_of_neurons(limit, reached):
+    """As good as the best of some trainings of that width."""
+    X, y = reference_data("diabetes")
+    problem = Problem(
+        X, y, np.ones(len(y)), make_loss("squared_error"), 5.0, False, 0.0
+    )
+    local = min(
+        problem.objective(place_neurons(problem, limit, np.random.RandomState(seed)))
+        for seed in range(5)
+    )
+    with pytest.warns(ConvergenceWarning, match="max_neurons"):
+        model = ConvexReLURegressor(
+            5.0, fit_intercept=False, max_neurons=limit, random_state=0
+        ).fit(X, y)
+    assert model.n_neurons_ <= limit
+    assert model.objective_ <= reached * local
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_tiny_weight_decay(loss):
+    """Close to interpolation; targets in large units are the same thing."""
+    problem = make_problem(loss, bias=True, n=30, d=3, alpha=1e-7)
+    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-1)
+    assert result.status == "optimal"
+    assert result.objective <= 1e-3 * problem.objective(problem.null())
 
 
 def test_wide_data_and_data_of_low_rank():

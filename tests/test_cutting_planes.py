@@ -294,14 +294,14 @@ def test_a_callback_can_stop(cuts):
 def test_a_search_that_missed_a_neuron_is_corrected(missed, monkeypatch):
     """A bound that was too good falls when the neuron is found after all."""
     program, problem = program_and_problem()
-    search, calls = cutting_planes.search_neurons, []
+    search, calls = cutting_planes.search_widely, []
 
     def blind_at_first(*args, **params):
         calls.append(args)
         found = search(*args, **params)
         return found.select(slice(0, 0)) if len(calls) == missed else found
 
-    monkeypatch.setattr(cutting_planes, "search_neurons", blind_at_first)
+    monkeypatch.setattr(cutting_planes, "search_widely", blind_at_first)
     result = run(problem, "cells", pricing="search", tol=1e-4)
     best = solve_interior_point(program, tol=1e-9).objective
     assert result.status == "optimal"

@@ -615,3 +615,22 @@ def test_activation():
     assert_array_equal(activation(z), [0.0, 0.0, 3.0])
     assert_array_equal(activation(z, 0.5), [-1.0, 0.0, 3.0])
     assert_array_equal(activation(z, -1.0), [2.0, 0.0, 3.0])
+
+
+@pytest.mark.parametrize("name", ["X", "y", "sample_weight", "alpha"])
+@pytest.mark.parametrize("size", [1e-100, 1e100, 1e160])
+def test_numbers_out_of_range(name, size):
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((20, 3)), rng.standard_normal(20)
+    inputs = {"X": X, "y": y, "sample_weight": np.ones(20)}
+    model = ConvexReLURegressor(alpha=size if name == "alpha" else 1.0)
+    if name != "alpha":
+        inputs[name] = inputs[name] * size
+    with pytest.raises(ValueError, match=f"{name} is .*change its units"):
+        model.fit(**inputs)
+
+
+def test_class_weights_that_leave_one_class():
+    X, y = np.arange(6.0)[:, None], [0, 0, 0, 1, 1, 1]
+    with pytest.raises(ValueError, match=r"class_weight must be .* two classes"):
+        ConvexReLUClassifier(class_weight={0: 0.0, 1: 1.0}).fit(X, y)
