@@ -222,7 +222,8 @@ class ConvexReLURegressor(
     bound, however large the gap, 'estimated' for 'search', and 'restricted'
     for 'nonnegative' unless a relaxation shows that no other neuron matters.
     Runs with different seeds have been seen to contradict estimated bounds by
-    about 1e-4 of the objective.
+    a few 1e-4 of the objective, and by up to 1e-2 without biases on samples far
+    from the origin.
 
     Several outputs are trained as one network each, with hidden neurons of
     their own.  In terms of one shared hidden layer, this penalises
@@ -553,7 +554,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     bound, however large the gap, 'estimated' for 'search', and 'restricted'
     for 'nonnegative' unless a relaxation shows that no other neuron matters.
     Runs with different seeds have been seen to contradict estimated bounds by
-    about 1e-4 of the objective.
+    a few 1e-4 of the objective, and by up to 1e-2 without biases on samples far
+    from the origin.
 
     Three and more classes are trained one-vs-rest, each with a network of its
     own; the probabilities are then normalised to sum to one.  `objective_` and

@@ -17,9 +17,9 @@ _CHUNK = 120_000
 FAR = ((0.5, 0.65), (0.1, 0.9), (0.02, 0.95), (0.004, 0.97))
 NEAR = ((0.01, 0.95), (0.001, 0.97))
 """For starts that are far from or near to a maximiser: widths of the smoothed
-kinks, one after the other, in units of the entries of the data; and the part of
-the slope wanted that has to be reached there.  Of the climbs that ended above
-that slope, none had been below these parts (measured on two tables)."""
+kinks, one after the other, relative to the spread of the outputs; and the part of
+the slope wanted that has to be reached there.  Of the climbs that ended above that
+slope, none had been below these parts (measured on two tables)."""
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
 # Below this part of the slope wanted a candidate is not worth finishing.
