@@ -10,9 +10,9 @@ from sklearn_convexnn.column_generation import generate_neurons
 
 # Sizes up to which a proof is attempted, and the nodes it may take.
 _PROOF_SAMPLES, _PROOF_RANK = 60, 5
-# Work for it, a few seconds at most: cones, and semidefinite bounds, whose
-# time grows as the power 2.7 of the samples.
-_CONES, _SEMIDEFINITE = 100_000, 1.5e5
+# Work for it, a few seconds: cones, each of which takes a look at all samples, and
+# semidefinite bounds, whose time grows as the power 2.7 of the samples.
+_CONES, _SEMIDEFINITE = 2e7, 1.5e5
 # Attempts: each but the last may find a neuron that the search has missed.
 _PROOFS = 3
 
@@ -53,7 +53,7 @@ def node_limit(X):
     """
     n, rank = len(X), int(np.linalg.matrix_rank(X))
     if rank <= _PROOF_RANK and prefers_cones(n, rank):
-        return _CONES
+        return int(_CONES / max(n, 200))
     return max(2, int(_SEMIDEFINITE / n**2.7)) if n <= _PROOF_SAMPLES else 0
 
 
