@@ -199,15 +199,17 @@ class _Run:
             if status is None and n_iter < max_iter:
                 round_task = task.subtask("round").begin()
                 cells, limited = self._round()
+                closed = self.closed and self._confirm()
+                if closed:
+                    # Selected neurons have not been moved; it costs little.
+                    self._keep(improve_neurons(self.problem, self.best))
                 stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
                 waited = 0 if gap < 0.99 * last_gap else waited + 1
                 last_gap = min(gap, last_gap)
-                if self.closed and self._confirm():
+                if closed:
                     status = "optimal"
-                    # Selected neurons have not been moved; it costs little.
-                    self._keep(improve_neurons(self.problem, self.best))
                 elif limited:
                     status = "max_neurons"
                 elif perf_counter() > self.deadline:
