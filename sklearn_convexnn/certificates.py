@@ -155,17 +155,17 @@ def certify(
     -------
     certificate : Certificate
 
-    Warns
-    -----
-    ConvergenceWarning
-        If training for the optimum stops short of `tol`.  The bound is valid
-        nevertheless.
-
     Raises
     ------
     ValueError
         If `network` is not a two-layer network with a supported activation
         and loss, or does not fit the data.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If training for the optimum stops short of `tol`.  The bound is valid
+        nevertheless.
 
     Notes
     -----
