@@ -1,6 +1,6 @@
 """Column generation: from a few placed neurons to the best network of any width."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -17,17 +17,10 @@ from sklearn_convexnn.pricing import (
     search_neurons,
     search_widely,
 )
-from sklearn_convexnn.recovery import Neurons, features
+from sklearn_convexnn.recovery import features
+from sklearn_convexnn.rounds import MESSAGES, Record
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
-MESSAGES = {
-    "optimal": "the duality gap is within the tolerance",
-    "max_iter": "the limit of rounds was reached",
-    "max_time": "the time limit was reached",
-    "max_neurons": "the limit of neurons was reached",
-    "callback": "a callback asked to stop",
-    "stalled": "no further neuron was found and rounding prevents progress",
-}
 # Operations of a factorisation up to which the solver of the cells moves neurons.
 _MOST_WORK = 2e10
 # Selections by the lasso before the first move and between two later ones, as
@@ -39,39 +32,6 @@ _DUAL_POINTS = 5
 _ARCHIVE = 4_000_000
 # Rounds without a smaller gap after which nothing more is to be expected.
 _PATIENCE = 25
-
-
-@dataclass(frozen=True)
-class GlobalResult:
-    """Outcome of `generate_neurons`.
-
-    Attributes
-    ----------
-    neurons : Neurons
-        The best network seen.
-    nu : ndarray of shape (n_samples,)
-        Dual point of the best bound.
-    objective, dual_bound : float
-        The bound rests on a search for the steepest neuron.
-    kappa : float
-        Slope of that neuron.
-    status, message : str
-    n_iter : int
-        Rounds.
-    history : dict of ndarray
-        One entry per round: 'time', 'objective', 'dual_bound', 'kappa' (of the
-        round, divided by alpha), 'cells' and 'neurons'.
-    """
-
-    neurons: Neurons
-    nu: np.ndarray
-    objective: float
-    dual_bound: float
-    kappa: float
-    status: str
-    message: str
-    n_iter: int
-    history: dict = field(repr=False)
 
 
 def generate_neurons(
@@ -183,11 +143,7 @@ class _Run:
         return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
 
     def solve(self, n_neurons, known, max_iter, callback, task):
-        start = perf_counter()
-        history = {
-            key: []
-            for key in ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
-        }
+        record = Record(callback)
         self._price(
             self.problem.dual_point(np.full(len(self.problem.y), self.best.offset))
         )
@@ -220,30 +176,12 @@ class _Run:
                     status = "stalled"
             elif status is None:
                 status = "max_iter"
-            entry = {
-                "time": perf_counter() - start,
-                "objective": self.objective,
-                "dual_bound": self.bound,
-                "kappa": self.last_kappa / self.problem.alpha,
-                "cells": cells,
-                "neurons": len(self.best),
-            }
-            for key, value in entry.items():
-                history[key].append(value)
-            if callback is not None:
-                callback(n_iter, entry)
+            record.add(self, n_iter, cells)
             if status is not None:
                 break
-        return GlobalResult(
-            neurons=self.best,
-            nu=self.duals[0].nu,
-            objective=self.objective,
-            dual_bound=self.bound,
-            kappa=self.duals[0].kappa,
-            status=status,
-            message=MESSAGES[status],
-            n_iter=n_iter,
-            history={key: np.asarray(value) for key, value in history.items()},
+        best = self.duals[0]
+        return record.result(
+            self, best.nu, best.kappa, MESSAGES[status], status, n_iter
         )
 
     def _confirm(self):
@@ -263,21 +201,9 @@ class _Run:
             self._add(*known)
 
     def _add(self, directions, biases, signs):
-        """Put neurons into the pool, those without a kink as linear ones."""
-        linear = np.zeros(len(signs), dtype=bool)
-        if self.problem.fit_intercept and len(signs):
-            linear = np.all(self.problem.X @ directions.T + biases > 0, axis=0)
-        self.pool = _joined(
-            self.pool,
-            replace(
-                self.pool,
-                directions=directions,
-                biases=np.where(linear, 0.0, biases),
-                magnitudes=np.zeros(len(signs)),
-                signs=signs,
-                linear=linear,
-            ),
-        )
+        """Put neurons into the pool."""
+        new = self.problem.unused(directions, biases, signs)
+        self.pool = self.pool.joined(new)
 
     def _round(self):
         """Select, or select and move; then price.
@@ -309,7 +235,7 @@ class _Run:
         better = self._keep(moved)
         self.pool = moved
         if not better:
-            self.pool = _joined(moved, selected)
+            self.pool = moved.joined(selected)
         # The solver's dual variable is far more exact than the residual.
         self._price(p.project(dual), thorough=not large)
         self.selections, self.started = _SELECTIONS, False
@@ -393,7 +319,7 @@ class _Run:
         """Search at a dual point; its bound, and the neurons to add."""
         p = self.problem
         found = self._search(nu, thorough)
-        self.archive = _joined(self.archive, self._as_neurons(found))
+        self.archive = self.archive.joined(self._as_neurons(found))
         most = int(np.clip(_ARCHIVE // len(p.y), 200, 4000))
         self.archive = self.archive.select(slice(-most, None))
         for point in self.duals:
@@ -475,14 +401,3 @@ class _Run:
             X, nu, starts[keep], signs[keep], widths=NEAR, rescale=True, **options
         )
         return merge_candidates([far, near], X)
-
-
-def _joined(first, second):
-    """The neurons of both, with the offset of the first."""
-    return replace(
-        first,
-        **{
-            name: np.concatenate([getattr(first, name), getattr(second, name)])
-            for name in ("directions", "biases", "magnitudes", "signs", "linear")
-        },
-    )

@@ -9,11 +9,11 @@ from scipy.optimize import nnls
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn.arrangements import Arrangement, with_ones
 from sklearn_convexnn.branch_and_bound import maximise_slope
-from sklearn_convexnn.column_generation import MESSAGES, GlobalResult
 from sklearn_convexnn.pricing import Candidates, merge_candidates, search_widely
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.proofs import node_limit
 from sklearn_convexnn.recovery import features, neurons_from_blocks, simplify
+from sklearn_convexnn.rounds import MESSAGES, Record
 from sklearn_convexnn.slope_bounds import norm_bound, semidefinite_bound, triangle_bound
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
@@ -218,17 +218,11 @@ class _NeuronCuts:
 
     def add(self, found, nu):
         """Add neurons that are steeper than all at hand; whether there were any."""
-        p, pool = self.problem, self.pool
+        p = self.problem
         steepest = np.max(nu @ self._features(), initial=p.alpha)
         found = found.select(found.slopes > steepest * (1.0 + 1e-9))
-        new = as_neurons(p, found)
-        self.pool = replace(
-            pool,
-            **{
-                name: np.concatenate([getattr(pool, name), getattr(new, name)])
-                for name in ("directions", "biases", "magnitudes", "signs", "linear")
-            },
-        )
+        new = p.unused(found.directions, found.biases, found.signs)
+        self.pool = self.pool.joined(new)
         return len(found) > 0
 
     def _features(self):
@@ -360,9 +354,7 @@ class _Run:
         return self.objective - self.bound <= self.slack
 
     def solve(self, known, max_iter, callback, task):
-        start = perf_counter()
-        keys = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
-        history = {key: [] for key in keys}
+        record = Record(callback)
         p, n_iter = self.problem, 0
         nu = p.dual_point(np.full(len(p.y), self.best.offset))
         price, nu = self._price_surely(nu)
@@ -380,30 +372,11 @@ class _Run:
                     status = "callback"
                 if status is None and n_iter == max_iter:
                     status = "max_iter"
-            entry = {
-                "time": perf_counter() - start,
-                "objective": self.objective,
-                "dual_bound": self.bound,
-                "kappa": self.last_kappa / p.alpha,
-                "cells": self.size,
-                "neurons": len(self.best),
-            }
-            for key, value in entry.items():
-                history[key].append(value)
-            if callback is not None:
-                callback(n_iter, entry)
+            record.add(self, n_iter, self.size)
             if status is not None:
                 break
-        return GlobalResult(
-            neurons=self.best,
-            nu=self.nu,
-            objective=self.objective,
-            dual_bound=self.bound,
-            kappa=self.kappa,
-            status=status,
-            message=_MESSAGES[status],
-            n_iter=n_iter,
-            history={key: np.asarray(value) for key, value in history.items()},
+        return record.result(
+            self, self.nu, self.kappa, _MESSAGES[status], status, n_iter
         )
 
     def _start_from(self, known, nu):
@@ -417,7 +390,9 @@ class _Run:
             size = np.abs(z).max(initial=0.0)
             found = found.select(np.all(z >= -1e-9 * size, axis=0))
         self.cuts.add(found, nu)
-        neurons, _ = fit_magnitudes(p, as_neurons(p, found))
+        neurons, _ = fit_magnitudes(
+            p, p.unused(found.directions, found.biases, found.signs)
+        )
         self._keep(neurons)
 
     def _round(self):
@@ -476,7 +451,7 @@ class _Run:
         return price
 
     def _signed_slopes(self, found, nu):
-        neurons = as_neurons(self.problem, found)
+        neurons = self.problem.unused(found.directions, found.biases, found.signs)
         return nu @ features(neurons, self.problem.X, self.problem.negative_slope)
 
     def _slopes(self, nu, effort):
@@ -549,18 +524,3 @@ class _Run:
             **self.geometry,
             floor=self.problem.alpha,
         )
-
-
-def as_neurons(problem, found):
-    """Candidates as neurons of magnitude zero, those without a kink as linear."""
-    linear = np.zeros(len(found), dtype=bool)
-    if problem.fit_intercept:
-        linear = np.all(problem.X @ found.directions.T + found.biases > 0, axis=0)
-    return replace(
-        problem.null(),
-        directions=found.directions,
-        biases=np.where(linear, 0.0, found.biases),
-        magnitudes=np.zeros(len(found)),
-        signs=found.signs,
-        linear=linear,
-    )

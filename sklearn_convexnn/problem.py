@@ -40,6 +40,31 @@ class Problem:
             np.zeros((0, self.X.shape[1])), none, none, none, none.astype(bool), offset
         )
 
+    def unused(self, directions, biases, signs):
+        """Neurons of magnitude zero, those without a kink in the data as linear.
+
+        Parameters
+        ----------
+        directions : ndarray of shape (n_neurons, n_features)
+            Unit rows.
+        biases, signs : ndarray of shape (n_neurons,)
+
+        Returns
+        -------
+        neurons : Neurons
+        """
+        linear = np.zeros(len(signs), dtype=bool)
+        if self.fit_intercept:
+            linear = np.all(self.X @ directions.T + biases > 0, axis=0)
+        return Neurons(
+            directions=directions,
+            biases=np.where(linear, 0.0, biases),
+            magnitudes=np.zeros(len(signs)),
+            signs=signs,
+            linear=linear,
+            offset=0.0,
+        )
+
     def outputs(self, neurons):
         """Outputs of a network, shape (n_samples,)."""
         Z = features(neurons, self.X, self.negative_slope)

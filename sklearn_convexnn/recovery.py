@@ -48,6 +48,16 @@ class Neurons:
             linear=self.linear[keep],
         )
 
+    def joined(self, other):
+        """These neurons and those of `other`, with the offset of these."""
+        return replace(
+            self,
+            **{
+                name: np.concatenate([getattr(self, name), getattr(other, name)])
+                for name in ("directions", "biases", "magnitudes", "signs", "linear")
+            },
+        )
+
 
 def activation(z, negative_slope=0.0):
     """``z`` where positive, ``negative_slope * z`` elsewhere."""

@@ -1,0 +1,99 @@
+"""What the methods that go by rounds tell: history, result, messages."""
+
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn.recovery import Neurons
+
+MESSAGES = {
+    "optimal": "the duality gap is within the tolerance",
+    "max_iter": "the limit of rounds was reached",
+    "max_time": "the time limit was reached",
+    "max_neurons": "the limit of neurons was reached",
+    "callback": "a callback asked to stop",
+    "stalled": "no further neuron was found and rounding prevents progress",
+}
+_KEYS = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
+
+
+@dataclass(frozen=True)
+class GlobalResult:
+    """Outcome of `generate_neurons`.
+
+    Attributes
+    ----------
+    neurons : Neurons
+        The best network seen.
+    nu : ndarray of shape (n_samples,)
+        Dual point of the best bound.
+    objective, dual_bound : float
+        The bound rests on a search for the steepest neuron.
+    kappa : float
+        Slope of that neuron.
+    status, message : str
+    n_iter : int
+        Rounds.
+    history : dict of ndarray
+        One entry per round: 'time', 'objective', 'dual_bound', 'kappa' (of the
+        round, divided by alpha), 'cells' and 'neurons'.
+    """
+
+    neurons: Neurons
+    nu: np.ndarray
+    objective: float
+    dual_bound: float
+    kappa: float
+    status: str
+    message: str
+    n_iter: int
+    history: dict = field(repr=False)
+
+
+class Record:
+    """History of the rounds of a run, from which the result is made.
+
+    A run has the attributes ``problem``, ``best`` (its network), ``objective``,
+    ``bound`` and ``last_kappa``.
+
+    Parameters
+    ----------
+    callback : callable or None
+        Called with the number of the round and a dict of what the history gets.
+    """
+
+    def __init__(self, callback):
+        self.callback = callback
+        self.start = perf_counter()
+        self.entries = []
+
+    def add(self, run, n_iter, cells):
+        """Add an entry for the state that `run` is in."""
+        values = (
+            perf_counter() - self.start,
+            run.objective,
+            run.bound,
+            run.last_kappa / run.problem.alpha,
+            cells,
+            len(run.best),
+        )
+        self.entries.append(dict(zip(_KEYS, values)))
+        if self.callback is not None:
+            self.callback(n_iter, self.entries[-1])
+
+    def result(self, run, nu, kappa, message, status, n_iter):
+        """The `GlobalResult` of a finished run."""
+        return GlobalResult(
+            neurons=run.best,
+            nu=nu,
+            objective=run.objective,
+            dual_bound=run.bound,
+            kappa=kappa,
+            status=status,
+            message=message,
+            n_iter=n_iter,
+            history={
+                key: np.array([entry[key] for entry in self.entries]) for key in _KEYS
+            },
+        )
