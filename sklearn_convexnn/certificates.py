@@ -24,10 +24,8 @@ from sklearn_convexnn._base import _canonical
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
 from sklearn_convexnn.losses import make_loss
-from sklearn_convexnn.network_bounds import GivenNetwork, cone_slopes, lower_bound
+from sklearn_convexnn.network_bounds import GivenNetwork, lower_bound
 from sklearn_convexnn.network_input import read_network, read_targets
-
-__all__ = ["Certificate", "certify", "cone_slopes"]
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from sklearn_convexnn import (
     network_bounds,
 )
 from sklearn_convexnn.arrangements import enumerate_arrangement, with_ones
-from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.slope_bounds import norm_bound
 from sklearn_convexnn.solvers import solve_interior_point

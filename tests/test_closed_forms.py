@@ -6,7 +6,6 @@ from numpy.testing import assert_allclose
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.arrangements import enumerate_arrangement
-from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.closed_forms import (
     closed_form,
     solve_orthogonal,
@@ -15,6 +14,7 @@ from sklearn_convexnn.closed_forms import (
     spline_slopes,
 )
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
+from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.recovery import features
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.splines import Spline

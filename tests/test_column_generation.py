@@ -16,9 +16,9 @@ from sklearn_convexnn import (
 )
 from sklearn_convexnn.arrangements import enumerate_arrangement
 from sklearn_convexnn.cells import solve_on_cells
-from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.column_generation import generate_neurons
 from sklearn_convexnn.losses import Huber, OneSided, SquaredError, make_loss
+from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.placing import improve_neurons, place_neurons
 from sklearn_convexnn.pricing import FAR, search_neurons
 from sklearn_convexnn.problem import Problem

@@ -9,8 +9,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, cutting_planes
 from sklearn_convexnn.arrangements import Arrangement, enumerate_arrangement
-from sklearn_convexnn.certificates import cone_slopes
 from sklearn_convexnn.cutting_planes import point_inside, steepest_nonnegative
+from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.slope_bounds import semidefinite_bound, triangle_bound
 from sklearn_convexnn.solvers import solve_interior_point
 from tests.problems import LOSSES, make_program, problem_of, tiny_data

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from sklearn_convexnn.arrangements import enumerate_arrangement
 from sklearn_convexnn.branch_and_bound import _cone_bounds, maximise_slope
-from sklearn_convexnn.certificates import cone_slopes
+from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.slope_bounds import (
     norm_bound,

@@ -162,7 +162,7 @@ def test_permutation_rotation_and_repetition():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_largest_useful_weight_decay(loss, bias):
     """Above ``kappa(-grad L(f_0))`` the network without neurons is optimal."""
-    from sklearn_convexnn.certificates import cone_slopes
+    from sklearn_convexnn.network_bounds import cone_slopes
 
     X, y, s = tiny_data(loss, weighted=True, seed=5)
     arrangement = enumerate_arrangement(X, free_bias=bias)
