@@ -2,10 +2,10 @@
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
+from scipy.linalg import block_diag
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import safe_sparse_dot
@@ -13,146 +13,14 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._callbacks import CallbackSupportMixin, fit_task
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.arrangements import without_rounding
-from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
-from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.recovery import activation, network_weights
-from sklearn_convexnn.training import HISTORY, Trained, train
+from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.training import CUTS, HISTORY
+from sklearn_convexnn.vector.losses import Separable, Softmax
 
 # Products of four inputs, and sums of these, stay finite within it.
 _RANGE = 1e60
 _WEAKEST_FIRST = ("restricted", "estimated", "global")
-
-
-@dataclass(frozen=True)
-class _FittedOutput:
-    """The network of one output as an MLP has it, and what is known of it."""
-
-    hidden: np.ndarray
-    hidden_bias: np.ndarray
-    output: np.ndarray
-    output_bias: float
-    null_objective: float
-    trained: Trained
-
-
-def _canonical(X, y, sample_weight):
-    """Distinct samples of positive weight, sorted.
-
-    Repeated samples become one with the sum of their weights, so the program,
-    and with it every digit of the answer, depends neither on the order of the
-    samples nor on whether a weight is written as a number or as repetitions.
-    """
-    used = sample_weight > 0
-    table = np.column_stack([X[used], y[used]]) + 0.0  # no negative zeros
-    table, inverse = np.unique(table, axis=0, return_inverse=True)
-    weight = np.bincount(inverse.ravel(), weights=sample_weight[used])
-    return np.ascontiguousarray(table[:, :-1]), table[:, -1], weight
-
-
-def _fit_output(X, y, sample_weight, known, seed, deadline, name, params, task):
-    """Train the network of one output.
-
-    Parameters
-    ----------
-    X, y, sample_weight : ndarrays of float64
-    known : tuple (gates, signs) or None
-        Neurons of an earlier fit, with their output signs.
-    seed : int
-    deadline : float
-    name : str
-        What the lines of `verbose` call this output.
-    params : dict
-        Parameters of the estimator, and the loss object.
-    task : FitTask
-        Has begun; its subtasks are the rounds.
-
-    Returns
-    -------
-    fitted : _FittedOutput
-    """
-    X, y, sample_weight = _canonical(X, y, sample_weight)
-    free_bias = params["fit_intercept"]
-    # Free biases absorb a shift of the data; without it, less is lost to rounding.
-    centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    problem = Problem(
-        without_rounding(X - centre),
-        y,
-        sample_weight,
-        params["loss"],
-        params["alpha"],
-        free_bias,
-        params["negative_slope"],
-    )
-    gates, signs = (None, None) if known is None else known
-    if gates is not None and free_bias:
-        gates = np.column_stack([gates[:, :-1], gates[:, -1] + gates[:, :-1] @ centre])
-
-    def weights(neurons):
-        hidden, hidden_bias, output, output_bias = network_weights(neurons, problem.X)
-        return hidden, hidden_bias - centre @ hidden, output, output_bias
-
-    task = task.through(weights)
-    with blas_threads_for(len(X)):
-        trained = train(problem, gates, signs, seed, deadline, name, params, task)
-        if params["minimal"]:
-            trained = _minimal(problem, trained, deadline, name, params)
-    hidden, hidden_bias, output, output_bias = weights(trained.neurons)
-    return _FittedOutput(
-        hidden=hidden,
-        hidden_bias=hidden_bias,
-        output=output,
-        output_bias=output_bias,
-        null_objective=problem.objective(problem.null()),
-        trained=trained,
-    )
-
-
-def _fit_only_output(*args):
-    """`_fit_output` of the only output, whose task is the fit."""
-    *args, task = args
-    return _fit_output(*args, task.through(_single_network))
-
-
-def _fit_one_of_outputs(*args):
-    """`_fit_output` of one output among several, a task of its own."""
-    *args, task = args
-    # It does not make an estimator that could predict.
-    fitted = _fit_output(*args, task.begin().through(lambda weights: None))
-    task.end()
-    return fitted
-
-
-def _single_network(weights):
-    """Attributes of an estimator with this network for its only output."""
-    hidden, hidden_bias, output, output_bias = weights
-    return {
-        "coefs_": [hidden, output[:, None]],
-        "intercepts_": [hidden_bias, np.array([output_bias])],
-        "n_outputs_": 1,
-    }
-
-
-def _minimal(problem, trained, deadline, name, params):
-    """The same with the smallest network that `tol` allows."""
-    objective = problem.objective(trained.neurons)
-    neurons = smallest_network(
-        problem,
-        trained.neurons,
-        allowed_objective(objective, trained.dual_bound, params["tol"]),
-        # A bound for sampled cells does not hold outside of them, and neurons on
-        # the border of two would not stay in theirs.
-        only_subsets=trained.certificate == "restricted",
-        deadline=deadline,
-    )
-    if params["verbose"]:
-        print(
-            f"[{name}] smallest network found: {len(neurons)} of "
-            f"{len(trained.neurons)} neurons, objective "
-            f"{problem.objective(neurons):.8g} after {objective:.8g}"
-        )
-    return replace(trained, neurons=neurons)
 
 
 @contextmanager
@@ -184,7 +52,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
     """Fitting and raw prediction, shared by the estimators."""
 
     def _fit_networks(self, X, Y, sample_weight, loss, given):
-        """Train one network per column of `Y` and store them as one network.
+        """Train one network, or one per column of `Y`, and store them as one.
 
         Parameters
         ----------
@@ -193,7 +61,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         Y : ndarray of shape (n_samples, n_outputs)
         sample_weight : ndarray of shape (n_samples,)
             Non-negative, with at least one positive entry.
-        loss : Loss
+        loss : Loss or Softmax
         given : tuple (X, y, sample_weight)
             For callbacks: the data as `fit` got them.
         """
@@ -205,35 +73,43 @@ class ConvexReLUMixin(CallbackSupportMixin):
         sample_weight = np.asarray(sample_weight, dtype=np.float64)
         _check_range(X=dense, y=Y, sample_weight=sample_weight, alpha=self.alpha)
         n_outputs = Y.shape[1]
+        gated = self.formulation == "gated_relu"
+        if gated:
+            self._check_gated(loss)
+        joint = self._check_joint(n_outputs, loss)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        if joint and not isinstance(loss, Softmax):
+            loss = Separable(loss)
         params = {**self.get_params(deep=False), "loss": loss}
-        known = self._known_neurons(dense.shape[1], n_outputs)
+        targets = [Y] if joint else list(Y.T)
+        known = self._known_neurons(dense.shape[1], n_outputs, joint)
         names = [
             f"{type(self).__name__}"
-            + (f" {k + 1}/{n_outputs}" if n_outputs > 1 else "")
-            for k in range(n_outputs)
+            + (f" {k + 1}/{len(targets)}" if len(targets) > 1 else "")
+            for k in range(len(targets))
         ]
-        whole, tasks = self._begin_tasks(n_outputs, given)
+        whole, tasks = self._begin_tasks(len(targets), given)
         fitted = Parallel(n_jobs=self.n_jobs)(
             delayed(run)(
                 dense, y, sample_weight, earlier, seed, deadline, name, params, task
             )
-            for y, earlier, name, (run, task) in zip(Y.T, known, names, tasks)
+            for y, earlier, name, (run, task) in zip(targets, known, names, tasks)
         )
 
         sizes = [len(part.output) for part in fitted]
-        ends = np.cumsum(sizes)
-        output = np.zeros((sum(sizes), n_outputs))
-        for k, part in enumerate(fitted):
-            output[ends[k] - sizes[k] : ends[k], k] = part.output
         self.coefs_ = [
             np.concatenate([part.hidden for part in fitted], axis=1).astype(dtype),
-            output.astype(dtype),
+            block_diag(*(part.output for part in fitted)).astype(dtype),
         ]
         self.intercepts_ = [
             np.concatenate([part.hidden_bias for part in fitted]).astype(dtype),
-            np.array([part.output_bias for part in fitted]).astype(dtype),
+            np.concatenate([part.output_bias for part in fitted]).astype(dtype),
         ]
+        if gated:
+            self.gates_ = np.concatenate([part.gates for part in fitted], axis=1)
+            self.gates_ = self.gates_.astype(dtype)
+        elif hasattr(self, "gates_"):
+            del self.gates_
         self.n_layers_ = 3
         self.n_outputs_ = n_outputs
         self.n_neurons_ = sum(sizes)
@@ -247,7 +123,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             key: np.concatenate([part.history[key] for part in trained])
             for key in HISTORY
         }
-        self.history_["output"] = np.repeat(np.arange(n_outputs), lengths)
+        self.history_["output"] = np.repeat(np.arange(len(trained)), lengths)
 
         raw = self._raw_predict(dense)
         penalty = (
@@ -255,43 +131,87 @@ class ConvexReLUMixin(CallbackSupportMixin):
             * self.alpha
             * sum(float(np.sum(coef.astype(np.float64) ** 2)) for coef in self.coefs_)
         )
-        losses = [loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T)]
-        self.objective_ = float(sum(losses) + penalty)
+        if joint:
+            value = loss.value(raw, Y, sample_weight)
+        else:
+            value = sum(loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T))
+        self.objective_ = float(value + penalty)
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
         self.dual_bound_ = float(sum(part.dual_bound for part in trained))
         self.dual_gap_ = self.objective_ - self.dual_bound_
         whole.end({})
         self._warn_if_short(fitted, dtype)
 
-    def _begin_tasks(self, n_outputs, given):
-        """The task of the fit, and for each output what runs it, and its task."""
+    def _check_joint(self, n_outputs, loss):
+        """Whether the outputs are trained as one network; errors if they cannot."""
+        softmax = isinstance(loss, Softmax)
+        if n_outputs == 1 or not (softmax or self.hidden_layer == "shared"):
+            return False
+        reason = "outputs that share a hidden layer"
+        remedy = "or hidden_layer='separate'"
+        if self.hidden_layer == "separate":
+            reason, remedy = "the softmax of separate outputs", "or another loss"
+        if self.arrangements in CUTS:
+            raise ValueError(
+                f"arrangements={self.arrangements!r} is not there for {reason}: use "
+                f"arrangements='adaptive', {remedy}."
+            )
+        return True
+
+    def _check_gated(self, loss):
+        """Raise ValueError for what gated networks do not have."""
+        if self.arrangements not in ("sampled", "exact"):
+            raise ValueError(
+                "formulation='gated_relu' needs gates that are given, but "
+                f"arrangements={self.arrangements!r}: use arrangements='sampled' or "
+                "'exact'."
+            )
+        if not loss.smooth:
+            raise ValueError(
+                f"formulation='gated_relu' needs a smooth loss, but loss={loss.name!r}."
+            )
+        if isinstance(loss, Softmax) and self.hidden_layer == "separate":
+            raise ValueError(
+                "formulation='gated_relu' with the log loss of several classes needs "
+                "hidden_layer='shared'."
+            )
+        for name, wanted in (("negative_slope", 0), ("minimal", False)):
+            if getattr(self, name) != wanted:
+                raise ValueError(
+                    f"formulation='gated_relu' needs {name}={wanted}, got "
+                    f"{getattr(self, name)!r}."
+                )
+
+    def _begin_tasks(self, n_networks, given):
+        """The task of the fit, and for each network what runs it, and its task."""
         by_rounds = self.arrangements not in ("sampled", "exact")
         rounds = self.max_iter if by_rounds else 0
-        if n_outputs == 1:
+        if n_networks == 1:
             whole = fit_task(self, given, rounds).begin()
-            return whole, [(_fit_only_output, whole)]
-        whole = fit_task(self, given, n_outputs, sequential=False).begin()
+            return whole, [(fit_only, whole)]
+        whole = fit_task(self, given, n_networks, sequential=False).begin()
         return whole, [
-            (_fit_one_of_outputs, whole.subtask("output", k, rounds))
-            for k in range(n_outputs)
+            (fit_part, whole.subtask("output", k, rounds)) for k in range(n_networks)
         ]
 
-    def _known_neurons(self, n_features, n_outputs):
-        """Neurons of an earlier fit for each output, if they are to be used."""
+    def _known_neurons(self, n_features, n_outputs, joint):
+        """Neurons of an earlier fit for each network, if they are to be used."""
         coefs = getattr(self, "coefs_", None)
         if (
             not self.warm_start
             or coefs is None
             or coefs[0].shape[0] != n_features
             or coefs[1].shape[1] != n_outputs
+            or hasattr(self, "gates_")
         ):
-            return [None] * n_outputs
-        gates = coefs[0].T.astype(np.float64)
+            return [None] * (1 if joint else n_outputs)
+        gates, outputs = coefs[0].T.astype(np.float64), coefs[1].astype(np.float64)
         if self.fit_intercept:
             gates = np.column_stack([gates, self.intercepts_[0]])
+        if joint:
+            return [(gates, np.zeros_like(outputs))]
         return [
-            (gates[column != 0], np.sign(column[column != 0]).astype(np.float64))
-            for column in coefs[1].T
+            (gates[column != 0], np.sign(column[column != 0])) for column in outputs.T
         ]
 
     def _warn_if_short(self, fitted, dtype):
@@ -329,7 +249,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
     def _raw_predict(self, X):
         """Outputs of the network, shape (n_samples, n_outputs)."""
         hidden = safe_sparse_dot(X, self.coefs_[0], dense_output=True)
-        hidden = activation(hidden + self.intercepts_[0], self.negative_slope)
+        if hasattr(self, "gates_"):
+            d = X.shape[1]
+            open_ = safe_sparse_dot(X, self.gates_[:d], dense_output=True)
+            hidden = hidden * (open_ + np.sum(self.gates_[d:], axis=0) > 0)
+        else:
+            hidden = activation(hidden + self.intercepts_[0], self.negative_slope)
         return hidden @ self.coefs_[1] + self.intercepts_[1]
 
     def _validated_raw_predict(self, X):

@@ -64,7 +64,7 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
     gates = np.column_stack([weights, offsets]) if p.fit_intercept else weights
 
     loss = p.loss
-    if loss.minimiser == "target":
+    if loss.minimiser(p.y) is not None:
         loss = OneSided(loss, sides)
     program = TwoLayerProgram(
         p.X,

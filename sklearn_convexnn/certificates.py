@@ -1,7 +1,7 @@
 """How far a network can be from the best one: dual bounds and gaps.
 
 For a network with outputs ``f`` and objective ``F`` put ``nu = -grad L(f)``
-and ``kappa(nu) = max |nu^T act(X u)|`` over unit vectors ``u``.  Then
+and ``kappa(nu) = max ||nu^T act(X u)||`` over unit vectors ``u``.  Then
 ``G(t nu) <= F* <= F`` for the best objective ``F*`` of any width and every
 ``t`` in the domain with ``t kappa <= alpha``.  The same holds for every other
 ``nu`` in the domain, and the best one comes from training.
@@ -20,12 +20,12 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import _check_sample_weight
 
-from sklearn_convexnn._base import _canonical
+from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
-from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.network_bounds import GivenNetwork, lower_bound
 from sklearn_convexnn.network_input import read_network, read_targets
+from sklearn_convexnn.vector.problem import VectorProblem
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,16 @@ class Certificate:
         for the steepest neuron has not missed it.
         'restricted': it holds for the networks whose neurons have the sampled
         activation patterns or those of the network itself, and says nothing
-        about the others.
+        about the others.  With several outputs the steepest neuron of these
+        patterns is searched for if no bound of its slope is close, and the
+        bound then holds if the search has not missed it.
     kappa : float
         Largest slope that adding a neuron can have at the network, divided by
-        ``alpha``: one at an optimum, more where a neuron is missing.  A
-        proven upper bound of it if `kind` is 'global', that of the steepest
-        neuron found if it is 'estimated'.
+        ``alpha``: one at an optimum, more where a neuron is missing.  With
+        several outputs the slope is the norm of those of the outputs, or the
+        largest of them if each neuron feeds one output.  A proven upper bound
+        of it if `kind` is 'global', that of the steepest neuron found if it
+        is 'estimated'.
     n_patterns : int
         Number of activation patterns that were checked; 0 if the bound needs
         none.
@@ -74,6 +78,7 @@ def certify(
     alpha,
     loss=None,
     epsilon=None,
+    quantile=None,
     sample_weight=None,
     fit_intercept=None,
     negative_slope=None,
@@ -86,7 +91,8 @@ def certify(
     r"""Bound how far any two-layer network is from the best one.
 
     The network may come from anywhere: an :class:`MLPRegressor
-    <sklearn.neural_network.MLPRegressor>`, an estimator of this package, or
+    <sklearn.neural_network.MLPRegressor>` or :class:`MLPClassifier
+    <sklearn.neural_network.MLPClassifier>`, an estimator of this package, or
     plain arrays.  Its objective is
 
     .. math::
@@ -94,15 +100,15 @@ def certify(
         + \tfrac{\alpha}{2} \sum (\text{all weights})^2,
 
     with free biases, or none.  This is what scikit-learn's MLP minimises with
-    the same `alpha` if it has one output and a full-batch solver; with ``c``
-    outputs and squared error its `alpha` is ours divided by ``c``.
+    the same `alpha` and a full-batch solver; only with ``c`` outputs and squared
+    error, which it averages over them, its `alpha` is ours divided by ``c``.
 
-    For a network of one output `certify` trains for the optimum of this
-    objective, to a relative gap of `tol`.  So it does not matter how good the
-    network is: ``dual_gap`` is its distance from the best network of any
-    width, and too large by at most `tol` times the optimum.  This holds for
-    the kinds 'global' and 'estimated' of a certificate by default, and not
-    for a proof that is insisted on where the data are too large for it.
+    `certify` trains for the optimum of this objective, to a relative gap of
+    `tol`.  So it does not matter how good the network is: ``dual_gap`` is its
+    distance from the best network of any width, and too large by at most `tol`
+    times the optimum.  This holds for the kinds 'global' and 'estimated' of a
+    certificate by default, and not for a proof that is insisted on where the
+    data are too large for it.
 
     Parameters
     ----------
@@ -113,14 +119,20 @@ def certify(
         ``intercepts[1]`` of shape (n_outputs,).
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Targets; for classification losses labels of two classes (of more, with
-        an estimator that is one-vs-rest).
+        Targets; for classification losses labels, of two classes if there is
+        one output, otherwise of as many classes as there are outputs.
     alpha : float
         Weight decay, positive.
-    loss : {'squared_error', 'huber', 'log_loss', 'squared_hinge', 'hinge'} or None
-        By default the loss of `network`, or 'squared_error' for arrays.
+    loss : str, default=None
+        One of 'squared_error', 'huber', 'quantile', 'poisson', 'log_loss',
+        'squared_hinge' and 'hinge'.  By default the loss of `network`, or
+        'squared_error' for arrays.  With several outputs 'log_loss' is that of the
+        softmax of the outputs, and 'squared_hinge' and 'hinge' are one-vs-rest,
+        added up.
     epsilon : float, default=None
         Threshold of the Huber loss; by default that of `network`, or 1.35.
+    quantile : float, default=None
+        Quantile of the pinball loss; by default that of `network`, or 0.5.
     sample_weight : array-like of shape (n_samples,), default=None
         Multiplied with the class weights of `network`, if it has any.
     fit_intercept : bool, default=None
@@ -137,7 +149,7 @@ def certify(
         'estimated' asks for a bound over all networks that rests on a search
         for the steepest neuron, without a proof.
         'restricted' bounds over the networks on sampled patterns and those of
-        `network`; if these are all patterns, the result is 'global'.
+        `network`; if these are all patterns, it is as 'global'.
         'auto' is 'global' if that can be within `tol`, otherwise 'estimated'.
     tol : float, default=1e-2
         Relative gap to which the optimum is known when training for it ends.
@@ -167,21 +179,28 @@ def certify(
 
     Notes
     -----
-    With one output there are two dual points, that of the network itself and
-    that of the optimum, and the better bound is kept.  The optimum comes from
-    the convex program over all patterns if there are at most 2000, and
-    200 000 patterns times samples; from the structure of the data, for one
-    feature or others of rank one, and for orthogonal samples; and otherwise
-    from column generation that starts at the neurons of the network.  Branch
-    and bound over the missing neuron is attempted for at most 60 distinct
-    samples or data of rank at most 5.  Where it does not close, all patterns
-    are visited, if there are at most 20 000, and 10 million patterns times
-    samples; beyond that, 'global' takes the best of some relaxations.
+    There are two dual points, that of the network itself and that of the
+    optimum, and the better bound is kept.  The optimum comes from column
+    generation that starts at the neurons of the network.  With one output it
+    comes from the convex program over all patterns if there are at most 2000,
+    and 200 000 patterns times samples, and from the structure of the data, for
+    one feature or others of rank one, and for orthogonal samples; with several
+    it comes from the structure for some orthogonal samples of one length.
+
+    Branch and bound over the missing neuron is attempted, with one output, for
+    at most 60 distinct samples or data of rank at most 5.  Where it does not
+    close, all patterns are visited, if there are at most 20 000, and 10 million
+    patterns times samples; beyond that, 'global' takes the best of some
+    relaxations.
 
     With several outputs the competitors share a hidden layer under plain
-    weight decay, and the slope of the outputs together is bounded by the root
-    of the sum of squares of theirs, at the dual point of the network.  This
-    bound is weak unless the network is close to an optimum.
+    weight decay [3]_.  Branch and bound is then attempted for data of rank at
+    most 5, or 4 with free biases.  Where it does not close, the slope is
+    bounded pattern by pattern, and in the end by the root of the sum of
+    squares of those of single outputs, which can be far above it.  Estimators
+    of this package with ``hidden_layer='separate'`` are compared with networks
+    in which each neuron feeds one output; these are certified output by
+    output, unless a softmax links them.
 
     References
     ----------
@@ -189,6 +208,10 @@ def certify(
        Regularizers". ICML. Section 3 and Appendix (dual program).
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
+    .. [3] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021).
+       "Vector-output ReLU Neural Network Problems are Copositive Programs:
+       Convex Analysis of Two Layer Networks and Polynomial-time Algorithms".
+       ICLR. Theorem 1 (the dual of several outputs).
 
     Examples
     --------
@@ -209,6 +232,7 @@ def certify(
         network, loss, fit_intercept, negative_slope
     )
     epsilon = getattr(network, "epsilon", 1.35) if epsilon is None else epsilon
+    quantile = getattr(network, "quantile", 0.5) if quantile is None else quantile
     max_time = np.inf if max_time is None else max_time
     for name, value, most in (
         ("alpha", alpha, np.finfo(float).max),
@@ -219,6 +243,10 @@ def certify(
         if not (isinstance(value, Real) and 0 < value <= most):
             limit = " of at most 1" if most == 1 else ""
             raise ValueError(f"{name} must be a positive number{limit}, got {value!r}.")
+    if not (isinstance(quantile, Real) and 0 < quantile < 1):
+        raise ValueError(
+            f"quantile must be a number between 0 and 1, got {quantile!r}."
+        )
     deadline += max_time
     if not (isinstance(n_arrangements, Integral) and n_arrangements >= 1):
         raise ValueError(
@@ -235,7 +263,9 @@ def certify(
     weight = _check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True
     )
-    Y = read_targets(network, loss, y, n_outputs=coefs[1].shape[1])
+    Y, loss = read_targets(
+        network, loss, y, weight, coefs[1].shape[1], epsilon=epsilon, quantile=quantile
+    )
     if X.shape[1] != coefs[0].shape[0]:
         raise ValueError(
             f"X has {X.shape[1]} features, but the network has {coefs[0].shape[0]}."
@@ -248,27 +278,23 @@ def certify(
         )
         weight = weight * per_class[np.searchsorted(network.classes_, labels)]
 
-    if Y.shape[1] == 1:
-        X, y, weight = _canonical(X, Y[:, 0], weight)
-        Y = y[:, None]
-    else:
-        used = weight > 0
-        X, Y, weight = X[used], Y[used], weight[used]
+    X, Y, weight = canonical(X, Y, weight)
     if fit_intercept:
         # Free biases absorb the shift; without it, less is lost to rounding.
         centre = X.mean(axis=0)
         X, intercepts[0] = X - centre, intercepts[0] + centre @ coefs[0]
-    given = GivenNetwork(
+    separate = getattr(network, "hidden_layer", "shared") == "separate"
+    problem = VectorProblem(
         without_rounding(X),
         Y,
         weight,
-        make_loss(loss, epsilon),
+        loss,
         float(alpha),
         fit_intercept,
         negative_slope,
-        coefs,
-        intercepts,
+        separate=separate or Y.shape[1] == 1,
     )
+    given = GivenNetwork(problem, coefs, intercepts)
     with blas_threads_for(len(X)):
         objective = given.objective()
         bound = lower_bound(

@@ -304,17 +304,20 @@ def _balanced_dual(p, v, level, y, s, loss):
 
     Between the gradients just below and above ``v``, which differ at a kink.
     """
-    step = 1e-12 * max(1.0, abs(v))
+    if loss.smooth:
+        return -loss.gradient(v * p, y, s)
+    reach = np.max(np.abs(y), initial=0.0) / np.max(p, initial=1e-300)
+    step = 1e-12 * max(reach, abs(v))
     below, above = (-loss.gradient((v + e) * p, y, s) for e in (-step, step))
     high, low = p @ below, p @ above
     share = np.clip((level - low) / (high - low), 0.0, 1.0) if high > low else 0.5
-    return share * below + (1.0 - share) * above
+    return loss.project_dual(share * below + (1.0 - share) * above, y, s)
 
 
 def _solve_scalar(p, y, s, loss, alpha):
     """Minimiser ``v`` of ``L(v p) + alpha |v|`` and its dual variable."""
     zeros = np.zeros(len(p))
-    nu = -loss.gradient(zeros, y, s)
+    nu = _balanced_dual(p, 0.0, 0.0, y, s, loss)
     slope = p @ nu
     if abs(slope) <= alpha:
         return 0.0, nu

@@ -77,8 +77,8 @@ def cutting_planes(
         that from norms if smaller), the neurons come from local search.
         'nonnegative': among the neurons that are active on all samples, a
         convex problem; the bound holds for networks of these only.
-    known : tuple (directions, biases, signs) or None
-        Neurons to start from, with unit directions.
+    known : Neurons or None
+        Neurons to start from.
     tol : float, default=1e-4
         Stop when the gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -381,10 +381,12 @@ class _Run:
 
     def _start_from(self, known, nu):
         """Add neurons, and keep the best network of these alone."""
-        directions, biases, signs = known
         p = self.problem
-        z = p.X @ directions.T + biases
-        found = Candidates(directions, biases, signs, np.full(len(signs), np.inf))
+        # Linear ones are known by their outputs alone.
+        known = known.select(~known.linear)
+        z = p.X @ known.directions.T + known.biases
+        steep = np.full(len(known), np.inf)
+        found = Candidates(known.directions, known.biases, known.signs, steep)
         if self.pricing == "nonnegative":
             # The bound is for neurons that are active on all samples.
             size = np.abs(z).max(initial=0.0)

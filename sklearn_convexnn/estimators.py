@@ -3,7 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -24,6 +24,7 @@ from sklearn_convexnn.losses import (
     make_loss,
 )
 from sklearn_convexnn.training import CUTS
+from sklearn_convexnn.vector.losses import Softmax
 
 _COMMON_CONSTRAINTS = {
     "alpha": [Interval(Real, 0, None, closed="neither")],
@@ -33,6 +34,8 @@ _COMMON_CONSTRAINTS = {
     "pricing": [
         StrOptions({"exact", "search", "nonnegative", "triangle", "semidefinite"})
     ],
+    "formulation": [StrOptions({"relu", "gated_relu"})],
+    "hidden_layer": [StrOptions({"shared", "separate"})],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions({"auto", "interior_point", "cvxpy"})],
     "tol": [Interval(Real, 0, None, closed="neither")],
@@ -61,24 +64,46 @@ class ConvexReLURegressor(
 
     where the biases are free.  It is the objective of
     :class:`~sklearn.neural_network.MLPRegressor` with the same `alpha` (one
-    output, ``solver='lbfgs'``).  The problem is solved as an equivalent convex
-    program, so there is no learning rate, and the network does not depend on a
-    lucky start.  `dual_gap_` bounds what is left to gain, for the networks that
-    `certificate_` names.
+    output, ``solver='lbfgs'``; of `c` outputs its `alpha` is ours divided by `c`).
+    The problem is solved as an equivalent convex program, so there is no learning
+    rate, and the network does not depend on a lucky start.  `dual_gap_` bounds
+    what is left to gain, for the networks that `certificate_` names.
 
     Parameters
     ----------
     alpha : float, default=1.0
         Weight decay, positive: the factor of half the sum of squares of all
         weights.  The losses are summed, not averaged.
-    loss : {'squared_error', 'huber'}, default='squared_error'
-        Half the squared error ``(f - y)^2 / 2``, or the Huber loss, which
-        continues it linearly beyond residuals of size `epsilon`.
+    loss : str, default='squared_error'
+        One of 'squared_error', 'huber', 'quantile' and 'poisson'.
+        'squared_error' is half the squared error ``(f - y)^2 / 2``.  'huber'
+        continues it linearly beyond residuals of size `epsilon`.  'quantile'
+        is the pinball loss ``q (y - f)_+ + (1 - q) (f - y)_+`` with ``q`` the
+        `quantile`.  'poisson' is half the Poisson deviance of the prediction
+        ``exp(f)``, that is ``exp(f) - y f`` and a constant, for `y` that are
+        not negative.
     epsilon : float, default=1.35
         Threshold of the Huber loss, in the units of `y`.
+    quantile : float, default=0.5
+        The quantile that ``loss='quantile'`` predicts, in (0, 1); 0.5 is the
+        median.
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
+    formulation : {'relu', 'gated_relu'}, default='relu'
+        'gated_relu' trains a network whose neurons are switched on by gates that
+        do not learn, ``f(x) = sum_j v_j 1[x^T h_j + c_j > 0] x^T w_j + b_0``: of
+        the patterns that `arrangements` ('sampled' or 'exact') gives.  It is the
+        same program without the constraints of the cells, with the nuclear norm
+        for several outputs [6]_.  It needs a smooth loss.  With `fit_intercept`
+        gates have offsets and outputs have biases, hidden neurons have none.
+        Each 50 steps of its solver count as one iteration.
+    hidden_layer : {'shared', 'separate'}, default='shared'
+        With several outputs, whether they share the hidden neurons, under plain
+        weight decay as in scikit-learn's MLP, or each neuron feeds one of them.
+        The latter penalises ``(sum_k |v_jk|)^2`` for the output weights ``v_j``
+        of a neuron in place of ``sum_k v_jk^2``, and trains a network for each
+        output.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program: 'adaptive', 'sampled',
         'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
@@ -124,9 +149,9 @@ class ConvexReLURegressor(
         patterns are solved to 1e-4 or less in any case.
     max_iter : int, default=200
         Limit of solver iterations for 'sampled' and 'exact', otherwise of
-        rounds, for each output.
+        rounds, for each network.
     max_neurons : int, default=None
-        Limit of the neurons of each output, None for no limit; not for
+        Limit of the neurons of each network, None for no limit; not for
         'sampled' and 'exact'.  When the optimum needs more, the fit stops with
         a good network within the limit; its gap is what the limit may cost.
     minimal : bool, default=False
@@ -147,7 +172,7 @@ class ConvexReLURegressor(
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
     n_jobs : int, default=None
-        Number of jobs over the outputs.
+        Number of jobs over the outputs, if they have networks of their own.
     verbose : int, default=0
         1 prints a line for each round, or two for each program over given
         patterns, 2 also the iterations of the latter.
@@ -159,6 +184,9 @@ class ConvexReLURegressor(
         in scikit-learn's MLP, with the dtype of `X`.
     intercepts_ : list of two ndarrays
         Biases of shape (n_neurons,) and (n_outputs,).
+    gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
+        Gate vectors, with `fit_intercept` their offsets in the last row; only for
+        the formulation 'gated_relu'.
     objective_ : float
         Objective of this network on the training data, computed from `coefs_`
         and `intercepts_`.
@@ -178,24 +206,25 @@ class ConvexReLURegressor(
         of neurons that are active on all samples, and says nothing of the
         others.  See the notes.
     n_neurons_ : int
-        Number of hidden neurons; at most the number of samples per output.
+        Number of hidden neurons; at most the number of samples times that of
+        outputs.
         See `minimal`.
     n_arrangements_ : int
-        Number of patterns used, the largest over the outputs; the most that
+        Number of patterns used, the largest over the networks; the most that
         were in the program at once.  For 'cutting_planes' that of neurons.
     n_iter_ : int
-        Number of rounds or solver iterations, the largest over the outputs.
+        Number of rounds or solver iterations, the largest over the networks.
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
         'dual_bound', 'kappa' (steepest slope found, or its bound with
         `pricing`, divided by `alpha`; nan where unknown), 'cells' (patterns
         in the program, or cuts), 'neurons', and 'output', the index of the
-        output.
+        network: 0, or the output that it is for.
     n_layers_ : int
         3, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
     out_activation_ : str
-        'identity'.
+        'exp' if `loss` is 'poisson', otherwise 'identity'.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         If `X` has feature names that are all strings.
@@ -225,10 +254,13 @@ class ConvexReLURegressor(
     a few 1e-4 of the objective, and by up to 1e-2 without biases on samples far
     from the origin.
 
-    Several outputs are trained as one network each, with hidden neurons of
-    their own.  In terms of one shared hidden layer, this penalises
-    ``(sum_k |v_jk|)^2`` for the output weights ``v_j`` of a neuron in place of
-    ``sum_k v_jk^2``, and `dual_bound_` is the bound for that penalty.
+    Several outputs share a hidden layer by default, and the program has a norm of
+    matrices for each pattern that is hard to compute [5]_; single neurons with
+    a group lasso over their output weights take its place.  Then a proof is
+    attempted for data of rank at most 5, or 4 with free biases, 'exact' is
+    'adaptive' with a longer proof for such data, and with 'sampled' the bound
+    rests on a search within the cells.  Outputs that are `separate` have
+    networks of their own, and `objective_` and `dual_bound_` are sums.
 
     Scale the columns of `X` (:class:`~sklearn.preprocessing.StandardScaler`):
     the weight decay depends on their scale.
@@ -244,6 +276,13 @@ class ConvexReLURegressor(
        Neural Networks". JMLR 18.
     .. [4] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
        of ReLU Networks". ICML.
+    .. [5] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021).
+       "Vector-output ReLU Neural Network Problems are Copositive Programs:
+       Convex Analysis of Two Layer Networks and Polynomial-time Algorithms".
+       ICLR.
+    .. [6] Mishkin, A., Sahiner, A. and Pilanci, M. (2022). "Fast Convex
+       Optimization for Two-Layer ReLU Networks: Equivalent Model Classes and
+       Cone Decompositions". ICML.
 
     Examples
     --------
@@ -266,6 +305,7 @@ class ConvexReLURegressor(
         **_COMMON_CONSTRAINTS,
         "loss": [StrOptions(set(REGRESSION_LOSSES))],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "quantile": [Interval(Real, 0, 1, closed="neither")],
     }
 
     def __init__(
@@ -274,7 +314,10 @@ class ConvexReLURegressor(
         *,
         loss="squared_error",
         epsilon=1.35,
+        quantile=0.5,
         negative_slope=0.0,
+        formulation="relu",
+        hidden_layer="shared",
         arrangements="adaptive",
         n_arrangements=100,
         pricing="exact",
@@ -293,7 +336,10 @@ class ConvexReLURegressor(
         self.alpha = alpha
         self.loss = loss
         self.epsilon = epsilon
+        self.quantile = quantile
         self.negative_slope = negative_slope
+        self.formulation = formulation
+        self.hidden_layer = hidden_layer
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.pricing = pricing
@@ -312,6 +358,7 @@ class ConvexReLURegressor(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.target_tags.positive_only = self.loss == "poisson"
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -347,15 +394,17 @@ class ConvexReLURegressor(
             sample_weight = _check_sample_weight(
                 sample_weight, X, dtype=np.float64, ensure_non_negative=True
             )
-            loss = make_loss(self.loss, self.epsilon)
-            self._fit_networks(
-                X, y.reshape(len(y), -1), sample_weight, loss, (X, y, sample_weight)
-            )
-            self.out_activation_ = "identity"
+            loss = make_loss(self.loss, self.epsilon, self.quantile)
+            Y = y.reshape(len(y), -1)
+            loss.check_targets(Y, sample_weight)
+            self._fit_networks(X, Y, sample_weight, loss, (X, y, sample_weight))
+            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
         return self
 
     def predict(self, X):
         """Predict targets.
+
+        With ``loss='poisson'`` this is the exponential of the network's output.
 
         Parameters
         ----------
@@ -366,6 +415,8 @@ class ConvexReLURegressor(
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         raw = self._validated_raw_predict(X)
+        if self.loss == "poisson":
+            raw = np.exp(raw)
         return raw[:, 0] if self.n_outputs_ == 1 else raw
 
 
@@ -409,6 +460,20 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
+    formulation : {'relu', 'gated_relu'}, default='relu'
+        'gated_relu' trains a network whose neurons are switched on by gates that
+        do not learn, ``f(x) = sum_j v_j 1[x^T h_j + c_j > 0] x^T w_j + b_0``: of
+        the patterns that `arrangements` ('sampled' or 'exact') gives.  It is the
+        same program without the constraints of the cells, with the nuclear norm
+        for several outputs [6]_.  It needs a smooth loss.  With `fit_intercept`
+        gates have offsets and outputs have biases, hidden neurons have none.
+        Each 50 steps of its solver count as one iteration.
+    hidden_layer : {'shared', 'separate'}, default='shared'
+        With several outputs, whether they share the hidden neurons, under plain
+        weight decay as in scikit-learn's MLP, or each neuron feeds one of them.
+        The latter penalises ``(sum_k |v_jk|)^2`` for the output weights ``v_j``
+        of a neuron in place of ``sum_k v_jk^2``; other losses than the log loss
+        then train a network for each class.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program: 'adaptive', 'sampled',
         'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
@@ -454,9 +519,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         patterns are solved to 1e-4 or less in any case.
     max_iter : int, default=200
         Limit of solver iterations for 'sampled' and 'exact', otherwise of
-        rounds, for each class.
+        rounds, for each network.
     max_neurons : int, default=None
-        Limit of the neurons of each class, None for no limit; not for
+        Limit of the neurons of each network, None for no limit; not for
         'sampled' and 'exact'.  When the optimum needs more, the fit stops with
         a good network within the limit; its gap is what the limit may cost.
     minimal : bool, default=False
@@ -477,7 +542,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
     n_jobs : int, default=None
-        Number of jobs over the classes.
+        Number of jobs over the classes, if they have networks of their own.
     verbose : int, default=0
         1 prints a line for each round, or two for each program over given
         patterns, 2 also the iterations of the latter.
@@ -490,6 +555,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         in scikit-learn's MLP, with the dtype of `X`.
     intercepts_ : list of two ndarrays
         Biases of shape (n_neurons,) and (n_outputs,).
+    gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
+        Gate vectors, with `fit_intercept` their offsets in the last row; only for
+        the formulation 'gated_relu'.
     objective_ : float
         Objective of this network on the training data, computed from `coefs_`
         and `intercepts_`.
@@ -509,25 +577,27 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         of neurons that are active on all samples, and says nothing of the
         others.  See the notes.
     n_neurons_ : int
-        Number of hidden neurons; at most the number of samples per output.
+        Number of hidden neurons; at most the number of samples times that of
+        outputs.
         See `minimal`.
     n_arrangements_ : int
-        Number of patterns used, the largest over the outputs; the most that
+        Number of patterns used, the largest over the networks; the most that
         were in the program at once.  For 'cutting_planes' that of neurons.
     n_iter_ : int
-        Number of rounds or solver iterations, the largest over the outputs.
+        Number of rounds or solver iterations, the largest over the networks.
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
         'dual_bound', 'kappa' (steepest slope found, or its bound with
         `pricing`, divided by `alpha`; nan where unknown), 'cells' (patterns
         in the program, or cuts), 'neurons', and 'output', the index of the
-        output.
+        network: 0, or the output that it is for.
     n_layers_ : int
         3, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
         1 for two classes, otherwise the number of classes.
     out_activation_ : str
-        'logistic' for the log loss, otherwise 'identity'.
+        'logistic' for the log loss of two classes, 'softmax' for that of more,
+        otherwise 'identity'.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         If `X` has feature names that are all strings.
@@ -557,9 +627,14 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     a few 1e-4 of the objective, and by up to 1e-2 without biases on samples far
     from the origin.
 
-    Three and more classes are trained one-vs-rest, each with a network of its
-    own; the probabilities are then normalised to sum to one.  `objective_` and
-    `dual_bound_` are sums over these networks.
+    Three and more classes have an output each: with the log loss the softmax of
+    the outputs is the probability, and the losses of the hinge kind are those of
+    each class against the rest, added up.  They share a hidden layer by default,
+    and the program has a norm of matrices for each pattern that is hard to
+    compute [5]_; single neurons with a group lasso over their output weights take
+    its place.  Then a proof is attempted for data of rank at most 5, or 4 with
+    free biases, 'exact' is 'adaptive' with a longer proof for such data, and with
+    'sampled' the bound rests on a search within the cells.
 
     Scale the columns of `X` (:class:`~sklearn.preprocessing.StandardScaler`):
     the weight decay depends on their scale.
@@ -575,6 +650,13 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
        Neural Networks". JMLR 18.
     .. [4] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
        of ReLU Networks". ICML.
+    .. [5] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021).
+       "Vector-output ReLU Neural Network Problems are Copositive Programs:
+       Convex Analysis of Two Layer Networks and Polynomial-time Algorithms".
+       ICLR.
+    .. [6] Mishkin, A., Sahiner, A. and Pilanci, M. (2022). "Fast Convex
+       Optimization for Two-Layer ReLU Networks: Equivalent Model Classes and
+       Cone Decompositions". ICML.
 
     Examples
     --------
@@ -601,6 +683,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         loss="log_loss",
         class_weight=None,
         negative_slope=0.0,
+        formulation="relu",
+        hidden_layer="shared",
         arrangements="adaptive",
         n_arrangements=100,
         pricing="exact",
@@ -620,6 +704,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.class_weight = class_weight
         self.negative_slope = negative_slope
+        self.formulation = formulation
+        self.hidden_layer = hidden_layer
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.pricing = pricing
@@ -692,14 +778,15 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
                 )
             positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
             Y = np.where(codes[:, None] == positive, 1.0, -1.0)
+            loss, self.out_activation_ = make_loss(self.loss), "identity"
+            if self.loss == "log_loss":
+                self.out_activation_ = "logistic"
+                if n_classes > 2:
+                    loss, self.out_activation_ = Softmax(), "softmax"
+                    Y = np.maximum(Y, 0.0)
             self._fit_networks(
-                X,
-                Y,
-                sample_weight * weights[codes],
-                make_loss(self.loss),
-                (X, y, sample_weight),
+                X, Y, sample_weight * weights[codes], loss, (X, y, sample_weight)
             )
-            self.out_activation_ = "logistic" if self.loss == "log_loss" else "identity"
         return self
 
     def decision_function(self, X):
@@ -746,10 +833,11 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        proba = expit(self.decision_function(X))
-        if proba.ndim == 1:
+        decision = self.decision_function(X)
+        if decision.ndim == 1:
+            proba = expit(decision)
             return np.column_stack([1.0 - proba, proba])
-        return proba / np.sum(proba, axis=1, keepdims=True)
+        return softmax(decision, axis=1)
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
@@ -764,4 +852,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        return np.log(self.predict_proba(X))
+        decision = self.decision_function(X)
+        if decision.ndim == 1:
+            return np.column_stack([log_expit(-decision), log_expit(decision)])
+        return log_softmax(decision, axis=1)

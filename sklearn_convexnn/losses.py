@@ -12,7 +12,7 @@ over a box ``lower <= nu <= upper``.  Every method takes arrays of shape
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.special import entr, expit
+from scipy.special import entr, expit, xlogy
 
 
 class Loss:
@@ -32,7 +32,6 @@ class Loss:
 
     name = None
     smooth = True
-    minimiser = None
 
     def value(self, f, y, s):
         """Sum of the weighted losses, a float."""
@@ -61,6 +60,23 @@ class Loss:
     def dual_curvature(self, nu, y, s):
         """Minus the second derivative of ``G``, non-negative."""
         raise NotImplementedError
+
+    def minimiser(self, y):
+        """Outputs at which the terms are least, where ``nu`` changes its sign.
+
+        None if ``nu`` keeps the sign of the label.
+        """
+        return None
+
+    def check_targets(self, Y, s):
+        """Raise ValueError for targets for which the loss has no minimum.
+
+        `Y` has the shape (n_samples, n_outputs).
+        """
+
+    def spread(self, f, y, s):
+        """By how much outputs typically have to move from `f`, in their units."""
+        return np.sqrt(self.value(f, y, s) / np.sum(s))
 
     def dual_value(self, nu, y, s):
         """The dual objective ``G(nu) = -L*(-nu)``, minus infinity off the domain."""
@@ -124,7 +140,6 @@ class SquaredError(Loss):
     """Half squared error ``(f - y)^2 / 2``."""
 
     name = "squared_error"
-    minimiser = "target"
 
     def value(self, f, y, s):
         return float(0.5 * np.sum(s * (f - y) ** 2))
@@ -146,6 +161,9 @@ class SquaredError(Loss):
 
     def dual_curvature(self, nu, y, s):
         return 1.0 / s
+
+    def minimiser(self, y):
+        return y
 
     def best_offset(self, f, y, s):
         return float(np.average(y - f, weights=s))
@@ -180,6 +198,134 @@ class Huber(SquaredError):
         return -self.epsilon * s, self.epsilon * s
 
     best_offset = Loss.best_offset
+
+
+class Pinball(Loss):
+    """Pinball loss ``q (y - f)_+ + (1 - q) (f - y)_+``, least at the quantile ``q``.
+
+    Parameters
+    ----------
+    quantile : float
+        The number ``q``, in (0, 1).
+    """
+
+    name = "quantile"
+    smooth = False
+
+    def __init__(self, quantile):
+        self.quantile = quantile
+
+    def value(self, f, y, s):
+        r = y - f
+        return float(np.sum(s * np.maximum(self.quantile * r, (self.quantile - 1) * r)))
+
+    def gradient(self, f, y, s):
+        # Zero at the kink: a sample that is met pulls in neither direction.
+        return s * np.where(f > y, 1.0 - self.quantile, -self.quantile * (f < y))
+
+    def curvature(self, f, y, s):
+        return np.zeros(len(y))
+
+    def dual_bounds(self, y, s):
+        return (self.quantile - 1.0) * s, self.quantile * s
+
+    def dual_terms(self, nu, y, s):
+        return y * nu
+
+    def dual_slope(self, nu, y, s):
+        return np.asarray(y, dtype=np.float64).copy()
+
+    def dual_curvature(self, nu, y, s):
+        return np.zeros(len(y))
+
+    def minimiser(self, y):
+        return y
+
+    def spread(self, f, y, s):
+        return np.average(np.abs(f - y), weights=s)
+
+    def best_offset(self, f, y, s):
+        """A quantile of the residuals, the middle of them if there are several."""
+        order = np.argsort(y - f, kind="stable")
+        r, below = (y - f)[order], np.cumsum(s[order])
+        wanted = self.quantile * below[-1]
+        margin = 1e-12 * below[-1]
+        low = np.searchsorted(below, wanted - margin)
+        high = np.searchsorted(below, wanted + margin)
+        return float(0.5 * (r[low] + r[min(high, len(r) - 1)]))
+
+
+class Poisson(Loss):
+    """Half the Poisson deviance of the mean ``exp(f)``, with ``y >= 0``.
+
+    ``exp(f) - y f + y log(y) - y``; without the part that does not depend on
+    ``f``, it is scikit-learn's ``HalfPoissonLoss``.
+    """
+
+    name = "poisson"
+
+    # Outputs beyond which the exponential is continued linearly.  A descent may
+    # come here, where numbers would overflow, but no optimum is as far.
+    _FARTHEST = 300.0
+
+    def _mean(self, f):
+        return np.exp(np.minimum(f, self._FARTHEST))
+
+    def value(self, f, y, s):
+        mean = self._mean(f)
+        beyond = mean * np.maximum(f - self._FARTHEST, 0.0)
+        terms = mean + beyond - y - (y * f - xlogy(y, y))
+        # Close to the minimum only this form does not lose digits.
+        distance = f - self.minimiser(y)
+        close = np.abs(distance) < 0.1
+        distance = np.where(close, distance, 0.0)
+        terms = np.where(close, y * (np.expm1(distance) - distance), terms)
+        return float(np.sum(s * terms))
+
+    def gradient(self, f, y, s):
+        return s * (self._mean(f) - y)
+
+    def curvature(self, f, y, s):
+        return s * self._mean(f) * (f <= self._FARTHEST)
+
+    def dual_bounds(self, y, s):
+        return np.full(len(y), -np.inf), s * y
+
+    def dual_terms(self, nu, y, s):
+        mean = np.maximum(y - nu / s, 0.0)
+        return s * (entr(mean) - entr(y)) - nu
+
+    def dual_slope(self, nu, y, s):
+        return np.log(y - nu / s)
+
+    def dual_curvature(self, nu, y, s):
+        return 1.0 / (s * y - nu)
+
+    def minimiser(self, y):
+        with np.errstate(divide="ignore"):
+            return np.log(y)
+
+    def check_targets(self, Y, s):
+        if np.min(Y) < 0:
+            raise ValueError(
+                "loss='poisson' needs y to be non-negative, but y has "
+                f"{np.min(Y):.3g}; use another loss."
+            )
+        if not np.all(s @ Y > 0):
+            raise ValueError(
+                "loss='poisson' needs y to be positive for some sample with a "
+                "positive weight, in each output: the best prediction would be "
+                "zero, which the exponential does not reach. Leave the output out."
+            )
+
+    def spread(self, f, y, s):
+        pull = np.sum(np.abs(self.gradient(f, y, s)))
+        return self.value(f, y, s) / pull if pull > 0 else 0.0
+
+    def best_offset(self, f, y, s):
+        top = np.max(f)
+        ratio = np.average(y, weights=s) / np.average(np.exp(f - top), weights=s)
+        return float(np.log(ratio) - top)
 
 
 class LogLoss(Loss):
@@ -268,7 +414,7 @@ class Hinge(Loss):
 
 
 class OneSided(Loss):
-    """A regression loss that is constant on one side of its target.
+    """A regression loss that is constant on one side of its minimiser.
 
     The largest convex function below `loss` that never falls (or never rises)
     with the output: the least that can be reached if outputs may be moved to
@@ -276,21 +422,21 @@ class OneSided(Loss):
 
     Parameters
     ----------
-    loss : SquaredError or Huber
+    loss : Loss
+        With a `minimiser`.
     sides : ndarray of shape (n_samples,)
         Sign of the dual variable that remains possible, 0 for both.
     """
 
-    smooth = True
-
     def __init__(self, loss, sides):
-        self.name = loss.name
+        self.name, self.smooth = loss.name, loss.smooth
         self.loss = loss
         self.sides = sides
 
     def _clipped(self, f, y):
-        f = np.where(self.sides < 0, np.maximum(f, y), f)
-        return np.where(self.sides > 0, np.minimum(f, y), f)
+        best = self.loss.minimiser(y)
+        f = np.where(self.sides < 0, np.maximum(f, best), f)
+        return np.where(self.sides > 0, np.minimum(f, best), f)
 
     def value(self, f, y, s):
         return self.loss.value(self._clipped(f, y), y, s)
@@ -318,19 +464,22 @@ class OneSided(Loss):
         return self.loss.dual_curvature(nu, y, s)
 
 
-REGRESSION_LOSSES = ("squared_error", "huber")
+REGRESSION_LOSSES = ("squared_error", "huber", "quantile", "poisson")
 CLASSIFICATION_LOSSES = ("log_loss", "squared_hinge", "hinge")
 
 
-def make_loss(name, epsilon=1.35):
+def make_loss(name, epsilon=1.35, quantile=0.5):
     """Loss object of the given name.
 
     Parameters
     ----------
-    name : {'squared_error', 'huber', 'log_loss', 'squared_hinge', 'hinge'}
+    name : {'squared_error', 'huber', 'quantile', 'poisson', 'log_loss', \
+            'squared_hinge', 'hinge'}
         Name of the loss.
     epsilon : float, default=1.35
         Threshold of the Huber loss; the other losses ignore it.
+    quantile : float, default=0.5
+        Quantile of the pinball loss; the other losses ignore it.
 
     Returns
     -------
@@ -338,7 +487,9 @@ def make_loss(name, epsilon=1.35):
     """
     if name == "huber":
         return Huber(epsilon)
-    for cls in (SquaredError, LogLoss, SquaredHinge, Hinge):
+    if name == "quantile":
+        return Pinball(quantile)
+    for cls in (SquaredError, Poisson, LogLoss, SquaredHinge, Hinge):
         if cls.name == name:
             return cls()
     raise ValueError(

@@ -182,7 +182,7 @@ class _Search:
         # More exact than what follows from the outputs, and alone of use for
         # losses with kinks.
         nu = p.project(self._magnitudes(neurons).nu)
-        sides = p.y if p.loss.minimiser is None else np.sign(nu)
+        sides = p.y if p.loss.minimiser(p.y) is None else np.sign(nu)
         moved, _, _ = solve_on_cells(
             p,
             neurons,

@@ -1,13 +1,14 @@
 """Lower bounds of the objective, from a network that is given."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 from scipy.optimize import nnls
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_convexnn import branch_and_bound, proofs
 from sklearn_convexnn.arrangements import (
     can_enumerate,
     count_patterns,
@@ -17,20 +18,27 @@ from sklearn_convexnn.arrangements import (
     union,
     with_ones,
 )
-from sklearn_convexnn.branch_and_bound import maximise_slope
 from sklearn_convexnn.closed_forms import closed_form
 from sklearn_convexnn.column_generation import generate_neurons
-from sklearn_convexnn.pricing import search_widely
-from sklearn_convexnn.problem import Problem, best_scaled_value
+from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.proofs import generate_and_prove, node_limit
-from sklearn_convexnn.recovery import activation, features
+from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.slope_bounds import (
     norm_bound,
     semidefinite_bound,
     triangle_bound,
 )
 from sklearn_convexnn.solvers import null_result, solve_interior_point
+from sklearn_convexnn.vector import proofs as vector_proofs
+from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
+from sklearn_convexnn.vector.cells import cell_slope_bound, search_cells
+from sklearn_convexnn.vector.closed_forms import soft_thresholded_svd
+from sklearn_convexnn.vector.column_generation import (
+    generate_neurons as generate_vector_neurons,
+)
+from sklearn_convexnn.vector.losses import Separable
+from sklearn_convexnn.vector.pricing import search_units, search_widely
+from sklearn_convexnn.vector.problem import VectorProblem
 
 # Up to so many patterns, and patterns times samples, the program over all of
 # them takes a few seconds at most.
@@ -42,75 +50,87 @@ _TRIANGLE, _SEMIDEFINITE = 500, 1600
 _RELAXATION_TIME = 10.0
 # Limit of the rounds of column generation.
 _ROUNDS = 200
+_KINDS = ("restricted", "estimated", "global")
+"""From the weakest to the strongest."""
 
 
 @dataclass(frozen=True)
 class GivenNetwork:
-    """A two-layer network of any origin, and the data that it is judged by.
+    """A two-layer network of any origin, and the problem that it is judged by.
 
     Attributes
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    Y : ndarray of shape (n_samples, n_outputs)
-    sample_weight : ndarray of shape (n_samples,)
-    loss : Loss
-    alpha : float
-    fit_intercept : bool
-    negative_slope : float
+    problem : VectorProblem
+        With a single output it is `separate`, which makes no difference.
     coefs, intercepts : list of two ndarrays
         As scikit-learn's MLP has them.
     """
 
-    X: np.ndarray
-    Y: np.ndarray
-    sample_weight: np.ndarray
-    loss: object
-    alpha: float
-    fit_intercept: bool
-    negative_slope: float
+    problem: VectorProblem
     coefs: list
     intercepts: list
 
     @property
     def geometry(self):
         """What decides on the slopes of neurons, apart from the data."""
-        return {"free_bias": self.fit_intercept, "negative_slope": self.negative_slope}
-
-    def hidden(self):
-        """Outputs of the hidden neurons, shape (n_samples, n_neurons)."""
-        return activation(
-            self.X @ self.coefs[0] + self.intercepts[0], self.negative_slope
-        )
+        p = self.problem
+        return {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
 
     def outputs(self):
         """Outputs of the network, shape (n_samples, n_outputs)."""
-        return self.hidden() @ self.coefs[1] + self.intercepts[1]
+        z = self.problem.X @ self.coefs[0] + self.intercepts[0]
+        hidden = activation(z, self.problem.negative_slope)
+        return hidden @ self.coefs[1] + self.intercepts[1]
 
     def objective(self):
         """Sum of the weighted losses and of the penalty of the weights."""
-        penalty = 0.5 * self.alpha * sum(np.sum(coef**2) for coef in self.coefs)
-        return penalty + sum(
-            self.loss.value(f, y, self.sample_weight)
-            for f, y in zip(self.outputs().T, self.Y.T)
-        )
+        squares = sum(np.sum(coef**2) for coef in self.coefs)
+        return self.problem.value(self.outputs()) + 0.5 * self.problem.alpha * squares
 
-    def problem(self):
-        """The training problem, of which there has to be a single output."""
-        return Problem(
-            self.X,
-            self.Y[:, 0],
-            self.sample_weight,
-            self.loss,
-            self.alpha,
-            self.fit_intercept,
-            self.negative_slope,
-        )
+    def gates(self):
+        """Weights of the hidden neurons as rows, and the biases if they are free."""
+        if not self.problem.fit_intercept:
+            return self.coefs[0].T
+        return np.column_stack([self.coefs[0].T, self.intercepts[0]])
 
-    def units(self):
-        """Outputs of the hidden neurons scaled to size one."""
+    def neurons(self, problem):
+        """The hidden neurons as `Neurons` or `VectorNeurons` without size.
+
+        Parameters
+        ----------
+        problem : Problem or VectorProblem
+
+        Returns
+        -------
+        neurons : Neurons or VectorNeurons
+            Those without weights are left out: they are constant.
+        """
         size = np.linalg.norm(self.coefs[0], axis=0)
-        # What is left is constant, and of no slope.
-        return self.hidden()[:, size > 0] / size[size > 0]
+        used = size > 0
+        outputs = self.coefs[1][used]
+        if isinstance(problem, Problem):
+            outputs = np.where(outputs[:, 0] < 0, -1.0, 1.0)
+        else:
+            outputs = np.zeros_like(outputs)
+        return problem.unused(
+            self.coefs[0].T[used] / size[used, None],
+            self.intercepts[0][used] / size[used],
+            outputs,
+        )
+
+    def parts(self):
+        """Networks of one output each if nothing links the outputs, else this one."""
+        p, (hidden, output) = self.problem, self.coefs
+        if not (p.separate and isinstance(p.loss, Separable)):
+            return [self]
+        return [
+            GivenNetwork(
+                replace(p, Y=p.Y[:, [k]]),
+                [hidden[:, feeds], output[feeds][:, [k]]],
+                [self.intercepts[0][feeds], self.intercepts[1][[k]]],
+            )
+            for k, feeds in enumerate(output.T != 0)
+        ]
 
 
 @dataclass(frozen=True)
@@ -188,41 +208,50 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
     -------
     bound : LowerBound
     """
+    parts, bounds = network.parts(), []
+    for k, part in enumerate(parts):
+        now = perf_counter()
+        share = max(deadline - now, 0.0) / (len(parts) - k)
+        bounds.append(_lower_bound(part, kind, tol, now + share, n_arrangements, rng))
+    return LowerBound(
+        value=sum(bound.value for bound in bounds),
+        kind=min((bound.kind for bound in bounds), key=_KINDS.index),
+        kappa=max(bound.kappa for bound in bounds),
+        n_patterns=max(bound.n_patterns for bound in bounds),
+    )
+
+
+def _lower_bound(network, kind, tol, deadline, n_arrangements, rng):
+    """Bound of a network whose outputs belong together."""
+    p = network.problem
+    if not np.any(p.X):
+        # No neuron is of any use.
+        return LowerBound(p.objective(p.null()), "global", 0.0)
     arrangement = _arrangement(network, kind, n_arrangements, rng)
     if arrangement is not None:
-        return _bound_on_patterns(network, arrangement, tol, deadline)
-
-    units, optimum = network.units(), None
-    if network.Y.shape[1] == 1:
-        optimum, units = _bound_of_optimum(network, units, kind, tol, deadline, rng)
-    value, slopes, nus = _best_candidate(
-        network, lambda nu: _searched_slope(network, nu, units, rng)
+        if p.n_outputs == 1 or not arrangement.complete:
+            return _bound_on_patterns(network, arrangement, tol, deadline, rng)
+        # There is no program of several outputs over all patterns.
+        kind = "global"
+    optimum, known = _bound_of_optimum(network, kind, tol, deadline, rng)
+    value, slope, N = _best_candidate(
+        network, lambda N: _searched_slope(network, N, known, rng)
     )
-    if optimum is not None:
-        proven = optimum.kind == "global"
-    else:
-        proven = kind == "global" or (kind == "auto" and _provable(network))
-    if proven:
-        found = [
-            _proven_slope(network, nu, slope, 0.1 * tol, deadline)
-            for nu, slope in zip(nus, slopes)
-        ]
-        closed = all(closed for _, closed in found)
-        # An open proof is of use if there is a better bound, or no other choice.
-        if closed or kind == "global" or optimum is not None:
-            slopes = [slope for slope, _ in found]
-            value = _scaled_value(network, nus, slopes)
-        else:
-            proven = False
-    if optimum is not None:
-        value = max(value, optimum.value)
-    kappa = np.linalg.norm(slopes) / network.alpha
-    return LowerBound(value, "global" if proven else "estimated", kappa)
+    if optimum.kind == "global":
+        # An open proof is of use as well, since there is a better bound.
+        allowed = (1.0 + 0.1 * tol) * slope
+        slope, _ = _proven_slope(p, N, slope, allowed, 0.1 * tol, deadline)
+        value = p.bound(N, slope)
+    value = max(value, optimum.value)
+    return LowerBound(value, optimum.kind, slope / p.alpha)
 
 
 def _arrangement(network, kind, n_arrangements, rng):
     """Patterns to check; None if the bound is not to rest on patterns."""
-    X, free_bias = network.X, network.fit_intercept
+    p = network.problem
+    X, free_bias = p.X, p.fit_intercept
+    if p.n_outputs > 1 and kind != "restricted":
+        return None
     most = _TRIVIAL
     if kind in ("auto", "global"):
         most = max(most, min(_FEW_PATTERNS, _FEW_BITS // len(X)))
@@ -232,96 +261,153 @@ def _arrangement(network, kind, n_arrangements, rng):
             return arrangement
     if kind != "restricted":
         return None
-    gates = network.coefs[0].T
-    if free_bias:
-        gates = np.column_stack([gates, network.intercepts[0]])
     return union(
-        network_arrangement(X, gates, free_bias=free_bias),
+        network_arrangement(X, network.gates(), free_bias=free_bias),
         sample_arrangement(X, n_arrangements, free_bias=free_bias, random_state=rng),
     )
 
 
-def _bound_on_patterns(network, arrangement, tol, deadline):
+def _bound_on_patterns(network, arrangement, tol, deadline, rng):
     """Bound of the networks with neurons of these patterns."""
-    value, slopes, _ = _best_candidate(
-        network,
-        lambda nu: cone_slopes(network.X, nu, arrangement, **network.geometry).max(
-            initial=0.0
-        ),
+    p = network.problem
+    value, slope, _ = _best_candidate(
+        network, lambda N: _slope_on_patterns(network, N, arrangement, tol)
     )
-    if network.Y.shape[1] == 1:
-        # The network's own dual point may be far from the best one.
+    # The network's own dual point may be far from the best one.
+    if p.n_outputs == 1:
         program = TwoLayerProgram(
-            network.X,
-            network.Y[:, 0],
-            network.sample_weight,
-            network.loss,
-            network.alpha,
+            p.X,
+            p.Y[:, 0],
+            p.sample_weight,
+            p.loss.loss,
+            p.alpha,
             arrangement,
-            fit_intercept=network.fit_intercept,
-            negative_slope=network.negative_slope,
+            fit_intercept=p.fit_intercept,
+            negative_slope=p.negative_slope,
         )
         if program.can_improve:
             result = solve_interior_point(program, deadline=deadline)
-            _warn_if_short(result, tol)
         else:
             result = null_result(program)
-        value = max(value, result.dual_bound)
+        bound = result.dual_bound
+    else:
+        result = generate_vector_neurons(
+            p,
+            rng,
+            arrangement=arrangement,
+            known=network.neurons(p),
+            tol=0.9 * tol,
+            max_iter=_ROUNDS,
+            deadline=deadline,
+        )
+        proven = _cell_bound(p, result.nu, arrangement)
+        allowed = proofs.largest_slope_allowed(p, result, tol)
+        bound = p.bound(result.nu, proven if proven <= allowed else result.kappa)
+    _warn_if_short(result, tol)
     return LowerBound(
-        value,
+        max(value, bound),
         "global" if arrangement.complete else "restricted",
-        np.linalg.norm(slopes) / network.alpha,
+        slope / p.alpha,
         len(arrangement),
     )
 
 
-def _bound_of_optimum(network, units, kind, tol, deadline, rng):
-    """Bound at the dual point of the optimum, and the units that are now known."""
-    problem = network.problem()
+def _slope_on_patterns(network, N, arrangement, tol):
+    """Largest slope within the cells; what is found there, if no close bound is."""
+    p = network.problem
+    bound = _cell_bound(p, N, arrangement)
+    if p.separate:
+        return bound
+    found = search_cells(
+        p.X, N, arrangement, starts=network.gates(), **network.geometry
+    ).slopes.max(initial=0.0)
+    return bound if bound <= (1.0 + 0.1 * tol) * found else found
+
+
+def _cell_bound(problem, N, arrangement):
+    """Proven bound of the slopes in the cells, which is tight if `separate`."""
+    geometry = {
+        "free_bias": problem.fit_intercept,
+        "negative_slope": problem.negative_slope,
+    }
+    if problem.separate:
+        return max(
+            cone_slopes(problem.X, nu, arrangement, **geometry).max() for nu in N.T
+        )
+    return cell_slope_bound(problem.X, N, arrangement, **geometry)
+
+
+def _bound_of_optimum(network, kind, tol, deadline, rng):
+    """Bound at the dual point of the optimum, and the neurons that are now known."""
+    p = network.problem
+    problem, generate, prove = p, generate_vector_neurons, vector_proofs.prove
+    if p.n_outputs == 1:
+        problem = Problem(
+            p.X,
+            p.Y[:, 0],
+            p.sample_weight,
+            p.loss.loss,
+            p.alpha,
+            p.fit_intercept,
+            p.negative_slope,
+        )
+        generate, prove = generate_neurons, proofs.prove
+    known = network.neurons(problem)
     if kind != "estimated":
+        form = _form_of_structure(p, tol, deadline)
+        if form is not None:
+            return LowerBound(form.dual_bound, "global"), known
+    options = {"known": known, "max_iter": _ROUNDS, "deadline": deadline}
+    if kind == "estimated":
+        proof, result = None, generate(problem, rng, tol=0.9 * tol, **options)
+    else:
+        result, proof = proofs.generate_and_prove(
+            problem, rng, tol=tol, generate=generate, prove=prove, **options
+        )
+    _warn_if_short(result, tol)
+    known = known.joined(result.neurons)
+    if proof is not None and proof.closed:
+        return LowerBound(proof.dual_bound, "global"), known
+    if proof is not None and proof.neurons is not None:
+        known = known.joined(proof.neurons)
+    N = result.nu.reshape(p.Y.shape)
+    # The search may have missed what the networks at hand have.
+    kappa = max(result.kappa, p.slopes(known, N).max(initial=0.0))
+    every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
+    if kind == "global" or every_pattern:
+        upper = None if proof is None else proof.kappa
+        allowed = proofs.largest_slope_allowed(problem, result, tol)
+        slope, closed = _proven_slope(
+            p, N, kappa, allowed, 0.1 * tol, deadline, upper=upper
+        )
+        if closed or kind == "global":
+            return LowerBound(p.bound(N, slope), "global"), known
+    return LowerBound(p.bound(N, kappa), "estimated"), known
+
+
+def _form_of_structure(problem, tol, deadline):
+    """The optimum of data of special structure with its bound, or None."""
+    p = problem
+    if p.n_outputs == 1:
         form = closed_form(
-            problem.X,
-            problem.y,
-            problem.sample_weight,
-            problem.loss,
-            problem.alpha,
-            fit_intercept=problem.fit_intercept,
-            negative_slope=problem.negative_slope,
+            p.X,
+            p.Y[:, 0],
+            p.sample_weight,
+            p.loss.loss,
+            p.alpha,
+            fit_intercept=p.fit_intercept,
+            negative_slope=p.negative_slope,
             tol=tol,
             deadline=deadline,
         )
         if form is not None:
             _warn_if_short(form, tol)
-            return LowerBound(form.dual_bound, "global"), units
-    active = network.coefs[1][:, 0] != 0
-    known = (
-        network.coefs[0].T[active],
-        network.intercepts[0][active],
-        np.sign(network.coefs[1][active, 0]),
+        return form
+    if p.separate:
+        return None
+    return soft_thresholded_svd(
+        p.X, p.Y, p.sample_weight, p.loss, p.alpha, p.fit_intercept, p.negative_slope
     )
-    options = {"known": known, "max_iter": _ROUNDS, "deadline": deadline}
-    if kind == "estimated":
-        proof, result = None, generate_neurons(problem, rng, tol=0.9 * tol, **options)
-    else:
-        result, proof = generate_and_prove(problem, rng, tol=tol, **options)
-    _warn_if_short(result, tol)
-    # The search may have missed what the networks at hand have.
-    trained = features(result.neurons, problem.X, problem.negative_slope)
-    units = np.column_stack([units, trained])
-    if proof is not None and proof.closed:
-        return LowerBound(proof.dual_bound, "global"), units
-    kappa = max(result.kappa, np.abs(result.nu @ units).max(initial=0.0))
-    every_pattern = kind == "auto" and can_enumerate(
-        problem.X, free_bias=problem.fit_intercept
-    )
-    if kind == "global" or every_pattern:
-        upper = None if proof is None else proof.kappa
-        slope, closed = _proven_slope(
-            network, result.nu, kappa, 0.1 * tol, deadline, upper
-        )
-        if closed or kind == "global":
-            return LowerBound(problem.bound(result.nu, slope), "global"), units
-    return LowerBound(problem.bound(result.nu, kappa), "estimated"), units
 
 
 def _warn_if_short(result, tol):
@@ -337,86 +423,126 @@ def _warn_if_short(result, tol):
 
 
 def _best_candidate(network, slope_of):
-    """The best bound from the network itself, its slopes and its dual point."""
-    best = (-np.inf, [], [])
-    for nus in _dual_candidates(network):
-        slopes = [slope_of(nu) for nu in nus]
-        value = _scaled_value(network, nus, slopes)
-        best = max(best, (value, slopes, nus), key=lambda candidate: candidate[0])
+    """The best bound from the network itself, its slope and its dual point."""
+    best = (-np.inf, 0.0, None)
+    for N in _dual_candidates(network):
+        slope = slope_of(N)
+        value = network.problem.bound(N, slope)
+        best = max(best, (value, slope, N), key=lambda candidate: candidate[0])
     return best
 
 
-def _scaled_value(network, nus, slopes):
-    """Best bound from multiples of a dual point with these slopes."""
-    total = np.linalg.norm(slopes)
-    reach = network.alpha / total if total > 0 else np.inf
-    return best_scaled_value(network.loss, nus, network.Y, network.sample_weight, reach)
-
-
 def _dual_candidates(network):
-    """Dual points of the network, one list of ``nu`` per candidate.
+    """Dual points of the network.
 
-    Without a gradient (hinge) any point of the domain gives a valid bound;
-    those of smoothed losses are tried.
+    Without a gradient (hinge, pinball) any point of the domain gives a valid
+    bound; those of smoothed losses are tried.
     """
-    loss, weight, centred = network.loss, network.sample_weight, network.fit_intercept
-    F, Y = network.outputs(), network.Y
-    if centred:
-        F = F + [loss.best_offset(f, t, weight) for f, t in zip(F.T, Y.T)]
-    widths = (0.0,) if loss.smooth else (0.0, 1e-2, 0.1, 0.5)
-    for width in widths:
-        nus = []
-        for f, t in zip(F.T, Y.T):
-            if width == 0:
-                nu = -loss.gradient(f, t, weight)
-            else:
-                nu = weight * t * np.clip(0.5 + (1.0 - t * f) / width, 0.0, 1.0)
-            nus.append(loss.project_dual(nu, t, weight, centred=centred))
-        yield nus
+    p, F = network.problem, network.outputs()
+    yield p.dual_point(F)
+    if p.loss.smooth:
+        return
+    s, Y = p.sample_weight, p.Y
+    if p.fit_intercept:
+        F = F + p.loss.best_offset(F, Y, s)
+    lower, upper = p.loss.dual_bounds(Y, s)
+    # In units of the targets, half the distance between two labels.
+    unit = 0.5 * np.ptp(Y, axis=0)
+    unit[unit == 0] = 1.0
+    kink = p.loss.dual_slope(-p.gradient(F), Y, s)
+    for width in (1e-2, 0.1, 0.5):
+        N = 0.5 * (lower + upper) + s[:, None] * (kink - F) / (width * unit)
+        yield p.project(np.clip(N, lower, upper))
 
 
-def _searched_slope(network, nu, units, rng):
+def _searched_slope(network, N, known, rng):
     """Slope of the steepest neuron found, and of the known ones."""
-    X = network.X
-    size = int(np.clip(2_000_000 // (2 * len(X)), 20, 300))
-    found = search_widely(
-        X, nu, size, rng, starts=network.coefs[0].T, **network.geometry
-    )
-    slopes = np.append(np.abs(nu @ units), found.slopes)
-    if network.fit_intercept:
+    p, X = network.problem, network.problem.X
+    size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
+    options = {"separate": p.separate, **network.geometry}
+    starts = network.coefs[0].T
+    starts = starts[np.any(starts != 0, axis=1)]
+    slopes = [
+        p.slopes(known, N),
+        search_widely(X, N, size, rng, **options).slopes,
+        search_units(X, N, starts, **options).slopes,
+    ]
+    if p.fit_intercept:
         # A neuron that is active everywhere.
-        slopes = np.append(slopes, np.linalg.norm(nu @ X))
-    return float(slopes.max(initial=0.0))
+        linear = X.T @ N
+        norms = np.linalg.norm(linear, axis=0 if p.separate else None, ord=2)
+        slopes.append(np.atleast_1d(norms))
+    return float(np.concatenate(slopes).max(initial=0.0))
 
 
-def _provable(network):
-    """Whether the largest slope can be expected to be found with a proof."""
-    free_bias = network.fit_intercept
-    return node_limit(network.X) > 0 or can_enumerate(network.X, free_bias=free_bias)
-
-
-def _proven_slope(network, nu, lower, rtol, deadline, upper=None):
+def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
     """Upper bound of the slope, and whether it is close to the largest one.
 
-    `upper` is what branch and bound has found, if it has been tried.
+    Parameters
+    ----------
+    problem : VectorProblem
+    N : ndarray of shape (n_samples, n_outputs)
+    lower : float
+        A slope that is known.
+    allowed : float
+        A bound up to this is close enough.
+    rtol : float
+        So is one that is as close to the steepest neuron.
+    deadline : float
+    upper : float or None
+        What branch and bound has found, if it has been tried.
+
+    Returns
+    -------
+    slope : float
+    closed : bool
     """
-    X, geometry, closed = network.X, network.geometry, False
+    p = problem
+    options = {
+        "free_bias": p.fit_intercept,
+        "negative_slope": p.negative_slope,
+        "lower": lower,
+        "target": allowed,
+        "rtol": rtol,
+        "deadline": deadline,
+    }
+    if p.separate:
+        found = [_proven_slope_of_one(p.X, nu, options, upper) for nu in N.T]
+        return max(slope for slope, _ in found), all(closed for _, closed in found)
+    closed = False
     if upper is None:
-        upper, nodes = norm_bound(X, nu, **geometry), node_limit(X)
+        # Without nodes it still has a bound from norms.
+        nodes = vector_proofs.node_limit(p)
+        found = maximise_vector_slope(p.X, N, max_nodes=nodes, **options)
+        upper, closed = found.upper, found.status == "optimal"
+    left = deadline - perf_counter()
+    if not closed and left > 0 and can_enumerate(p.X, free_bias=p.fit_intercept):
+        arrangement = enumerate_arrangement(p.X, free_bias=p.fit_intercept)
+        if arrangement.complete:
+            upper = min(upper, _cell_bound(p, N, arrangement))
+    closed = closed or upper <= allowed
+    if not closed:
+        # The squares of the slopes add up over any orthonormal basis of the
+        # outputs; along the singular vectors few of them are large.
+        options = {**options, "lower": 0.0, "target": None}
+        along = N @ np.linalg.svd(N, full_matrices=False)[2].T
+        slopes = [_proven_slope_of_one(p.X, nu, options)[0] for nu in along.T]
+        upper = min(upper, float(np.linalg.norm(slopes)))
+    return max(upper, lower), closed or upper <= allowed
+
+
+def _proven_slope_of_one(X, nu, options, upper=None):
+    """As `_proven_slope`, of a single output, with the options as a dict."""
+    geometry = {key: options[key] for key in ("free_bias", "negative_slope")}
+    deadline, closed = options["deadline"], False
+    if upper is None:
+        upper, nodes = norm_bound(X, nu, **geometry), proofs.node_limit(X)
         if nodes:
-            found = maximise_slope(
-                X,
-                nu,
-                lower=lower,
-                rtol=rtol,
-                deadline=deadline,
-                max_nodes=nodes,
-                **geometry,
-            )
+            found = branch_and_bound.maximise_slope(X, nu, max_nodes=nodes, **options)
             upper, closed = found.upper, found.status == "optimal"
     left = deadline - perf_counter()
-    if not closed and left > 0 and can_enumerate(X, free_bias=network.fit_intercept):
-        arrangement = enumerate_arrangement(X, free_bias=network.fit_intercept)
+    if not closed and left > 0 and can_enumerate(X, free_bias=options["free_bias"]):
+        arrangement = enumerate_arrangement(X, free_bias=options["free_bias"])
         if arrangement.complete:
             upper = min(upper, cone_slopes(X, nu, arrangement, **geometry).max())
             closed = True
@@ -425,4 +551,4 @@ def _proven_slope(network, nu, lower, rtol, deadline, upper=None):
             upper = min(upper, triangle_bound(X, nu, **geometry))
         if len(X) * np.linalg.matrix_rank(X) <= _SEMIDEFINITE:
             upper = min(upper, semidefinite_bound(X, nu, **geometry))
-    return max(upper, lower), closed
+    return max(upper, options["lower"]), closed

@@ -3,7 +3,12 @@
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
 
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    make_loss,
+)
+from sklearn_convexnn.vector.losses import Separable, Softmax
 
 
 def read_network(network, loss, fit_intercept, negative_slope):
@@ -30,6 +35,11 @@ def read_network(network, loss, fit_intercept, negative_slope):
     ValueError
         If it is not a two-layer network with a supported activation and loss.
     """
+    formulation = getattr(network, "formulation", "relu")
+    if formulation == "gated_relu":
+        raise ValueError(
+            f"certify needs a ReLU network, but network has {formulation=}."
+        )
     if hasattr(network, "coefs_"):
         coefs, intercepts = network.coefs_, network.intercepts_
         used = getattr(network, "activation", "relu")
@@ -43,11 +53,6 @@ def read_network(network, loss, fit_intercept, negative_slope):
             fit_intercept = getattr(network, "fit_intercept", True)
         if negative_slope is None:
             negative_slope = getattr(network, "negative_slope", 0.0)
-        if loss == "log_loss" and getattr(network, "out_activation_", "") == "softmax":
-            raise ValueError(
-                "certify has no bound for the softmax loss of a multiclass network; "
-                "certify one binary network per class instead."
-            )
     else:
         if not (isinstance(network, (tuple, list)) and len(network) == 2):
             raise ValueError(
@@ -95,8 +100,8 @@ def read_network(network, loss, fit_intercept, negative_slope):
     return coefs, intercepts, loss, fit_intercept, negative_slope
 
 
-def read_targets(network, loss, y, n_outputs):
-    """Targets as the losses want them.
+def read_targets(network, loss, y, weight, n_outputs, **params):
+    """Targets as the loss wants them, and the loss.
 
     Parameters
     ----------
@@ -104,18 +109,24 @@ def read_targets(network, loss, y, n_outputs):
         Says which classes there are, if it is an estimator.
     loss : str
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    weight : ndarray of shape (n_samples,)
+        Sample weights.
     n_outputs : int
+    **params : dict
+        Of the loss.
 
     Returns
     -------
     Y : ndarray of shape (n_samples, n_outputs)
-        -1 and +1 for classification.
+        For classification -1 and +1, or 0 and 1 for the softmax loss.
+    loss : Separable or Softmax
 
     Raises
     ------
     ValueError
         If the targets do not fit the network.
     """
+    softmax = False
     if loss in REGRESSION_LOSSES:
         Y = check_array(y, ensure_2d=False, dtype=np.float64)
         Y = Y.reshape(len(Y), -1)
@@ -132,8 +143,16 @@ def read_targets(network, loss, y, n_outputs):
             )
         positive = classes[1:] if n_outputs == 1 else classes
         Y = np.where(y[:, None] == positive, 1.0, -1.0)
+        # An estimator may have an output of its own for each class.
+        used = getattr(network, "out_activation_", "softmax")
+        softmax = loss == "log_loss" and n_outputs > 1 and used == "softmax"
     if Y.shape[1] != n_outputs:
+        what = "outputs" if loss in REGRESSION_LOSSES else "classes"
         raise ValueError(
-            f"y has {Y.shape[1]} outputs, but the network has {n_outputs}."
+            f"y has {Y.shape[1]} {what}, but the network has {n_outputs} outputs."
         )
-    return Y
+    if softmax:
+        return np.maximum(Y, 0.0), Softmax()
+    loss = make_loss(loss, **params)
+    loss.check_targets(Y, weight)
+    return Y, Separable(loss)

@@ -1,8 +1,8 @@
 """Descent on the non-convex objective, from random neurons or from given ones."""
 
 import numpy as np
-from scipy.optimize import minimize
 
+from sklearn_convexnn.descent import descend
 from sklearn_convexnn.recovery import Neurons
 
 # Neurons with less than this part of the largest magnitude are left out.
@@ -31,8 +31,7 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     n, d = X.shape
     offset = problem.null().offset
     size = np.sqrt(np.mean(np.sum(X**2, axis=1)))
-    value = problem.loss.value(np.full(n, offset), y, s)
-    spread = np.sqrt(value / np.sum(s))
+    spread = problem.loss.spread(np.full(n, offset), y, s)
     # Wide starts, of outputs well above those needed: descent thins them out.
     root = np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
@@ -41,8 +40,7 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     if problem.fit_intercept:
         bias = -np.einsum("kd,dk->k", X[rng.randint(n, size=n_neurons)], W)
     linear = np.zeros(n_neurons, dtype=bool)
-    unit = root / np.sqrt(d)
-    return _descend(problem, W, v, bias, linear, offset, unit, max_iter)
+    return _descend(problem, W, v, bias, linear, offset, max_iter)
 
 
 def improve_neurons(problem, neurons, max_iter=200):
@@ -61,7 +59,6 @@ def improve_neurons(problem, neurons, max_iter=200):
     root = np.sqrt(neurons.magnitudes)
     straight = neurons.signs * neurons.magnitudes * neurons.biases
     W, v = neurons.directions.T * root, root * neurons.signs
-    unit = np.sqrt(np.mean(W**2)) if W.size else 1.0
     return _descend(
         problem,
         W,
@@ -69,60 +66,27 @@ def improve_neurons(problem, neurons, max_iter=200):
         root * neurons.biases,
         neurons.linear,
         neurons.offset + np.sum(straight[neurons.linear]),
-        max(unit, 1e-300),
         max_iter,
     )
 
 
-def _descend(problem, W, v, bias, linear, offset, unit, max_iter):
-    """L-BFGS from hidden weights `W`, output weights `v` and biases.
-
-    `unit` is the size of a weight; all parameters are in units of theirs.
-    """
-    X, y, s = problem.X, problem.y, problem.sample_weight
-    loss, alpha, a = problem.loss, problem.alpha, problem.negative_slope
-    d, m = W.shape
-    free = problem.fit_intercept
-    size = np.sqrt(np.mean(np.sum(X**2, axis=1)))
-
-    def split(x):
-        x = x * unit
-        rest = x[d * m :]
-        return x[: d * m].reshape(d, m), rest[:m], rest[m : 2 * m] * size, rest[-1]
-
-    def value_and_gradient(x):
-        W, v, bias, offset = split(x)
-        z = X @ W
-        if free:
-            z += bias * ~linear
-        active = (z > 0) | linear
-        h = np.multiply(active, z)
-        if a != 0:
-            h = np.where(active, h, a * z)
-        f = h @ v
-        if free:
-            f = f + offset
-        g = loss.gradient(f, y, s)
-        dz = np.multiply(active, np.outer(g, v))
-        if a != 0:
-            dz = (1.0 - a) * dz + a * np.outer(g, v)
-        penalty = 0.5 * alpha * (np.vdot(W, W) + v @ v)
-        parts = [(X.T @ dz + alpha * W).ravel(), h.T @ g + alpha * v]
-        if free:
-            parts += [size * np.sum(dz, axis=0) * ~linear, [np.sum(g)]]
-        return loss.value(f, y, s) + penalty, unit * np.concatenate(parts)
-
-    start = [W.ravel(), v] + ([bias / size, [offset]] if free else [])
-    found = minimize(
-        value_and_gradient,
-        np.concatenate(start) / unit,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter},
+def _descend(problem, W, v, bias, linear, offset, max_iter):
+    """The network after a descent from hidden and output weights and biases."""
+    p = problem
+    W, V, bias, offset = descend(
+        p.X,
+        _Loss(p),
+        W,
+        v[:, None],
+        bias,
+        np.array([offset]),
+        alpha=p.alpha,
+        linear=linear,
+        free_bias=p.fit_intercept,
+        negative_slope=p.negative_slope,
+        max_iter=max_iter,
     )
-    W, v, bias, offset = split(found.x)
-    if not free:
-        bias, offset = np.zeros(m), 0.0
+    v = V[:, 0]
     norm = np.linalg.norm(W, axis=0)
     magnitude = norm * np.abs(v)
     keep = magnitude > _GONE * magnitude.max(initial=0.0)
@@ -132,5 +96,18 @@ def _descend(problem, W, v, bias, linear, offset, unit, max_iter):
         magnitudes=magnitude[keep],
         signs=np.sign(v[keep]),
         linear=linear[keep],
-        offset=float(offset),
+        offset=float(offset[0]),
     )
+
+
+class _Loss:
+    """Loss of one output, for outputs of shape (n_samples, 1)."""
+
+    def __init__(self, problem):
+        self.loss, self.rest = problem.loss, (problem.y, problem.sample_weight)
+
+    def value(self, F):
+        return self.loss.value(F[:, 0], *self.rest)
+
+    def gradient(self, F):
+        return self.loss.gradient(F[:, 0], *self.rest)[:, None]

@@ -8,6 +8,7 @@ local maximisers; what it does not find is not proven to be absent.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import qr
 
 from sklearn_convexnn._climbing import Hill, row_norms
 
@@ -173,17 +174,9 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
     -------
     candidates : Candidates
     """
-    d = X.shape[1]
-    axes = principal_axes(X, centred=free_bias)
-    spread = column_spread(X @ axes, free_bias)
-    plain = [
-        rng.standard_normal((max(1, size // 2), d)),
-        [nu @ X, np.maximum(nu, 0.0) @ X, np.minimum(nu, 0.0) @ X],
-    ]
-    shaped = rng.standard_normal((size, d)) / spread @ axes.T
-    # Steep neurons often hang on some of the samples.
-    shaped[::2] = _through_samples(X, shaped[::2], rng, free_bias)
-    shaped = [shaped]
+    plain, shaped = random_directions(X, size, rng, free_bias)
+    rows = [nu @ X, np.maximum(nu, 0.0) @ X, np.minimum(nu, 0.0) @ X]
+    plain, shaped = [plain, rows], [shaped]
     found = []
     for parts, rescale in ((plain, False), (shaped, True)):
         parts = np.concatenate(parts if starts is None else [*parts, starts])
@@ -200,6 +193,31 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
             )
         )
     return merge_candidates(found, X)
+
+
+def random_directions(X, size, rng, free_bias):
+    """Starting directions of two kinds, as `search_widely` explains.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    size : int
+    rng : RandomState
+    free_bias : bool
+
+    Returns
+    -------
+    plain : ndarray of shape (size // 2, n_features)
+        At least one.
+    shaped : ndarray of shape (size, n_features)
+    """
+    axes = principal_axes(X, centred=free_bias)
+    spread = column_spread(X @ axes, free_bias)
+    plain = rng.standard_normal((max(1, size // 2), X.shape[1]))
+    shaped = rng.standard_normal((size, X.shape[1])) / spread @ axes.T
+    # Steep neurons often hang on some of the samples.
+    shaped[::2] = _through_samples(X, shaped[::2], rng, free_bias)
+    return plain, shaped
 
 
 def _through_samples(X, directions, rng, free_bias):
@@ -287,11 +305,11 @@ def _distinct(candidates, tol, X, most=400):
     scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
     points = np.column_stack([candidates.directions, candidates.biases / scale])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
-    keep = _first_of_each(points, candidates.signs, tol)[:most]
+    keep = first_of_each(points, candidates.signs, tol)[:most]
     return candidates.select(keep)
 
 
-def _first_of_each(points, kinds, tol):
+def first_of_each(points, kinds, tol):
     """Indices of unit rows that no earlier one of their kind is parallel to."""
     close = (points @ points.T > 1.0 - tol) & (kinds[:, None] == kinds)
     keep = []
@@ -370,60 +388,31 @@ class _Search:
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
             kinds = np.zeros(len(U)) if at is None else at
-            keep = keep[_first_of_each(U[keep], kinds[keep], 1e-3)]
+            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3)]
             U, step = U[keep], step[keep]
             at = None if at is None else at[keep]
             if len(U) == 0:
                 break
         return U, np.zeros(len(U), dtype=int) if at is None else order[at]
 
-    def polish(self, candidates, rounds=3, max_iter=100):
-        """Convex-concave steps, batched; slopes never fall.
-
-        Where ``sign * nu_i > 0`` the activation is replaced by its line at
-        the current point.  What remains is concave; its dual is a least
-        squares problem over a box, solved by accelerated gradient steps.
-        """
-        X, a = self.X, self.negative_slope
+    def polish(self, candidates, rounds=3):
+        """Convex-concave steps, batched; slopes never fall."""
+        X = self.X
         U, b, signs = candidates.directions.T, candidates.biases, candidates.signs
         value = candidates.slopes
         if len(value) == 0:
             return candidates
-        outward = signs * self.nu[:, None]
         at = np.zeros(len(value), dtype=int)
         if self.free_bias:
             # The sample the neuron hangs on.
             at = np.argmin(np.abs(X @ U + b), axis=0)
-        lipschitz = np.linalg.norm(X, 2) ** 2 * (4.0 if self.free_bias else 1.0)
-
-        def pull(weights):
-            g = X.T @ weights
-            if self.free_bias:
-                g -= X[at].T * np.sum(weights, axis=0)
-            return g
-
-        def outputs(U):
-            z = X @ U
-            return z - z[at, np.arange(len(at))] if self.free_bias else z
-
+        outward = signs * self.nu[:, None]
         for _ in range(rounds):
-            z = outputs(U)
-            convex = outward > 0
-            fixed = np.where(z > 0, 1.0, a) * outward
-            low = np.where(convex, fixed, outward)
-            high = np.where(convex, fixed, a * outward)
-            low, high = np.minimum(low, high), np.maximum(low, high)
-            weights = np.clip(np.where(z > 0, 1.0, a) * outward, low, high)
-            ahead, momentum = weights, 1.0
-            for _ in range(max_iter):
-                stepped = np.clip(ahead - outputs(pull(ahead)) / lipschitz, low, high)
-                following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
-                ahead = stepped + (momentum - 1.0) / following * (stepped - weights)
-                weights, momentum = stepped, following
-            trial = pull(weights)
-            norm = np.linalg.norm(trial, axis=0)
-            trial = np.where(norm > 0, trial / np.maximum(norm, 1e-300), U)
-            found = signs * self.slopes(outputs(trial))
+            trial = concave_step(X, outward, U, at, self.negative_slope, self.free_bias)
+            z = X @ trial
+            if self.free_bias:
+                z -= z[at, np.arange(len(at))]
+            found = signs * self.slopes(z)
             better = found > value
             U = np.where(better, trial, U)
             value = np.where(better, found, value)
@@ -432,3 +421,78 @@ class _Search:
         if self.free_bias:
             b = -np.einsum("kd,dk->k", X[at], U)
         return Candidates(U.T, b, signs, value)
+
+
+def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
+    """One convex-concave step of many neurons.
+
+    Where ``outward > 0`` the activation is replaced by its line at the current
+    point.  What remains is concave; its dual is a least squares problem over a
+    box, solved by accelerated gradient steps.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    outward : ndarray of shape (n_samples, n_neurons)
+        Weights of the outputs of each neuron in its slope.
+    U : ndarray of shape (n_features, n_neurons)
+        Unit columns.
+    at : ndarray of int, shape (n_neurons,)
+        Samples that the neurons hang on if `free_bias`.
+    negative_slope : float
+    free_bias : bool
+
+    Returns
+    -------
+    trial : ndarray of shape (n_features, n_neurons)
+        Unit columns; those of `U` where there is no direction to go.
+    """
+    a = negative_slope
+    lipschitz = np.linalg.norm(X, 2) ** 2 * (4.0 if free_bias else 1.0)
+
+    def pull(weights):
+        g = X.T @ weights
+        if free_bias:
+            g -= X[at].T * np.sum(weights, axis=0)
+        return g
+
+    def outputs(U):
+        z = X @ U
+        return z - z[at, np.arange(len(at))] if free_bias else z
+
+    z = outputs(U)
+    convex = outward > 0
+    fixed = np.where(z > 0, 1.0, a) * outward
+    low = np.where(convex, fixed, outward)
+    high = np.where(convex, fixed, a * outward)
+    low, high = np.minimum(low, high), np.maximum(low, high)
+    weights = np.clip(fixed, low, high)
+    ahead, momentum = weights, 1.0
+    for _ in range(max_iter):
+        stepped = np.clip(ahead - outputs(pull(ahead)) / lipschitz, low, high)
+        following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
+        ahead = stepped + (momentum - 1.0) / following * (stepped - weights)
+        weights, momentum = stepped, following
+    trial = pull(weights)
+    norm = np.linalg.norm(trial, axis=0)
+    trial = np.where(norm > 0, trial / np.maximum(norm, 1e-300), U)
+    # Samples whose weight is inside of its bounds are those on the hyperplane,
+    # which gradient steps only come near.
+    margin = 1e-3 * (high - low)
+    resting = (weights > low + margin) & (weights < high - margin)
+    pushing = np.where(resting, 0.0, np.where(outputs(trial) > 0, 1.0, a) * outward)
+    exact = pull(pushing)
+    for k in np.flatnonzero(resting.any(axis=0)):
+        rows = X[resting[:, k]] - (X[at[k]] if free_bias else 0.0)
+        Q, R, _ = qr(rows.T, mode="economic", pivoting=True, check_finite=False)
+        pivots = np.abs(np.diag(R))
+        Q = Q[:, pivots > 1e-9 * pivots.max(initial=0.0)]
+        exact[:, k] -= Q @ (Q.T @ exact[:, k])
+    norm = np.linalg.norm(exact, axis=0)
+    exact = np.where(norm > 0, exact / np.maximum(norm, 1e-300), trial)
+
+    def slopes(U):
+        z = outputs(U)
+        return np.sum(outward * np.where(z > 0, z, a * z), axis=0)
+
+    return np.where(slopes(exact) > slopes(trial), exact, trial)

@@ -29,14 +29,14 @@ class Proof:
         Proven upper bound of the slopes, from which `dual_bound` follows.
     closed : bool
         Whether `dual_bound` is as close to the objective as asked for.
-    neuron : tuple (direction, bias, sign) or None
-        A neuron that the search has missed.
+    neurons : Neurons, VectorNeurons or None
+        A neuron, of magnitude zero, that the search has missed.
     """
 
     dual_bound: float
     kappa: float
     closed: bool
-    neuron: tuple | None
+    neurons: object
 
 
 def node_limit(X):
@@ -78,47 +78,74 @@ def prove(problem, result, tol, deadline):
     nodes = node_limit(problem.X)
     if not nodes:
         return None
-    wanted = (1.0 - tol) * result.objective
-    # The largest slope with which the bound is still good enough.
-    target, high = result.kappa, 10.0 * result.kappa + problem.alpha
-    for _ in range(40):
-        middle = 0.5 * (target + high)
-        if problem.bound(result.nu, middle) >= wanted:
-            target = middle
-        else:
-            high = middle
     found = maximise_slope(
         problem.X,
         result.nu,
         free_bias=problem.fit_intercept,
         negative_slope=problem.negative_slope,
         lower=result.kappa,
-        target=target,
+        target=largest_slope_allowed(problem, result, tol),
         rtol=min(1e-4, 0.1 * tol),
         deadline=deadline,
         max_nodes=nodes,
     )
     kappa = max(found.upper, result.kappa)
     bound = problem.bound(result.nu, kappa)
-    missed = problem.bound(result.nu, found.lower) < wanted
-    return Proof(
-        dual_bound=bound,
-        kappa=kappa,
-        closed=bound >= wanted,
-        neuron=(found.direction, found.bias, found.sign) if missed else None,
-    )
+    wanted = (1.0 - tol) * result.objective
+    missed = None
+    if problem.bound(result.nu, found.lower) < wanted:
+        missed = problem.unused(
+            found.direction[None], np.array([found.bias]), np.array([1.0 * found.sign])
+        )
+    return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)
 
 
-def generate_and_prove(
-    problem, rng, *, known, tol, max_iter, deadline, callback=None, **options
-):
-    """Train by `generate_neurons`, and go on with what the proof finds missing.
+def largest_slope_allowed(problem, result, tol):
+    """The largest slope with which the bound of a result is good enough.
 
     Parameters
     ----------
-    problem : Problem
+    problem : Problem or VectorProblem
+    result : GlobalResult
+    tol : float
+        Gap to be proven, relative to the objective of `result`.
+
+    Returns
+    -------
+    slope : float
+        At least that of the steepest neuron found.
+    """
+    wanted = (1.0 - tol) * result.objective
+    slope, high = result.kappa, 10.0 * result.kappa + problem.alpha
+    for _ in range(40):
+        middle = 0.5 * (slope + high)
+        if problem.bound(result.nu, middle) >= wanted:
+            slope = middle
+        else:
+            high = middle
+    return slope
+
+
+def generate_and_prove(
+    problem,
+    rng,
+    *,
+    known,
+    tol,
+    max_iter,
+    deadline,
+    callback=None,
+    generate=generate_neurons,
+    prove=prove,
+    **options,
+):
+    """Train by column generation, and go on with what the proof finds missing.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
     rng : RandomState
-    known : tuple (directions, biases, signs) or None
+    known : Neurons, VectorNeurons or None
         Neurons to start from in addition.
     tol : float
         Gap to reach and to prove, relative to the objective.
@@ -129,8 +156,10 @@ def generate_and_prove(
     callback : callable or None
         Called after each round with its number and a dict of what
         `GlobalResult.history` gets.
+    generate, prove : callables
+        `generate_neurons` and `prove` for this kind of problem.
     **options
-        Further ones of `generate_neurons`.
+        Further ones of `generate`.
 
     Returns
     -------
@@ -147,7 +176,7 @@ def generate_and_prove(
             callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
 
     for _ in range(_PROOFS):
-        result = generate_neurons(
+        result = generate(
             problem,
             rng,
             known=known,
@@ -164,17 +193,12 @@ def generate_and_prove(
         proof = None
         if result.status == "optimal":
             proof = prove(problem, result, tol, deadline)
-        if proof is None or proof.closed or proof.neuron is None:
+        if proof is None or proof.closed or proof.neurons is None:
             break
         if rounds >= max_iter or perf_counter() > deadline:
             break
         # The proof found a neuron that the search had missed.
-        neurons = result.neurons
-        known = (
-            np.concatenate([neurons.directions, [proof.neuron[0]]]),
-            np.append(neurons.biases, proof.neuron[1]),
-            np.append(neurons.signs, proof.neuron[2]),
-        )
+        known = result.neurons.joined(proof.neurons)
     history = {
         key: np.concatenate([history[key] for history in histories])
         for key in result.history

@@ -37,6 +37,11 @@ class Neurons:
     def __len__(self):
         return len(self.magnitudes)
 
+    @property
+    def sizes(self):
+        """The magnitudes, by the name that neurons of several outputs have."""
+        return self.magnitudes
+
     def select(self, keep):
         """The neurons at index or mask `keep`."""
         return replace(
@@ -57,6 +62,31 @@ class Neurons:
                 for name in ("directions", "biases", "magnitudes", "signs", "linear")
             },
         )
+
+
+def in_basis(neurons, basis):
+    """Units in the coordinates of a basis of the row space of the data.
+
+    Parameters
+    ----------
+    neurons : Neurons or VectorNeurons
+        Their sizes are not kept.
+    basis : ndarray of shape (n_features, rank)
+        Orthonormal columns.
+
+    Returns
+    -------
+    neurons : of the same type
+        Those with a direction in the row space.
+    """
+    directions = neurons.directions @ basis
+    norm = np.linalg.norm(directions, axis=1)
+    keep = norm > 0
+    return replace(
+        neurons.select(keep),
+        directions=directions[keep] / norm[keep, None],
+        biases=neurons.biases[keep] / norm[keep],
+    )
 
 
 def activation(z, negative_slope=0.0):
@@ -201,11 +231,7 @@ def merge_parallel(neurons, tol=_PARALLEL):
 
 
 def prune(neurons, Z):
-    r"""Prune to neurons with linearly independent outputs on the data.
-
-    While :math:`Z \beta = 0` has a solution with :math:`\sum_j \beta_j \le 0`,
-    moving the magnitudes along it leaves the outputs alone and does not raise
-    the penalty, until one of them is zero.
+    """Prune to neurons with linearly independent outputs on the data.
 
     Parameters
     ----------
@@ -217,25 +243,46 @@ def prune(neurons, Z):
     -------
     neurons : Neurons
         At most ``rank(Z)`` of them.
+    """
+    alive = np.linalg.norm(Z, axis=0) > 0
+    neurons, Z = neurons.select(alive), Z[:, alive]
+    if len(neurons) == 0:
+        return neurons
+    magnitudes = independent_magnitudes(neurons.magnitudes, Z)
+    return replace(neurons, magnitudes=magnitudes).select(magnitudes > 0)
+
+
+def independent_magnitudes(magnitudes, Z):
+    r"""Magnitudes of the same sum, those above zero of independent columns.
+
+    While :math:`Z \beta = 0` has a solution with :math:`\sum_j \beta_j \le 0`,
+    moving the magnitudes along it leaves the outputs alone and does not raise
+    the penalty, until one of them is zero.
+
+    Parameters
+    ----------
+    magnitudes : ndarray of shape (n_neurons,)
+        Positive.
+    Z : ndarray of shape (n_rows, n_neurons)
+        Without columns of zeros.
+
+    Returns
+    -------
+    magnitudes : ndarray of shape (n_neurons,)
+        At most ``rank(Z)`` of them positive, the others zero.
 
     References
     ----------
     .. [1] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
        of ReLU Networks". ICML. Section 4 (optimal pruning).
     """
-    if len(neurons) == 0:
-        return neurons
     norms = np.linalg.norm(Z, axis=0)
-    alive = norms > 0
-    neurons, Z, norms = neurons.select(alive), Z[:, alive], norms[alive]
-    if len(neurons) == 0:
-        return neurons
     wide = Z.shape[1] > Z.shape[0]
     _, singular, Vt = svd(Z / norms, full_matrices=wide, check_finite=False)
     rank = int(np.sum(singular > 1e-10 * singular[0]))
     null = (Vt[rank:] / norms).T
-    magnitudes = neurons.magnitudes.copy()
-    keep = np.ones(len(neurons), dtype=bool)
+    magnitudes = magnitudes.copy()
+    keep = np.ones(len(magnitudes), dtype=bool)
     while null.shape[1]:
         direction = null[:, 0]
         direction = direction * (-1.0 if direction.sum() > 0 else 1.0)
@@ -255,8 +302,7 @@ def prune(neurons, Z):
         column = null[:, pivot]
         null = np.delete(null - np.outer(column, null[out] / column[out]), pivot, 1)
         null[out] = 0.0
-    keep &= magnitudes > 0
-    return replace(neurons, magnitudes=magnitudes).select(keep)
+    return magnitudes
 
 
 def network_weights(neurons, X):

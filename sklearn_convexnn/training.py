@@ -59,16 +59,14 @@ class Trained:
     history: dict
 
 
-def train(problem, gates, signs, seed, deadline, name, params, task=None):
+def train(problem, known, seed, deadline, name, params, task=None):
     """Train the network of one output.
 
     Parameters
     ----------
     problem : Problem
-    gates : ndarray of shape (n_gates, n_columns) or None
+    known : Neurons or None
         Neurons of an earlier fit.
-    signs : ndarray of shape (n_gates,) or None
-        Signs of their output weights.
     seed : int
     deadline : float
     name : str
@@ -84,7 +82,7 @@ def train(problem, gates, signs, seed, deadline, name, params, task=None):
     """
     wanted = params["arrangements"]
     if wanted in CUTS:
-        return _train_by_cuts(problem, gates, signs, seed, deadline, name, params, task)
+        return _train_by_cuts(problem, known, seed, deadline, name, params, task)
     if wanted != "sampled":
         trained = _train_by_structure(problem, deadline, name, params)
         if trained is not None:
@@ -93,10 +91,8 @@ def train(problem, gates, signs, seed, deadline, name, params, task=None):
         free_bias = problem.fit_intercept
         few = count_patterns(problem.X, free_bias=free_bias) <= _FEW_PATTERNS
         if not few:
-            return _train_adaptively(
-                problem, gates, signs, seed, deadline, name, params, task
-            )
-    return _train_on_patterns(problem, gates, seed, deadline, name, params)
+            return _train_adaptively(problem, known, seed, deadline, name, params, task)
+    return _train_on_patterns(problem, known, seed, deadline, name, params)
 
 
 def _train_by_structure(problem, deadline, name, params):
@@ -140,15 +136,15 @@ def _train_by_structure(problem, deadline, name, params):
     )
 
 
-def _train_adaptively(problem, gates, signs, seed, deadline, name, params, task):
+def _train_adaptively(problem, known, seed, deadline, name, params, task):
     result, proof = generate_and_prove(
         problem,
         check_random_state(seed),
-        known=_known_neurons(problem, gates, signs),
+        known=known,
         tol=params["tol"],
         max_iter=params["max_iter"],
         deadline=deadline,
-        callback=_round_printer(name, params),
+        callback=round_printer(name, params),
         # The optimum never needs more than one for each sample.
         n_neurons=min(params["n_arrangements"], max(2 * len(problem.y), 100)),
         max_neurons=params["max_neurons"],
@@ -167,20 +163,20 @@ def _train_adaptively(problem, gates, signs, seed, deadline, name, params, task)
     )
 
 
-def _train_by_cuts(problem, gates, signs, seed, deadline, name, params, task):
+def _train_by_cuts(problem, known, seed, deadline, name, params, task):
     pricing = params["pricing"]
     result = cutting_planes(
         problem,
         check_random_state(seed),
         cuts=CUTS[params["arrangements"]],
         pricing=pricing,
-        known=_known_neurons(problem, gates, signs),
+        known=known,
         # A little room for the rounding of the weights.
         tol=0.9 * params["tol"],
         max_iter=params["max_iter"],
         max_neurons=params["max_neurons"],
         deadline=deadline,
-        callback=_round_printer(name, params),
+        callback=round_printer(name, params),
         task=task,
     )
     kinds = {"search": "estimated", "nonnegative": "restricted"}
@@ -210,20 +206,19 @@ def _train_by_cuts(problem, gates, signs, seed, deadline, name, params, task):
     )
 
 
-def _known_neurons(problem, gates, signs):
-    """Directions of length one, biases and signs of the neurons of an earlier fit."""
-    if gates is None:
-        return None
-    d = problem.X.shape[1]
-    norms = np.linalg.norm(gates[:, :d], axis=1)
-    used = norms > 0
-    gates = gates[used] / norms[used, None]
-    biases = gates[:, d] if problem.fit_intercept else np.zeros(len(gates))
-    return gates[:, :d], biases, signs[used]
+def round_printer(name, params):
+    """Callback that prints a line for each round, if `verbose`.
 
+    Parameters
+    ----------
+    name : str
+    params : dict
+        Parameters of the estimator.
 
-def _round_printer(name, params):
-    """Callback that prints a line for each round, if `verbose`."""
+    Returns
+    -------
+    report : callable
+    """
     what = "cuts" if params["arrangements"] in CUTS else "cells"
 
     def report(n_iter, entry):
@@ -241,8 +236,10 @@ def _round_printer(name, params):
     return report
 
 
-def _train_on_patterns(problem, gates, seed, deadline, name, params):
-    arrangement = _choose_arrangement(problem, gates, seed, params)
+def _train_on_patterns(problem, known, seed, deadline, name, params):
+    arrangement = given_arrangement(
+        problem.X, params, problem.fit_intercept, seed, known
+    )
     verbose = params["verbose"]
     if verbose:
         scope = "all" if arrangement.complete else "sampled"
@@ -305,24 +302,63 @@ def _train_on_patterns(problem, gates, seed, deadline, name, params):
     )
 
 
-def _choose_arrangement(problem, gates, seed, params):
-    """Patterns for the program, as the parameters say."""
-    X, free_bias = problem.X, problem.fit_intercept
-    wanted = params["n_arrangements"]
+def given_arrangement(X, params, free_bias, seed, known=None):
+    """Patterns for a program over given ones, as the parameters say.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    params : dict
+        Parameters of the estimator.
+    free_bias : bool
+    seed : int
+    known : Neurons or None
+        Neurons of an earlier fit.
+
+    Returns
+    -------
+    arrangement : Arrangement
+    """
     if params["arrangements"] != "sampled":
         return enumerate_arrangement(X, free_bias=free_bias)
-    arrangement = sample_arrangement(X, wanted, free_bias=free_bias, random_state=seed)
+    return sampled_arrangement(X, params["n_arrangements"], free_bias, seed, known)
+
+
+def sampled_arrangement(X, n_arrangements, free_bias, seed, known):
+    """Random patterns, and those of an earlier fit; a warning if they are few.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    n_arrangements : int
+    free_bias : bool
+    seed : int
+    known : Neurons, VectorNeurons or None
+        Neurons of an earlier fit.
+
+    Returns
+    -------
+    arrangement : Arrangement
+    """
+    arrangement = sample_arrangement(
+        X, n_arrangements, free_bias=free_bias, random_state=seed
+    )
     if arrangement.complete:
         return arrangement
-    if len(arrangement) < wanted:
+    if len(arrangement) < n_arrangements:
         warnings.warn(
             f"Only {len(arrangement)} distinct activation patterns were found, fewer "
-            f"than n_arrangements={wanted}: the others are hard to hit at random. "
-            "Centre and scale the data, or use arrangements='exact' if they are of "
-            "low rank.",
+            f"than n_arrangements={n_arrangements}: the others are hard to hit at "
+            "random. Centre and scale the data, or use arrangements='exact' if they "
+            "are of low rank.",
             UserWarning,
         )
-    if gates is not None:
-        known = network_arrangement(X, gates, free_bias=free_bias)
-        arrangement = union(known, arrangement)
+    if known is not None:
+        # Linear ones have a block without a pattern.
+        known = known.select(~known.linear)
+        gates = known.directions
+        if free_bias:
+            gates = np.column_stack([gates, known.biases])
+        earlier = network_arrangement(X, gates, free_bias=free_bias)
+        arrangement = union(earlier, arrangement)
     return arrangement

@@ -15,7 +15,24 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.recovery import activation
 
 LOSSES = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
+# For tests that take long, and of which the other losses see other parts.
+FEW_LOSSES = ("squared_error", "huber", *CLASSIFICATION_LOSSES)
 EPSILON = 0.5
+QUANTILE = 0.3
+
+
+def loss_of(name):
+    """The loss of this name, with parameters that are not the defaults."""
+    return make_loss(name, EPSILON, QUANTILE)
+
+
+def as_targets(loss, y, threshold=0.0):
+    """Real numbers made into targets that the loss takes."""
+    if loss in CLASSIFICATION_LOSSES:
+        return np.where(y > threshold, 1.0, -1.0)
+    if loss == "poisson":
+        return np.maximum(np.exp(y) - 0.5, 0.0)
+    return y
 
 
 def tiny_data(loss, n=8, d=2, seed=0, weighted=False):
@@ -23,8 +40,7 @@ def tiny_data(loss, n=8, d=2, seed=0, weighted=False):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
     y = np.sin(2 * X[:, 0]) + 0.5 * rng.standard_normal(n)
-    if loss in CLASSIFICATION_LOSSES:
-        y = np.where(y > np.median(y), 1.0, -1.0)
+    y = as_targets(loss, y, np.median(y))
     s = rng.uniform(0.5, 2.0, n) if weighted else np.ones(n)
     return X, y, s
 
@@ -37,7 +53,7 @@ def make_program(loss, X, y, s, alpha, *, bias=False, slope=0.0, arrangement=Non
         X,
         y,
         s,
-        make_loss(loss, EPSILON),
+        loss_of(loss),
         alpha,
         arrangement,
         fit_intercept=bias,
@@ -49,7 +65,7 @@ def network_objective(loss, X, y, s, alpha, W, b, a, c, slope=0.0):
     """The weight-decay objective, written down once more from its definition."""
     f = activation(X @ W + b, slope) @ a + c
     penalty = 0.5 * alpha * (np.sum(W**2) + np.sum(a**2))
-    return make_loss(loss, EPSILON).value(f, y, s) + penalty
+    return loss_of(loss).value(f, y, s) + penalty
 
 
 def train_network(
@@ -58,7 +74,7 @@ def train_network(
     """Best objective of local trainings from random starts."""
     rng = np.random.default_rng(seed)
     n, d = X.shape
-    term = make_loss(loss, EPSILON)
+    term = loss_of(loss)
     free = 1.0 if bias else 0.0
 
     def split(v):
@@ -81,6 +97,11 @@ def train_network(
             margin = (1.0 - y * f) / temperature
             value = temperature * np.sum(s * np.logaddexp(0.0, margin))
             g = -s * y * expit(margin)
+        elif temperature and loss == "quantile":
+            distance = (f - y) / temperature
+            soft = np.logaddexp(0.0, distance) - QUANTILE * distance
+            value = temperature * np.sum(s * soft)
+            g = s * (expit(distance) - QUANTILE)
         dz = (slope + (1.0 - slope) * active) * np.outer(g, a)
         gradient = np.concatenate(
             [

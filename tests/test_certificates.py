@@ -4,7 +4,8 @@ from time import perf_counter
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from sklearn.datasets import load_diabetes
+from scipy.optimize import minimize
+from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import scale
@@ -21,7 +22,14 @@ from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.slope_bounds import norm_bound
 from sklearn_convexnn.solvers import solve_interior_point
-from tests.problems import EPSILON, LOSSES, make_program, network_objective, tiny_data
+from tests.problems import (
+    EPSILON,
+    LOSSES,
+    QUANTILE,
+    make_program,
+    network_objective,
+    tiny_data,
+)
 
 ALPHA = 0.15
 
@@ -84,7 +92,7 @@ def test_bound_of_a_random_network_is_below_the_optimum(loss, bias, kind):
         coefs, intercepts = random_network(2, seed=seed, bias=bias)
         certificate = certify(
             (coefs, intercepts), X, y, alpha=ALPHA, loss=loss, epsilon=EPSILON,
-            sample_weight=s, fit_intercept=bias, kind=kind,
+            quantile=QUANTILE, sample_weight=s, fit_intercept=bias, kind=kind,
         )  # fmt: skip
         value = network_objective(
             loss, X, y, s, ALPHA, coefs[0], intercepts[0], coefs[1][:, 0], intercepts[1]
@@ -104,7 +112,9 @@ def test_optimal_network_is_certified(loss, bias):
     if loss in CLASSIFICATION_LOSSES:
         model = ConvexReLUClassifier(ALPHA, loss=loss)
     else:
-        model = ConvexReLURegressor(ALPHA, loss=loss, epsilon=EPSILON)
+        model = ConvexReLURegressor(
+            ALPHA, loss=loss, epsilon=EPSILON, quantile=QUANTILE
+        )
     model.set_params(fit_intercept=bias, arrangements="exact", tol=1e-9)
     model.fit(X, y, sample_weight=s)
     certificate = certify(model, X, y, alpha=ALPHA, epsilon=EPSILON, sample_weight=s)
@@ -116,8 +126,12 @@ def test_optimal_network_is_certified(loss, bias):
 
 def test_settings_of_the_network_are_read():
     X, y, _ = tiny_data("huber", n=20)
-    model = ConvexReLURegressor(0.5, loss="huber", epsilon=0.3).fit(X, y)
-    assert_allclose(certify(model, X, y, alpha=0.5).objective, model.objective_)
+    for params in (
+        {"loss": "huber", "epsilon": 0.3},
+        {"loss": "quantile", "quantile": 0.2},
+    ):
+        model = ConvexReLURegressor(0.5, **params).fit(X, y)
+        assert_allclose(certify(model, X, y, alpha=0.5).objective, model.objective_)
     labels = np.where(y > 0, "yes", "no")
     model = ConvexReLUClassifier(0.5, class_weight={"yes": 5.0, "no": 0.5})
     model.fit(X, labels)
@@ -143,8 +157,8 @@ def test_trained_bounds_against_all_patterns(loss, bias, n, d, monkeypatch):
     for kind, missed in ("global", 1e-9), ("estimated", 1e-4):
         certificate = certify(
             random_network(d, bias=bias), X, y, alpha=ALPHA, loss=loss,
-            epsilon=EPSILON, sample_weight=s, fit_intercept=bias, kind=kind,
-            random_state=0,
+            epsilon=EPSILON, quantile=QUANTILE, sample_weight=s, fit_intercept=bias,
+            kind=kind, random_state=0,
         )  # fmt: skip
         assert certificate.kind == kind and certificate.n_patterns == 0
         assert 0.99 * best <= certificate.dual_bound <= best * (1 + missed)
@@ -184,8 +198,7 @@ def test_all_patterns_where_branch_and_bound_does_not_close(bias, monkeypatch):
         make_program("log_loss", X, y, s, ALPHA, bias=bias), tol=1e-9
     ).objective
     monkeypatch.setattr(network_bounds, "_FEW_PATTERNS", 0)
-    for module in "network_bounds", "proofs":
-        monkeypatch.setattr(f"sklearn_convexnn.{module}.node_limit", lambda X: 0)
+    monkeypatch.setattr("sklearn_convexnn.proofs.node_limit", lambda X: 0)
     certificate = certify(
         random_network(3, bias=bias), X, y, alpha=ALPHA, loss="log_loss",
         fit_intercept=bias, random_state=0,
@@ -323,12 +336,14 @@ def test_max_time(kind):
 
 def test_objective_is_that_of_scikit_learn_mlp():
     X, y, s = tiny_data("squared_error", n=30, weighted=True)
-    for model, target in (
-        (MLPRegressor, y),
-        (MLPRegressor, np.column_stack([y, y**2])),
-        (MLPClassifier, y > 0),
+    for model, target, params in (
+        (MLPRegressor, y, {}),
+        (MLPRegressor, np.column_stack([y, y**2]), {}),
+        (MLPRegressor, np.exp(y), {"loss": "poisson"}),
+        (MLPClassifier, y > 0, {}),
     ):
         mlp = model(
+            **params,
             hidden_layer_sizes=8,
             solver="lbfgs",
             alpha=0.5,
@@ -343,56 +358,239 @@ def test_objective_is_that_of_scikit_learn_mlp():
         assert_allclose(certificate.objective, expected, rtol=1e-3)
 
 
-def test_several_outputs_bound_a_shared_hidden_layer():
+def targets_of_three(loss, n=16):
+    """Data of three outputs or classes."""
     rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((9, 2)), rng.standard_normal((9, 2))
-    model = ConvexReLURegressor(0.3, arrangements="exact", tol=1e-8).fit(X, Y)
-    certificate = certify(model, X, Y, alpha=0.3)
-    assert certificate.kind == "global"
-    assert_allclose(certificate.objective, model.objective_)
-    # Separate hidden layers are one way to share one.
-    assert certificate.dual_bound <= model.dual_bound_ + 1e-9
-    mlp = MLPRegressor(
-        hidden_layer_sizes=50, solver="lbfgs", alpha=0.15, max_iter=5000, random_state=0
+    X = rng.standard_normal((n, 2))
+    Y = np.column_stack([np.abs(X[:, 0]), X[:, 0] * X[:, 1], X[:, 1]])
+    Y += 0.3 * rng.standard_normal(Y.shape)
+    if loss in CLASSIFICATION_LOSSES:
+        return X, np.array(["a", "b", "c"])[np.argmax(Y, axis=1)]
+    return X, np.exp(Y) if loss == "poisson" else Y
+
+
+def wide_network(d, c, seed=0, bias=True):
+    rng = np.random.default_rng(seed)
+    (hidden, _), (hidden_bias, _) = random_network(d, seed=seed, bias=bias)
+    return (
+        [hidden, 0.5 * rng.standard_normal((hidden.shape[1], c))],
+        [hidden_bias, bias * rng.standard_normal(c)],
     )
-    shared = certify(mlp.fit(X, Y), X, Y, alpha=0.3)
-    assert certificate.dual_bound <= shared.objective
+
+
+def estimator(loss, alpha, **params):
+    kind = ConvexReLURegressor if loss in REGRESSION_LOSSES else ConvexReLUClassifier
+    return kind(alpha, loss=loss, random_state=0, **params)
+
+
+@pytest.mark.parametrize(
+    "loss, bias",
+    [*((loss, True) for loss in LOSSES), ("squared_error", False), ("log_loss", False)],
+)
+def test_bounds_of_a_random_network_of_three_outputs(loss, bias):
+    X, y = targets_of_three(loss, n=12)
+    model = estimator(loss, 1.0, fit_intercept=bias, tol=1e-4).fit(X, y)
+    for kind in "auto", "estimated":
+        certificate = certify(
+            wide_network(2, 3, bias=bias), X, y, alpha=1.0, loss=loss,
+            fit_intercept=bias, kind=kind, random_state=1,
+        )  # fmt: skip
+        assert certificate.kind == {"auto": "global"}.get(kind, kind)
+        assert certificate.dual_bound <= model.objective_ * (1 + 1e-9)
+        assert certificate.dual_bound >= 0.99 * model.dual_bound_
+        assert certificate.objective > 1.2 * model.objective_
+    own = certify(model, X, y, alpha=1.0, random_state=1)
+    assert_allclose(own.objective, model.objective_, rtol=1e-12)
+    assert own.kind == "global" and 0 <= own.dual_gap <= 0.0101 * own.objective
+    if model.loss not in ("hinge", "quantile"):
+        assert 1 - 1e-6 <= own.kappa < 1.1
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "hinge", "log_loss"])
+def test_outputs_with_neurons_of_their_own(loss):
+    X, y = targets_of_three(loss)
+    model = estimator(loss, 0.5, hidden_layer="separate", tol=1e-3).fit(X, y)
+    certificate = certify(model, X, y, alpha=0.5, random_state=1)
+    assert_allclose(certificate.objective, model.objective_)
+    assert certificate.kind == model.certificate_ == "global"
+    assert certificate.dual_bound <= model.objective_
+    assert certificate.dual_bound >= 0.99 * model.dual_bound_
+    # To share neurons is cheaper.
+    shared = certify(
+        (model.coefs_, model.intercepts_), X, y, alpha=0.5, loss=loss, random_state=1
+    )
+    assert_allclose(shared.objective, model.objective_)
+    assert shared.dual_bound < certificate.dual_bound
+    restricted = certify(model, X, y, alpha=0.5, kind="restricted", random_state=1)
+    assert restricted.kind == "restricted" and restricted.n_patterns > 99
+    assert 0 <= restricted.dual_gap <= 1e-2 * restricted.objective
+
+
+@pytest.mark.parametrize(
+    "columns, kinds",
+    [([2, 3], ("global", "restricted")), ([0, 1, 2, 3], ["estimated"])],
+)
+def test_mlp_of_three_classes(columns, kinds):
+    X, y = load_iris(return_X_y=True)
+    X, y = scale(X[:, columns]), np.array(["setosa", "versicolor", "virginica"])[y]
+    mlp = MLPClassifier(
+        hidden_layer_sizes=20, alpha=1.0, solver="lbfgs", max_iter=5000, random_state=0
+    ).fit(X, y)
+    model = ConvexReLUClassifier(1.0, tol=1e-4, random_state=0).fit(X, y)
+    distance = mlp.loss_ * len(y) - model.objective_
+    for kind in kinds:
+        certificate = certify(mlp, X, y, alpha=1.0, kind=kind, random_state=0)
+        assert certificate.kind == kind
+        assert (certificate.n_patterns > 0) == (kind == "restricted")
+        assert_allclose(certificate.objective, mlp.loss_ * len(y), rtol=1e-9)
+        # The patterns of the MLP are about as good as any.
+        assert certificate.dual_bound <= model.objective_
+        assert certificate.dual_bound >= 0.99 * model.dual_bound_
+        assert certificate.dual_gap <= distance + 0.01 * model.objective_
+
+
+def test_mlp_of_two_targets():
+    X, y = load_diabetes(return_X_y=True)
+    X, y = scale(X[:60, 2:9]), scale(y[:60])
+    Y = np.column_stack([y, np.abs(X[:, 0])])
+    mlp = MLPRegressor(
+        hidden_layer_sizes=20, alpha=2.0, solver="lbfgs", max_iter=2000, random_state=0
+    )
+    certificate = certify(mlp.fit(X, Y), X, Y, alpha=4.0, random_state=0)
+    assert certificate.kind == "estimated"
+    assert_allclose(certificate.objective, mlp.loss_ * 2 * len(X), rtol=1e-9)
+    model = ConvexReLURegressor(4.0, tol=1e-3, random_state=0).fit(X, Y)
+    assert 0.985 * model.objective_ < certificate.dual_bound <= model.objective_
+
+
+@pytest.mark.parametrize("kind", ["global", "restricted"])
+def test_no_network_of_three_outputs_is_below_the_bound(kind):
+    """Descent on the objective as it is written down here."""
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((12, 2)), np.repeat([0, 1, 2], 4)
+    width = 8
+    shapes = (2, width), (width, 3), (width,), (3,)
+    ends = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+
+    def network(theta):
+        parts = np.split(theta, ends)
+        parts = [part.reshape(shape) for part, shape in zip(parts, shapes)]
+        return parts[:2], parts[2:]
+
+    def objective(theta):
+        (W, V), (b, b0) = network(theta)
+        F = activation(X @ W + b) @ V + b0
+        top = F.max(axis=1)
+        loss = top + np.log(np.exp(F - top[:, None]).sum(axis=1)) - F[np.arange(12), y]
+        return loss.sum() + 0.25 * np.sum(W**2) + 0.25 * np.sum(V**2)
+
+    start = rng.standard_normal(ends[-1] + 3)
+    best = minimize(objective, start, method="L-BFGS-B", options={"maxiter": 150})
+    options = {"alpha": 0.5, "loss": "log_loss", "kind": kind, "random_state": 0}
+    certificate = certify(network(best.x), X, y, tol=1e-3, **options)
+    assert_allclose(certificate.objective, best.fun)
+    assert 0 <= certificate.dual_gap < 0.02 * best.fun
 
 
 def test_kinds_with_several_outputs(monkeypatch):
     rng = np.random.default_rng(0)
-    X, Y = rng.standard_normal((12, 3)), rng.standard_normal((12, 2))
-    coefs, intercepts = random_network(3)
-    coefs[1] = rng.standard_normal((5, 2))
-    network = coefs, [intercepts[0], np.zeros(2)]
-    exact = certify(network, X, Y, alpha=0.3)
-    assert exact.kind == "global" and exact.n_patterns > 0
+    X, Y = rng.standard_normal((10, 3)), rng.standard_normal((10, 2))
+    network = wide_network(3, 2)
+    options = {"alpha": 0.3, "random_state": 0}
+    best = certify(network, X, Y, tol=1e-3, **options)
+    assert best.kind == "global"
+    for kind in "global", "estimated":
+        certificate = certify(network, X, Y, kind=kind, **options)
+        assert certificate.kind == kind
+        assert_allclose(certificate.kappa, best.kappa, rtol=2e-3)
+        assert_allclose(certificate.dual_bound, best.dual_bound, rtol=1.5e-2)
+    # Where branch and bound is out of reach, all patterns are visited ...
+    monkeypatch.setattr("sklearn_convexnn.vector.proofs.node_limit", lambda p: 0)
+    proven = certify(network, X, Y, kind="global", **options)
+    assert proven.kind == "global"
+    assert 0.7 * best.dual_bound < proven.dual_bound <= certificate.dual_bound
+    assert proven.kappa >= certificate.kappa * (1 - 1e-9)
+    # ... or the outputs are bounded one by one.
     without_enumeration(monkeypatch)
-    for kind, expected in (
-        ("auto", "global"),
-        ("global", "global"),
-        ("estimated", "estimated"),
-    ):
-        certificate = certify(network, X, Y, alpha=0.3, kind=kind, random_state=0)
-        assert certificate.kind == expected and certificate.n_patterns == 0
-        assert_allclose(certificate.kappa, exact.kappa, rtol=1e-3)
-        assert_allclose(certificate.dual_bound, exact.dual_bound, rtol=1e-2)
-    X, Y = rng.standard_normal((70, 8)), rng.standard_normal((70, 2))
-    coefs[0] = rng.standard_normal((8, 5))
-    auto = certify(network, X, Y, alpha=0.3, random_state=0)
-    proven = certify(network, X, Y, alpha=0.3, kind="global", random_state=0)
-    assert auto.kind == "estimated" and proven.kind == "global"
-    assert 0 < proven.dual_bound <= auto.dual_bound
-    assert proven.kappa >= auto.kappa
+    single = certify(network, X, Y, kind="global", **options)
+    assert single.kind == "global"
+    assert 0.4 * best.dual_bound < single.dual_bound <= proven.dual_bound
+    assert best.kappa < single.kappa < np.sqrt(2) * best.kappa
+    assert certify(network, X, Y, **options).kind == "estimated"
 
 
-def test_one_vs_rest_classifier():
+def test_restricted_to_all_patterns_is_global():
     rng = np.random.default_rng(0)
-    X, y = rng.standard_normal((12, 2)), np.repeat(["a", "b", "c"], 4)
-    model = ConvexReLUClassifier(0.3, arrangements="exact", tol=1e-8).fit(X, y)
-    certificate = certify(model, X, y, alpha=0.3)
-    assert_allclose(certificate.objective, model.objective_)
-    assert certificate.dual_bound <= model.dual_bound_ + 1e-9
+    X, Y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))
+    certificate = certify(
+        wide_network(2, 2), X, Y, alpha=0.3, kind="restricted", random_state=0
+    )
+    model = ConvexReLURegressor(0.3, tol=1e-4, random_state=0).fit(X, Y)
+    assert certificate.kind == model.certificate_ == "global"
+    assert 0.99 * model.dual_bound_ <= certificate.dual_bound <= model.objective_
+
+
+def test_orthogonal_samples_and_data_that_say_nothing():
+    X, y = np.eye(8), np.arange(8) % 4
+    network = wide_network(8, 4, bias=False)
+    Y = np.eye(4)[y]
+    certificate = certify(network, X, Y, alpha=0.5, fit_intercept=False)
+    assert certificate.kind == "global"
+    # Each class has two samples: soft thresholding at 0.5 of singular values.
+    assert_allclose(certificate.dual_bound, 4 * 0.5 * (np.sqrt(2) - 0.25), rtol=1e-6)
+    for kind in "auto", "estimated", "restricted":
+        certificate = certify(
+            wide_network(8, 4), 0 * X, y, alpha=0.5, loss="log_loss", kind=kind
+        )
+        assert certificate.kind == "global" and certificate.kappa == 0
+        assert_allclose(certificate.dual_bound, 8 * np.log(4))
+
+
+def test_weights_are_repetitions_with_several_classes():
+    X, y = targets_of_three("log_loss")
+    options = {"alpha": 1.0, "loss": "log_loss", "random_state": 3}
+    network = wide_network(2, 3)
+    weight = np.ones(len(X))
+    weight[:8], weight[8:10] = 2.0, 0.0
+    weighted = certify(network, X, y, sample_weight=weight, **options)
+    order = np.random.default_rng(0).permutation(len(X) - 10)
+    index = np.concatenate([10 + order, np.arange(8), np.arange(8)])
+    repeated = certify(network, X[index], y[index], **options)
+    assert_allclose(repeated.objective, weighted.objective, rtol=1e-12)
+    assert_allclose(repeated.dual_bound, weighted.dual_bound, rtol=1e-12)
+
+
+def test_log_loss_of_two_outputs_is_a_softmax():
+    X, y, _ = tiny_data("log_loss", n=12)
+    coefs, intercepts = wide_network(2, 2)
+    certificate = certify((coefs, intercepts), X, y, alpha=0.5, loss="log_loss")
+    # What both outputs have in common changes the penalty alone.
+    single = [coefs[0], coefs[1] @ [[-1.0], [1.0]]]
+    binary = certify(
+        (single, [intercepts[0], intercepts[1] @ [[-1.0], [1.0]]]),
+        X, y, alpha=0.5, loss="log_loss",
+    )  # fmt: skip
+    saved = 0.25 * (np.sum(coefs[1] ** 2) - np.sum(single[1] ** 2))
+    assert_allclose(certificate.objective, binary.objective + saved)
+    # Two opposite weights cost half of a single one of twice the size, squared:
+    # it is the binary problem with the root of two in place of two.
+    reference = certify(
+        random_network(2), X, y, alpha=0.5 / np.sqrt(2), loss="log_loss"
+    )
+    assert_allclose(certificate.dual_bound, reference.dual_bound, rtol=1.5e-2)
+
+
+def test_max_time_with_several_outputs():
+    X, y = noisy_data(300, 10)
+    Y = np.column_stack([y, np.roll(X[:, 1], 1)])
+    start = perf_counter()
+    with pytest.warns(ConvergenceWarning, match="Increase max_time or tol"):
+        certificate = certify(
+            wide_network(10, 2), X, Y, alpha=0.1, kind="global", max_time=0.5,
+            tol=1e-6, random_state=0,
+        )  # fmt: skip
+    assert perf_counter() - start < 10
+    assert 0 <= certificate.dual_bound < certificate.objective
 
 
 def test_sparse_data_zero_weights_and_string_labels():
@@ -440,11 +638,18 @@ NETWORK = random_network(2)
             },
             "weights of the network must be finite",
         ),
-        ({"loss": "poisson"}, "no bound for loss='poisson'"),
+        ({"loss": "gamma"}, "no bound for loss='gamma'"),
+        ({"loss": "poisson", "y": -np.ones(8)}, "needs y to be non-negative"),
+        ({"loss": "poisson", "y": np.zeros(8)}, "needs y to be positive"),
+        ({"quantile": 1.0}, "quantile must be a number between 0 and 1"),
         ({"X": np.ones((8, 3))}, "X has 3 features"),
         ({"y": np.ones((8, 2))}, "y has 2 outputs"),
         ({"y": np.ones(7)}, "inconsistent numbers of samples"),
         ({"loss": "hinge", "y": np.arange(8)}, "needs two classes"),
+        (
+            {"network": wide_network(2, 3), "loss": "log_loss", "y": np.arange(8) % 2},
+            "y has 2 classes, but the network has 3 outputs",
+        ),
         ({"fit_intercept": False}, "non-zero intercepts"),
         ({"negative_slope": 2.0}, "negative_slope must be in"),
         ({"sample_weight": np.zeros(8)}, "at least one non-zero"),
@@ -471,17 +676,20 @@ def test_networks_it_has_no_bound_for():
         max_iter=5000,
         random_state=0,
     )
-    softmax = MLPClassifier(
-        hidden_layer_sizes=5, solver="lbfgs", alpha=1, max_iter=500, random_state=0
-    )
-    labels = np.arange(30) % 3
     for model, target, message in (
         (tanh, y, "activation='tanh'"),
         (deep, y, "one hidden layer"),
-        (softmax, labels, "softmax"),
     ):
         with pytest.raises(ValueError, match=message):
             certify(model.fit(X, target), X, target, alpha=1.0)
+
+
+def test_gated_networks_are_refused():
+    X, y, _ = tiny_data("squared_error")
+    model = ConvexReLURegressor().fit(X, y)
+    model.formulation = "gated_relu"
+    with pytest.raises(ValueError, match="certify needs a ReLU network"):
+        certify(model, X, y, alpha=1.0)
 
 
 def test_regression_losses_are_the_known_ones():

@@ -13,7 +13,7 @@ from sklearn_convexnn.cutting_planes import point_inside, steepest_nonnegative
 from sklearn_convexnn.network_bounds import cone_slopes
 from sklearn_convexnn.slope_bounds import semidefinite_bound, triangle_bound
 from sklearn_convexnn.solvers import solve_interior_point
-from tests.problems import LOSSES, make_program, problem_of, tiny_data
+from tests.problems import FEW_LOSSES, LOSSES, make_program, problem_of, tiny_data
 
 BIAS_AND_SLOPE = [(False, 0.0), (True, 0.0), (True, 0.3), (False, -1.0)]
 CUTS = ["neurons", "cells"]
@@ -37,7 +37,7 @@ def run(problem, cuts, **params):
 
 @pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FEW_LOSSES)
 def test_reaches_the_optimum_over_all_patterns(loss, bias, slope, cuts):
     program, problem = program_and_problem(loss, bias, slope)
     best = solve_interior_point(program, tol=1e-9)
@@ -344,11 +344,22 @@ def test_classes_and_outputs():
     X, y, _ = tiny_data("squared_error", n=12)
     classes = np.digitize(y, np.quantile(y, [0.3, 0.7]))
     model = ConvexReLUClassifier(
-        0.1, arrangements="cutting_cells", random_state=0, class_weight="balanced"
+        0.1,
+        loss="squared_hinge",
+        hidden_layer="separate",
+        arrangements="cutting_cells",
+        random_state=0,
+        class_weight="balanced",
     ).fit(X, classes)
     assert model.certificate_ == "global"
     assert model.dual_gap_ <= 1e-2 * model.objective_
-    model = ConvexReLURegressor(0.3, arrangements="cutting_planes", random_state=0)
+    with pytest.raises(ValueError, match="arrangements='adaptive', or hidden_layer="):
+        model.set_params(hidden_layer="shared").fit(X, classes)
+    with pytest.raises(ValueError, match="softmax of separate outputs"):
+        model.set_params(hidden_layer="separate", loss="log_loss").fit(X, classes)
+    model = ConvexReLURegressor(
+        0.3, hidden_layer="separate", arrangements="cutting_planes", random_state=0
+    )
     model.fit(X, np.column_stack([y, -y]))
     assert model.dual_gap_ <= 1e-2 * model.objective_
 

@@ -7,6 +7,7 @@ from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_iris, make_moons
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import mean_pinball_loss
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
@@ -16,7 +17,7 @@ from sklearn.utils import shuffle
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
 from sklearn_convexnn.recovery import activation
-from tests.problems import LOSSES, network_objective, tiny_data
+from tests.problems import EPSILON, FEW_LOSSES, QUANTILE, network_objective, tiny_data
 
 
 def make_model(loss, **params):
@@ -42,7 +43,7 @@ def iris():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("loss", FEW_LOSSES)
 @pytest.mark.parametrize("slope", [0.0, -0.3])
 @pytest.mark.parametrize("arrangements", ["sampled", "adaptive"])
 def test_objective_is_that_of_the_weights(loss, bias, slope, arrangements):
@@ -57,7 +58,7 @@ def test_objective_is_that_of_the_weights(loss, bias, slope, arrangements):
         random_state=0,
     )
     if loss == "huber":
-        model.set_params(epsilon=0.5)
+        model.set_params(epsilon=EPSILON)
     model.fit(X, y, sample_weight=s)
     W, a = model.coefs_
     b, c = model.intercepts_
@@ -114,7 +115,7 @@ def test_no_mlp_is_below_the_global_bound():
 
 
 def test_answer_does_not_depend_on_row_order_or_repetition():
-    X, y, s = tiny_data("squared_error", n=50, d=4)
+    X, y, s = tiny_data("squared_error", n=50, d=3)
     X, y = np.round(X, 1), np.round(y, 1)
     model = ConvexReLURegressor(1.0, random_state=0)
     reference = clone(model).fit(X, y)
@@ -133,7 +134,8 @@ def test_answer_does_not_depend_on_row_order_or_repetition():
 
 def test_history():
     X, y, _ = tiny_data("squared_error", n=50, d=4)
-    model = ConvexReLURegressor(1.0, random_state=0).fit(X, np.stack([y, -y, y**2], 1))
+    model = ConvexReLURegressor(1.0, hidden_layer="separate", random_state=0)
+    model.fit(X, np.stack([y, -y, y**2], 1))
     assert set(model.history_) == {
         "time", "objective", "dual_bound", "kappa", "cells", "neurons", "output"
     }  # fmt: skip
@@ -192,10 +194,14 @@ def test_weights_in_an_mlp_classifier(iris, n_classes):
         )
 
 
-def test_multi_output_is_one_program_per_output(diabetes):
+def test_separate_outputs_are_one_program_each(diabetes):
     X, y = diabetes
     model = ConvexReLURegressor(
-        5.0, n_arrangements=20, random_state=0, arrangements="sampled"
+        5.0,
+        hidden_layer="separate",
+        n_arrangements=20,
+        random_state=0,
+        arrangements="sampled",
     )
     parts = [clone(model).fit(X, target) for target in (y, y**2)]
     both = clone(model).fit(X, np.stack([y, y**2], axis=1))
@@ -249,6 +255,80 @@ def test_pandas_sparse_and_float32(diabetes):
     }
     assert single.predict(X.astype(np.float32)).dtype == np.float32
     assert_allclose(single.objective_, dense.objective_, rtol=1e-4)
+
+
+def test_poisson_predicts_means(diabetes):
+    X, y = diabetes
+    y = np.floor(np.exp(y))
+    Y = np.stack([y, 100 * y], axis=1)
+    model = ConvexReLURegressor(
+        20.0,
+        loss="poisson",
+        hidden_layer="separate",
+        n_arrangements=20,
+        random_state=0,
+        arrangements="sampled",
+    ).fit(X, Y)
+    mlp = MLPRegressor(
+        hidden_layer_sizes=model.n_neurons_, loss="poisson", max_iter=1, alpha=1e6,
+        solver="lbfgs",
+    )  # fmt: skip
+    with pytest.warns(ConvergenceWarning):
+        mlp.fit(X, Y)
+    mlp.coefs_, mlp.intercepts_ = model.coefs_, model.intercepts_
+    assert model.out_activation_ == mlp.out_activation_ == "exp"
+    assert_allclose(model.predict(X), mlp.predict(X), rtol=1e-10)
+    # A free offset makes the sums agree.
+    assert_allclose(model.predict(X).sum(axis=0), Y.sum(axis=0), rtol=1e-3)
+    parts = [clone(model).fit(X, target).objective_ for target in Y.T]
+    assert_allclose(model.objective_, sum(parts))
+    found = certify(model, X, Y, alpha=20.0, kind="restricted", tol=1.0)
+    assert_allclose(found.objective, model.objective_)
+
+
+@pytest.mark.parametrize(
+    "y, sample_weight, message",
+    [
+        ([1, 2, -1, 3], None, "y to be non-negative, but y has -1"),
+        ([0, 0, 0, 0], None, "y to be positive"),
+        ([1, 0, 0, 0], [0, 1, 1, 1], "y to be positive"),
+        ([[1, 0], [1, 0], [1, 0], [1, 0]], None, "in each output"),
+    ],
+)
+def test_targets_of_the_poisson_loss(y, sample_weight, message, monkeypatch):
+    monkeypatch.setattr(ConvexReLURegressor, "_fit_networks", None)
+    with pytest.raises(ValueError, match=message):
+        ConvexReLURegressor(loss="poisson").fit(np.eye(4), y, sample_weight)
+
+
+@pytest.mark.parametrize("quantile", [0.1, 0.5, 0.8])
+def test_quantile_is_the_part_below_the_prediction(quantile):
+    X, y, s = tiny_data("quantile", n=80, d=3, weighted=True)
+    model = ConvexReLURegressor(
+        2.0, loss="quantile", quantile=quantile, random_state=0
+    ).fit(X, y, sample_weight=s)
+    W, a = model.coefs_
+    value = np.sum(s) * mean_pinball_loss(
+        y, model.predict(X), sample_weight=s, alpha=quantile
+    )
+    assert_allclose(model.objective_, value + np.sum(W**2) + np.sum(a**2), rtol=1e-12)
+    share = [np.sum(s * (y < model.predict(X) + e)) / s.sum() for e in (-1e-2, 1e-2)]
+    assert share[0] <= quantile + 1e-9 and quantile - 1e-9 <= share[1]
+    assert share[1] - share[0] < 0.3
+
+
+@pytest.mark.parametrize("loss", ["poisson", "quantile"])
+@pytest.mark.parametrize("arrangements", ["exact", "adaptive"])
+def test_weight_is_repetition(loss, arrangements):
+    X, y, _ = tiny_data(loss, n=20)
+    repetitions = np.arange(20) % 3
+    model = ConvexReLURegressor(
+        0.5, loss=loss, quantile=QUANTILE, arrangements=arrangements, random_state=0
+    )
+    weighted = clone(model).fit(X, y, sample_weight=repetitions)
+    repeated = model.fit(np.repeat(X, repetitions, axis=0), np.repeat(y, repetitions))
+    assert_array_equal(weighted.coefs_[0], repeated.coefs_[0])
+    assert weighted.dual_bound_ == repeated.dual_bound_
 
 
 def test_sample_weight_in_score():
@@ -357,7 +437,8 @@ def test_verbose(capsys):
     model.set_params(verbose=1).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "100 patterns (sampled)" in lines[0]
-    model.set_params(verbose=2).fit(X, np.stack([y, y], axis=1))
+    model.set_params(verbose=2, hidden_layer="separate")
+    model.fit(X, np.stack([y, y], axis=1))
     out = capsys.readouterr().out
     assert "[ConvexReLURegressor 2/2] iteration   0" in out
 
@@ -416,8 +497,10 @@ def test_large_weight_decay_gives_the_constant_network():
         {"alpha": 0.0},
         {"alpha": -1.0},
         {"alpha": "1"},
-        {"loss": "poisson"},
+        {"loss": "gamma"},
         {"epsilon": 0},
+        {"quantile": 0.0},
+        {"quantile": 1.0},
         {"negative_slope": 1.0},
         {"negative_slope": -1.5},
         {"arrangements": "all"},
@@ -586,7 +669,7 @@ def test_failed_fit_leaves_the_estimator_as_it_was(error, monkeypatch):
     def fail(*args, **kwargs):
         raise error("stopped")
 
-    monkeypatch.setattr("sklearn_convexnn._base.network_weights", fail)
+    monkeypatch.setattr("sklearn_convexnn._fitting.network_weights", fail)
     with pytest.raises(error):
         model.fit(X[:, :2], -y)
     assert vars(model) == before

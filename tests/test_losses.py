@@ -1,16 +1,16 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from scipy.special import xlogy
+from sklearn.metrics import mean_pinball_loss, mean_poisson_deviance
 
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, make_loss
-from tests.problems import EPSILON, LOSSES
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
+from tests.problems import EPSILON, LOSSES, QUANTILE, as_targets, loss_of
 
 
 def sample(name, n=40, seed=0):
     rng = np.random.default_rng(seed)
-    y = rng.standard_normal(n)
-    if name in CLASSIFICATION_LOSSES:
-        y = np.sign(y)
+    y = as_targets(name, rng.standard_normal(n))
     return 1.5 * rng.standard_normal(n), y, rng.uniform(0.5, 2.0, n)
 
 
@@ -21,6 +21,10 @@ FORMULAS = {
         0.5 * (f - y) ** 2,
         EPSILON * np.abs(f - y) - 0.5 * EPSILON**2,
     ),
+    "quantile": lambda f, y: np.where(
+        y > f, QUANTILE * (y - f), (1 - QUANTILE) * (f - y)
+    ),
+    "poisson": lambda f, y: np.exp(f) - y * f + xlogy(y, y) - y,
     "log_loss": lambda f, y: np.log(1 + np.exp(-y * f)),
     "squared_hinge": lambda f, y: np.maximum(0, 1 - y * f) ** 2,
     "hinge": lambda f, y: np.maximum(0, 1 - y * f),
@@ -30,15 +34,45 @@ FORMULAS = {
 @pytest.mark.parametrize("name", LOSSES)
 def test_value_is_the_weighted_sum_of_the_formula(name):
     f, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     assert loss.name == name
     assert_allclose(loss.value(f, y, s), np.sum(s * FORMULAS[name](f, y)))
+
+
+def test_losses_are_those_of_scikit_learn():
+    f, y, s = sample("quantile")
+    expected = np.sum(s) * mean_pinball_loss(y, f, sample_weight=s, alpha=QUANTILE)
+    assert_allclose(loss_of("quantile").value(f, y, s), expected)
+    f, y, s = sample("poisson")
+    assert np.any(y == 0)
+    expected = 0.5 * np.sum(s) * mean_poisson_deviance(y, np.exp(f), sample_weight=s)
+    assert_allclose(loss_of("poisson").value(f, y, s), expected)
+
+
+def test_poisson_close_to_and_far_from_the_targets():
+    loss, one = make_loss("poisson"), np.ones(1)
+    for y in (1e-8, 1.0, 1e8):
+        for step in (1e-9, -1e-5, 0.09, 0.11):
+            f = np.log([y]) + step
+            step = f - np.log(y)
+            series = y * (step**2 / 2 + step**3 / 6 + step**4 / 24 + step**5 / 120)
+            assert_allclose(loss.value(f, y * one, one), series, rtol=1e-6)
+    # Nothing overflows, and the loss stays convex, so that a descent comes back.
+    f = np.array([-1e5, -900.0, 299.0, 301.0, 800.0, 1e5])
+    for y in (0.0, 3.0):
+        values = [loss.value(x * one, y * one, one) for x in f]
+        slopes = loss.gradient(f, np.full(6, y), np.ones(6))
+        assert np.all(np.isfinite(values)) and np.all(np.diff(slopes) >= 0)
+        secants = np.diff(values) / np.diff(f)
+        rounding = 1e-12 * np.abs(secants)
+        assert np.all(secants >= slopes[:-1] - rounding)
+        assert np.all(secants <= slopes[1:] + rounding)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_derivatives(name):
     f, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     h = 1e-6
     steps = h * np.eye(len(f))
     slopes = [
@@ -53,7 +87,7 @@ def test_derivatives(name):
 def test_fenchel_young(name):
     """``L(f) >= G(nu) - f @ nu`` on the domain, with equality at ``-grad L``."""
     f, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     nu = -loss.gradient(f, y, s)
     assert_allclose(loss.dual_value(nu, y, s) - f @ nu, loss.value(f, y, s))
     assert_allclose(loss.conjugate(-nu, y, s), -loss.dual_value(nu, y, s))
@@ -68,8 +102,8 @@ def test_fenchel_young(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_dual_derivatives(name):
     f, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
-    middle = np.where(np.isin(name, CLASSIFICATION_LOSSES), 0.4 * s * y, 0.1 * s)
+    loss = loss_of(name)
+    middle = np.where(np.isin(name, CLASSIFICATION_LOSSES), 0.4 * s * y, -0.1 * s)
     h = 1e-5
     terms = [loss.dual_terms(middle + e, y, s) for e in (-h, 0.0, h)]
     assert_allclose(
@@ -82,7 +116,7 @@ def test_dual_derivatives(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_outside_of_the_dual_domain(name):
     _, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     lower, upper = loss.dual_bounds(y, s)
     assert np.all(lower <= 0) and np.all(upper >= 0)
     for bound, sign in ((lower, -1), (upper, 1)):
@@ -96,7 +130,7 @@ def test_outside_of_the_dual_domain(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_weights_are_repetitions(name):
     f, y, _ = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     nu = -loss.gradient(f, y, np.ones(len(f)))
     two, one = np.full(len(f), 2.0), np.ones(2 * len(f))
     pairs = np.tile(f, 2), np.tile(y, 2)
@@ -110,10 +144,27 @@ def test_weights_are_repetitions(name):
 @pytest.mark.parametrize("name", LOSSES)
 def test_best_offset(name):
     f, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     best = loss.best_offset(f, y, s)
     values = [loss.value(f + best + shift, y, s) for shift in np.linspace(-1, 1, 201)]
     assert loss.value(f + best, y, s) <= min(values) + 1e-9
+
+
+@pytest.mark.parametrize("name", REGRESSION_LOSSES)
+def test_dual_variable_changes_its_sign_at_the_minimiser(name):
+    _, y, s = sample(name)
+    loss = loss_of(name)
+    for shift in (-1e-3, 1e-3):
+        nu = -loss.gradient(loss.minimiser(y)[y != 0] + shift, y[y != 0], s[y != 0])
+        assert np.all(nu * shift < 0)
+
+
+def test_targets_of_the_pinball_loss_that_are_met():
+    """Zero is a subgradient there; the median between two samples is the middle."""
+    loss, s = make_loss("quantile", quantile=0.5), np.ones(4)
+    y = np.array([3.0, 0.0, 1.0, 2.0])
+    assert not loss.gradient(y, y, s).any()
+    assert loss.best_offset(np.zeros(4), y, s) == 1.5
 
 
 @pytest.mark.parametrize("name", CLASSIFICATION_LOSSES)
@@ -129,7 +180,7 @@ def test_best_offset_of_one_class_is_finite(name):
 @pytest.mark.parametrize("centred", [False, True])
 def test_project_dual(name, centred):
     f, y, s = sample(name)
-    loss = make_loss(name, EPSILON)
+    loss = loss_of(name)
     nu = loss.project_dual(5 * f, y, s, centred=centred)
     assert np.isfinite(loss.dual_value(nu, y, s))
     if centred:

@@ -5,7 +5,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn.arrangements import Arrangement, enumerate_arrangement
-from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.recovery import (
     network_weights,
     neurons_from_blocks,
@@ -13,8 +12,8 @@ from sklearn_convexnn.recovery import (
 )
 from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
 from tests.problems import (
-    EPSILON,
     LOSSES,
+    loss_of,
     make_program,
     network_objective,
     problem_of,
@@ -67,10 +66,13 @@ def test_no_training_beats_the_program_and_the_best_ones_reach_it(loss, form, n,
     X = ones_column(X) if column else X
     program = make_program(loss, X, y, s, ALPHA, bias=bias)
     value = solve_interior_point(program, tol=1e-9).objective
-    best = train_network(loss, X, y, s, ALPHA, bias=bias)
+    n_starts = 5 if loss in ("quantile", "poisson") else 20
+    best = train_network(loss, X, y, s, ALPHA, bias=bias, n_starts=n_starts)
     assert value <= best * (1 + 1e-9)
     # A wrong factor in the penalty moves the value by several times this.
-    assert_allclose(best, value, rtol=5e-3 if d == 2 else 2e-2)
+    # Kinks at the targets make local training much worse.
+    reached = (2e-2, 15e-2) if loss == "quantile" else (5e-3, 2e-2)
+    assert_allclose(best, value, rtol=reached[d - 2])
     for factor in (0.5, 2.0):
         wrong = make_program(loss, X, y, s, factor * ALPHA, bias=bias)
         other = solve_interior_point(wrong, tol=1e-9).objective
@@ -166,8 +168,9 @@ def test_largest_useful_weight_decay(loss, bias):
 
     X, y, s = tiny_data(loss, weighted=True, seed=5)
     arrangement = enumerate_arrangement(X, free_bias=bias)
-    term = make_loss(loss, EPSILON)
-    if loss == "hinge" and bias:
+    term = loss_of(loss)
+    unique = term.smooth or not bias
+    if not unique:
         # The dual variable is not unique: take the one the solver ends with.
         program = make_program(loss, X, y, s, 1e4, bias=True, arrangement=arrangement)
         nu = solve_interior_point(program, tol=1e-9).nu
@@ -179,7 +182,7 @@ def test_largest_useful_weight_decay(loss, bias):
     program = make_program(loss, X, y, s, 1.001 * largest, bias=bias)
     _, weights = solved(program, X)
     assert len(weights[2]) == 0
-    if not (loss == "hinge" and bias):
+    if unique:
         program = make_program(loss, X, y, s, 0.99 * largest, bias=bias)
         _, weights = solved(program, X)
         assert len(weights[2]) > 0

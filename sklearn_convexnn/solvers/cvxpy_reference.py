@@ -4,6 +4,7 @@ import warnings
 from time import perf_counter
 
 import numpy as np
+from scipy.special import xlogy
 
 from sklearn_convexnn.solvers._result import SolverError, SolverResult, gap_closed
 
@@ -149,6 +150,13 @@ def _loss_expression(cp, loss, f, y, s):
     if loss.name == "huber":
         # cp.huber is r^2 inside, twice the loss.
         return 0.5 * cp.sum(cp.multiply(s, cp.huber(f - y, loss.epsilon)))
+    if loss.name == "quantile":
+        over, under = cp.pos(f - y), cp.pos(y - f)
+        terms = (1 - loss.quantile) * over + loss.quantile * under
+        return cp.sum(cp.multiply(s, terms))
+    if loss.name == "poisson":
+        constant = float(np.sum(s * (xlogy(y, y) - y)))
+        return cp.sum(cp.multiply(s, cp.exp(f) - cp.multiply(y, f))) + constant
     if loss.name == "log_loss":
         return cp.sum(cp.multiply(s, cp.logistic(cp.multiply(-y, f))))
     margin = cp.pos(1 - cp.multiply(y, f))

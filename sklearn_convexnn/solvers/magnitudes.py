@@ -97,7 +97,7 @@ class _Iterate:
         # that are needed, as with a tiny alpha, would be a poor start.
         value = loss.value(f, y, s)
         size = np.sqrt(np.mean(Z**2)) if Z.size else 0.0
-        enough = 10.0 * np.sqrt(value / np.sum(s)) / max(size, 1e-300)
+        enough = 10.0 * loss.spread(f, y, s) / max(size, 1e-300)
         self.c = np.full(m, min(0.3 * value / alpha, enough) / m)
         self.rho = np.maximum(alpha - nu @ Z, 0.1 * alpha)
         mu = float(np.mean(self.c * self.rho))
@@ -106,6 +106,11 @@ class _Iterate:
         below, above = self._margins()
         self.a = np.where(self.low, mu / below, 0.0)
         self.b = np.where(self.up, mu / above, 0.0)
+        if not loss.smooth:
+            # Without curvature the multipliers alone make up for the residual.
+            error = loss.dual_slope(self.nu, y, s) - f - Z @ self.c
+            self.a += np.where(self.low, np.maximum(-error, 0.0), 0.0)
+            self.b += np.where(self.up, np.maximum(error, 0.0), 0.0)
 
     def _margins(self):
         """Distances of ``nu`` to its box, one where there is none."""

@@ -1,0 +1,110 @@
+"""L-BFGS on the non-convex objective of a network."""
+
+import numpy as np
+from scipy.optimize import minimize
+
+
+def descend(
+    X,
+    loss,
+    W,
+    V,
+    bias,
+    offset,
+    *,
+    alpha,
+    linear,
+    free_bias,
+    negative_slope=0.0,
+    used=None,
+    max_iter=200,
+):
+    r"""Minimise ``loss(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
+
+    Hidden and output weights are in one unit, biases and the offset in that unit
+    times the size of what they are added to: with larger units for the biases
+    descent ends at worse minima.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    loss : object with methods
+        ``value(F)`` and ``gradient(F)`` at outputs `F` of shape
+        (n_samples, n_outputs).
+    W : ndarray of shape (n_features, n_neurons)
+        Hidden weights.
+    V : ndarray of shape (n_neurons, n_outputs)
+        Output weights.
+    bias : ndarray of shape (n_neurons,)
+    offset : ndarray of shape (n_outputs,)
+    alpha : float
+    linear : ndarray of bool, shape (n_neurons,)
+        Neurons that count as active everywhere, and have no bias.
+    free_bias : bool
+        Otherwise `bias` and `offset` stay as they are.
+    negative_slope : float, default=0.0
+    used : ndarray of bool, shape (n_neurons, n_outputs), default=None
+        The output weights that may change; by default all.
+    max_iter : int, default=200
+
+    Returns
+    -------
+    W, V, bias, offset : ndarrays
+    """
+    (d, m), c = W.shape, V.shape[1]
+    bent = (~linear).astype(np.float64) * free_bias
+    some_linear = np.any(linear)
+    used = np.ones((m, c)) if used is None else used.astype(np.float64)
+
+    def hidden(W, bias):
+        z = X @ W
+        if free_bias:
+            z += bias * bent
+        slope = z > 0
+        if some_linear:
+            slope |= linear
+        if negative_slope != 0:
+            slope = np.where(slope, 1.0, negative_slope)
+        z *= slope
+        return z, slope
+
+    unit = np.sqrt(np.mean(W**2)) if W.size else 1.0
+    entry = np.sqrt(np.mean(X**2))
+    size = np.sqrt(np.mean(np.sum(V**2, axis=1))) if V.size else 1.0
+    units = np.repeat(
+        np.maximum([unit, unit, unit * entry, unit * entry * size], 1e-300),
+        [d * m, m * c, m, c],
+    )
+    ends = np.cumsum([d * m, m * c, m])
+
+    def split(x):
+        W, V, bias, offset = np.split(units * x, ends)
+        return W.reshape(d, m), V.reshape(m, c), bias, offset
+
+    def value_and_gradient(x):
+        W, V, bias, offset = split(x)
+        z, slope = hidden(W, bias)
+        F = z @ V + offset
+        N = loss.gradient(F)
+        back = N @ V.T
+        back *= slope
+        gradient = np.concatenate(
+            [
+                (X.T @ back + alpha * W).ravel(),
+                ((z.T @ N + alpha * V) * used).ravel(),
+                bent * np.sum(back, axis=0),
+                np.sum(N, axis=0) * free_bias,
+            ]
+        )
+        penalty = 0.5 * alpha * (np.vdot(W, W) + np.vdot(V, V))
+        return loss.value(F) + penalty, units * gradient
+
+    start = np.concatenate([W.ravel(), V.ravel(), bias, offset])
+    found = minimize(
+        value_and_gradient,
+        start / units,
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_iter, "maxfun": 2 * max_iter},
+    )
+    return split(found.x)

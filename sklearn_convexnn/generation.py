@@ -1,0 +1,256 @@
+"""The rounds of column generation, whatever the neurons are."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn.pricing import column_spread
+from sklearn_convexnn.rounds import MESSAGES, Record
+
+# Dual points that are kept, since later neurons may prove the best one wrong.
+_DUAL_POINTS = 5
+# Rounds without a smaller gap after which nothing more is to be expected.
+_PATIENCE = 25
+# Networks to train from random neurons when their number is limited.
+_NARROW = 5
+# Outputs (samples times neurons) of the neurons that the search remembers.
+_ARCHIVE = 4_000_000
+
+
+@dataclass
+class _DualPoint:
+    """A dual point, the steepest slope known there, and the bound it gives."""
+
+    nu: np.ndarray
+    kappa: float
+    bound: float
+    confirmed: bool = False
+
+
+class Generation:
+    """State of column generation: pool of neurons, best network, best bounds.
+
+    Subclasses say how neurons are placed, improved by descent, selected, moved
+    and searched for.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
+    rng : RandomState
+    tol : float
+        Stop when the gap is at most `tol` times the objective.
+    max_neurons : int or None
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    """
+
+    def __init__(self, problem, rng, tol, max_neurons, deadline):
+        self.problem, self.rng = problem, rng
+        self.tol, self.deadline = tol, deadline
+        self.max_neurons = np.inf if max_neurons is None else max_neurons
+        self.best = problem.null()
+        self.objective = self.null_objective = problem.objective(self.best)
+        self.scale = column_spread(problem.X, problem.fit_intercept)
+        self.pool = self.archive = self.cuts = self.best
+        self.duals = []
+
+    # Neurons that are kept to rule out dual points.
+    most_cuts = 500
+
+    def place(self, n_neurons):
+        """Neurons from a short descent."""
+        raise NotImplementedError
+
+    def improve(self, neurons):
+        """The network after a descent."""
+        raise NotImplementedError
+
+    def round(self):
+        """Select, or select and move; then price.
+
+        Returns
+        -------
+        n_cells : int
+        limited : bool
+            Whether the limit of neurons was hit.
+        """
+        raise NotImplementedError
+
+    def search(self, nu, thorough):
+        """Neurons that are steep at a dual point, as candidates."""
+        raise NotImplementedError
+
+    def unused(self, candidates):
+        """Candidates as neurons of magnitude zero."""
+        raise NotImplementedError
+
+    def slopes(self, neurons, nu):
+        """Slopes of neurons at a dual point."""
+        raise NotImplementedError
+
+    def linear_slope(self, nu):
+        """The largest slope of a linear term, and its neurons of slope above alpha."""
+        raise NotImplementedError
+
+    @property
+    def bound(self):
+        """The best lower bound, as far as the search goes."""
+        return self.duals[0].bound
+
+    @property
+    def closed(self):
+        gap = self.objective - self.bound
+        return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
+
+    def solve(self, n_neurons, known, max_iter, callback, task):
+        """Place neurons, then go round by round until the gap is closed.
+
+        Parameters
+        ----------
+        n_neurons : int
+        known : neurons of magnitude zero, or None
+        max_iter : int
+        callback : callable or None
+        task : FitTask
+
+        Returns
+        -------
+        result : GlobalResult
+        """
+        record = Record(callback)
+        self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+        status = "optimal" if self.closed else None
+        if status is None:
+            placed = self.place(n_neurons)
+            self.keep(placed)
+            self.pool = self.pool.joined(placed)
+            if known is not None:
+                self.pool = self.pool.joined(known)
+        n_iter, waited, last_gap, cells = 0, 0, np.inf, 0
+        while True:
+            if status is None and n_iter < max_iter:
+                round_task = task.subtask("round").begin()
+                cells, limited = self.round()
+                closed = self.closed and self.confirm()
+                if closed:
+                    # Selected neurons have not been moved; it costs little.
+                    self.keep(self.improve(self.best))
+                stop = round_task.end(self.best)
+                n_iter += 1
+                gap = self.objective - self.bound
+                waited = 0 if gap < 0.99 * last_gap else waited + 1
+                last_gap = min(gap, last_gap)
+                if closed:
+                    status = "optimal"
+                elif limited:
+                    status = "max_neurons"
+                elif perf_counter() > self.deadline:
+                    status = "max_time"
+                elif stop:
+                    status = "callback"
+                elif waited > _PATIENCE:
+                    status = "stalled"
+            elif status is None:
+                status = "max_iter"
+            record.add(self, n_iter, cells)
+            if status is not None:
+                break
+        best = self.duals[0]
+        return record.result(
+            self, best.nu, best.kappa, MESSAGES[status], status, n_iter
+        )
+
+    def confirm(self):
+        """Whether the gap stays closed after a longer search at the dual point."""
+        while self.closed:
+            point = self.duals[0]
+            if point.confirmed:
+                return True
+            self.price(point.nu, thorough=True)
+        return False
+
+    def keep(self, neurons):
+        """Take a network for the best one if it is; whether it is."""
+        value = self.problem.objective(neurons)
+        better = value < self.objective and len(neurons) <= self.max_neurons
+        if better:
+            self.best, self.objective = neurons, value
+        return better
+
+    def within_limit(self, neurons):
+        """As many neurons as are allowed, moved to where they are best."""
+        while len(neurons) > self.max_neurons:
+            # Little by little: those that stay take over from those that go.
+            count = max(self.max_neurons, int(0.8 * len(neurons)))
+            order = np.argsort(-neurons.sizes, kind="stable")
+            neurons = self.improve(neurons.select(np.sort(order[:count])))
+        self.keep(neurons)
+        # Of few neurons, those that are left can be a poor choice.
+        for _ in range(_NARROW):
+            self.keep(self.place(self.max_neurons))
+        return neurons
+
+    def price(self, nu, thorough=False):
+        """Search at a dual point, for its bound and for neurons to add."""
+        p = self.problem
+        found = self.search(nu, thorough)
+        neurons = self.unused(found)
+        self.archive = self.archive.joined(neurons)
+        most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
+        self.archive = self.archive.select(slice(-most, None))
+        for point in self.duals:
+            slopes = self.slopes(neurons, point.nu)
+            point.kappa = max(point.kappa, slopes.max(initial=0.0))
+            point.bound = p.bound(point.nu, point.kappa)
+        # Candidates well below alpha are not even reported.
+        kappa = max(
+            p.alpha,
+            found.slopes.max(initial=0.0),
+            self.slopes(self.archive, nu).max(initial=0.0),
+        )
+        straight = None
+        if p.fit_intercept:
+            slope, straight = self.linear_slope(nu)
+            kappa = max(kappa, slope)
+        self.last_kappa = kappa
+        if not any(point.nu is nu for point in self.duals):
+            self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
+        if thorough:
+            for point in self.duals:
+                point.confirmed |= point.nu is nu
+        self.duals.sort(key=lambda point: -point.bound)
+        del self.duals[_DUAL_POINTS:]
+        new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
+        new = new.select(slice(0, 200))
+        self.pool = self.pool.joined(new)
+        if not p.loss.smooth:
+            # Many dual points fit a network, and those that are known to be bad
+            # come back unless neurons of no use rule them out.
+            self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))
+        if straight is not None:
+            self.pool = self.pool.joined(straight)
+
+    def search_size(self, thorough, most):
+        """How many random directions to search from.
+
+        There are more hills to find where the network needs more neurons.
+        """
+        size = np.clip(3 * len(self.best), 75, max(most, 75))
+        if thorough:
+            # The smaller the gap that is claimed, the longer the search.
+            size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
+        return int(size)
+
+    def shaken(self, directions, shake):
+        """Directions moved by `shake` of their length, as the data spread."""
+        d = directions.shape[1]
+        length = np.linalg.norm(directions * self.scale, axis=1) / np.sqrt(d)
+        moved = self.rng.standard_normal(directions.shape)
+        moved *= length[:, None] / self.scale
+        return directions + shake * moved
+
+    def steepest(self, neurons, nu, size):
+        """At most `size` of the neurons, those that are steepest at `nu`."""
+        order = np.argsort(-self.slopes(neurons, nu), kind="stable")
+        return neurons.select(order[:size])

@@ -1,0 +1,1 @@
+"""Networks of several outputs that share one hidden layer."""

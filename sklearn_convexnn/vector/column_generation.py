@@ -1,0 +1,302 @@
+"""Column generation for several outputs that share a hidden layer."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from scipy.linalg import svd
+
+from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn.generation import Generation
+from sklearn_convexnn.pricing import NEAR
+from sklearn_convexnn.recovery import in_basis
+from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.vector.cells import search_cells
+from sklearn_convexnn.vector.placing import (
+    improve_neurons,
+    improve_outputs,
+    place_neurons,
+)
+from sklearn_convexnn.vector.pricing import (
+    merge_candidates,
+    search_units,
+    search_widely,
+)
+
+# Operations of an iteration up to which the group lasso is solved by a second-order
+# method; beyond that by descent.
+_MOST_WORK = 4e8
+# Selections between two moves, as long as they close this part of the gap.
+_SELECTIONS, _PAYS = 2, 0.05
+# Part of the objective that a descent must gain for another one to follow.
+_DESCENT_PAYS = 1e-3
+# Outputs (samples times outputs times random directions) of one search.
+_MOST_OUTPUTS = 2_000_000
+# Distance of outputs at which the softmax vanishes in floating point, with room for
+# the outputs of neurons.
+_NEVER = 2000.0
+# Part of the median size below which units are let go after a descent.
+_VAGUE = 0.05
+
+
+def generate_neurons(
+    problem,
+    rng,
+    *,
+    n_neurons=100,
+    known=None,
+    tol=1e-4,
+    max_iter=200,
+    max_neurons=None,
+    deadline=np.inf,
+    callback=None,
+    task=None,
+    arrangement=None,
+):
+    r"""Train a network of several outputs, of any width, to a small duality gap.
+
+    Neurons are placed by a short descent.  Then, round by round: the group
+    lasso over all units at hand selects a few and gives a dual point; descent
+    moves them; the dual point is priced, which gives a lower bound for every
+    network and the units to add.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    rng : RandomState
+    n_neurons : int, default=100
+        Number of neurons to place.
+    known : VectorNeurons or None
+        Neurons to start from in addition.
+    tol : float, default=1e-4
+        Stop when the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        Limit of rounds.
+    max_neurons : int or None
+        Limit of neurons in the network.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with a dict of what `history` gets.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+    arrangement : Arrangement or None
+        Patterns to which the neurons, and the bound, are restricted.  They are
+        then searched for in these cells only, and neither placed nor moved.
+
+    Returns
+    -------
+    result : GlobalResult
+        Its `neurons` are `VectorNeurons`, and `nu` has a column per output.
+
+    References
+    ----------
+    .. [1] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021).
+       "Vector-output ReLU Neural Network Problems are Copositive Programs:
+       Convex Analysis of Two Layer Networks and Polynomial-time Algorithms".
+       ICLR. Theorem 1 (the program and its dual) and Section 4 (Frank-Wolfe).
+    """
+    seen = problem.sample_weight @ problem.Y > 0
+    if problem.fit_intercept and problem.loss.rows_sum_to_zero and not seen.all():
+        result = generate_neurons(
+            replace(problem, Y=problem.Y[:, seen]),
+            rng,
+            n_neurons=n_neurons,
+            known=None if known is None else _of_outputs(known, seen),
+            tol=tol,
+            max_iter=max_iter,
+            max_neurons=max_neurons,
+            deadline=deadline,
+            callback=callback,
+            task=None if task is None else task.through(lambda n: _for_all(n, seen)),
+            arrangement=arrangement,
+        )
+        nu = np.zeros(problem.Y.shape)
+        nu[:, seen] = result.nu
+        return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
+    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
+    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+    basis = Vt[:rank].T
+    reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
+    if known is not None:
+        known = in_basis(known, basis)
+
+    def in_features(neurons):
+        return replace(neurons, directions=neurons.directions @ basis.T)
+
+    task = FitTask() if task is None else task.through(in_features)
+    run = _Run(reduced, rng, tol, max_neurons, deadline)
+    if arrangement is not None:
+        gates = arrangement.gates
+        d = problem.X.shape[1]
+        gates = np.column_stack([gates[:, :d] @ basis, gates[:, d:]])
+        run = _RunOnCells(reduced, rng, tol, max_neurons, deadline)
+        run.arrangement = replace(arrangement, gates=gates)
+    # Two threads bring little here, and cost much when the cores are busy.
+    with blas_threads_for(0):
+        result = run.solve(n_neurons, known, max_iter, callback, task)
+    return replace(result, neurons=in_features(result.neurons))
+
+
+def _of_outputs(neurons, some):
+    """The neurons with some of their outputs."""
+    return replace(
+        neurons, outputs=neurons.outputs[:, some], offset=neurons.offset[some]
+    )
+
+
+def _for_all(neurons, seen):
+    """The neurons with outputs for classes without samples, of no probability."""
+    outputs = np.zeros((len(neurons), len(seen)))
+    outputs[:, seen] = neurons.outputs
+    offset = np.full(len(seen), np.min(neurons.offset) - _NEVER)
+    offset[seen] = neurons.offset
+    return replace(neurons, outputs=outputs, offset=offset)
+
+
+class _Run(Generation):
+    selections = _SELECTIONS
+    started = False
+    most_cuts = 100
+
+    def place(self, n_neurons):
+        p = self.problem
+        placed = place_neurons(p, n_neurons, self.rng)
+        before, value = np.inf, p.objective(placed)
+        # With many weights descent is cheaper than anything else for long.
+        while before - value > _DESCENT_PAYS * value and perf_counter() < self.deadline:
+            placed = self.improve(placed)
+            before, value = value, p.objective(placed)
+        return placed
+
+    def improve(self, neurons):
+        return improve_neurons(self.problem, neurons)
+
+    def round(self):
+        before = self.objective
+        if self.selections <= 0:
+            used = self.pool.sizes > 0
+            moved = self.improve(self.pool.select(used))
+            if not self.keep(moved):
+                moved = moved.joined(self.pool.select(used))
+            self.pool = moved.joined(self.pool.select(~used))
+            self.selections, self.started = _SELECTIONS, False
+        selected, N = self.select()
+        limited = len(selected) > self.max_neurons
+        if limited:
+            selected = self.within_limit(selected)
+        self.pool = selected
+        if not (self.closed and self.confirm()):
+            self.price(self.problem.project(N))
+        paid = before - self.objective >= _PAYS * (before - self.bound)
+        self.selections -= 1 if paid or not self.started else self.selections
+        self.started = True
+        return len(selected), limited
+
+    def select(self):
+        """Neurons of the pool that the group lasso needs, and its dual point."""
+        p, pool = self.problem, self.pool.joined(self.cuts)
+        Z = p.features(pool)
+        size = np.linalg.norm(Z, axis=0)
+        alive = size > 1e-12 * size.max(initial=0.0)
+        pool, Z = pool.select(alive), Z[:, alive]
+        work = len(p.X) * (len(pool) * p.n_outputs) ** 2
+        # Without curvature the residual is not a dual point, and descent gets stuck.
+        if work <= _MOST_WORK or not p.loss.smooth:
+            solution = solve_output_weights(
+                Z,
+                p.Y,
+                p.sample_weight,
+                p.loss,
+                p.alpha,
+                free_offset=p.fit_intercept,
+                separate=p.separate,
+                tol=min(1e-6, 0.01 * self.tol),
+            )
+            outputs, offset, N = solution.values, solution.offset, solution.N
+            vague = 0.0
+        else:
+            outputs, offset = improve_outputs(p, pool, Z)
+            N = p.dual_point(Z @ outputs + offset)
+            vague = _VAGUE
+        selected = replace(pool, outputs=outputs, offset=offset)
+        sizes = selected.sizes
+        # Descent lets go of units slowly.
+        typical = np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
+        selected = selected.select(sizes > max(1e-6 * np.sum(sizes), vague * typical))
+        self.keep(selected)
+        return selected, N
+
+    def unused(self, found):
+        outputs = np.zeros((len(found), self.problem.n_outputs))
+        return self.problem.unused(found.directions, found.biases, outputs)
+
+    def slopes(self, neurons, N):
+        return self.problem.slopes(neurons, N)
+
+    def linear_slope(self, N):
+        p = self.problem
+        slopes = p.X.T @ N
+        if p.separate:
+            size = np.linalg.norm(slopes, axis=0)
+            units = (slopes / np.maximum(size, 1e-300)).T
+        else:
+            units, size, _ = svd(slopes, full_matrices=False)
+            units = units.T
+        units = units[size > p.alpha]
+        far = np.full(len(units), np.abs(p.X).sum() + 1.0)
+        outputs = np.zeros((len(units), p.n_outputs))
+        return size.max(initial=0.0), p.unused(units, far, outputs)
+
+    def search(self, N, thorough):
+        p = self.problem
+        options = {
+            "separate": p.separate,
+            "free_bias": p.fit_intercept,
+            "negative_slope": p.negative_slope,
+            "floor": p.alpha,
+            "polish": 60 if thorough else 20,
+        }
+        size = self.search_size(thorough, min(_MOST_OUTPUTS // p.Y.size, 600))
+        if p.separate:
+            # Each output is searched by itself.
+            size = max(size // p.n_outputs, 25)
+        far = search_widely(p.X, N, size, self.rng, **options)
+        directions = self.steepest(self.pool, N, size).directions
+        near = [directions, self.steepest(self.archive, N, size).directions]
+        if thorough:
+            near += [self.shaken(directions, 0.1), self.shaken(directions, 0.4)]
+        near = np.concatenate(near)
+        near = near[np.linalg.norm(near, axis=1) > 0]
+        near = search_units(p.X, N, near, widths=NEAR, rescale=True, **options)
+        return merge_candidates([far, near], p.X)
+
+
+class _RunOnCells(_Run):
+    """Column generation whose neurons have given patterns."""
+
+    arrangement = None
+    selections = np.inf
+
+    def place(self, n_neurons):
+        return self.best
+
+    def improve(self, neurons):
+        return neurons
+
+    def search(self, N, thorough):
+        p, starts = self.problem, self.pool.directions
+        if p.fit_intercept:
+            starts = np.column_stack([starts, self.pool.biases])
+        return search_cells(
+            p.X,
+            N,
+            self.arrangement,
+            starts=starts,
+            separate=p.separate,
+            free_bias=p.fit_intercept,
+            negative_slope=p.negative_slope,
+            floor=p.alpha,
+            n_starts=8 if thorough else 2,
+        )

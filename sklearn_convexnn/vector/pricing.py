@@ -1,0 +1,368 @@
+"""Pricing: search for the units that violate the dual constraint of several outputs.
+
+At a dual point ``N`` a unit with direction ``u`` and bias ``b`` improves the
+network if ``||N^T act(X u + b)|| > alpha``.  The search finds local maximisers;
+what it does not find is not proven to be absent.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklearn_convexnn import pricing
+from sklearn_convexnn._climbing import Hill, row_norms
+from sklearn_convexnn.pricing import (
+    FAR,
+    column_spread,
+    concave_step,
+    first_of_each,
+    principal_axes,
+    random_directions,
+)
+
+# Elements of the array of all outputs that one batch of directions may have.
+_BATCH = 2_000_000
+# Below this part of the slope wanted a candidate is not worth finishing.
+_WORTH_POLISH = 0.98
+
+
+@dataclass(frozen=True)
+class VectorCandidates:
+    """Units with their slopes, steepest first.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (n_candidates, n_features)
+        Unit rows.
+    biases, slopes : ndarray of shape (n_candidates,)
+    outputs : ndarray of shape (n_candidates, n_outputs)
+        Unit rows; the slope is ``act(X direction + bias)^T N outputs^T``.
+    """
+
+    directions: np.ndarray
+    biases: np.ndarray
+    outputs: np.ndarray
+    slopes: np.ndarray
+
+    def __len__(self):
+        return len(self.slopes)
+
+    def select(self, keep):
+        """The candidates at index or mask `keep`."""
+        return VectorCandidates(
+            self.directions[keep],
+            self.biases[keep],
+            self.outputs[keep],
+            self.slopes[keep],
+        )
+
+
+def search_units(
+    X,
+    N,
+    starts,
+    *,
+    separate=False,
+    free_bias,
+    negative_slope=0.0,
+    floor=0.0,
+    widths=FAR,
+    rescale=False,
+    max_iter=80,
+    polish=60,
+):
+    r"""Local maximisers of the slope from many starting directions at once.
+
+    As `sklearn_convexnn.pricing.search_neurons`, with the norm of the slopes
+    over the outputs in place of one of them: the output weights follow the
+    direction of the slopes as the unit moves.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+        Its columns sum to zero if `free_bias`.
+    starts : ndarray of shape (n_starts, n_features)
+        Directions of any length but zero.
+    separate : bool, default=False
+        Whether the slope is the largest one of a single output.
+    free_bias : bool
+    negative_slope : float, default=0.0
+    floor : float, default=0.0
+        The slope wanted.  Climbs that fall behind are given up.
+    widths : tuple
+        Of the smoothed kinks; see `sklearn_convexnn.pricing`.
+    rescale : bool, default=False
+        Whether to climb as if the data had the same spread in all directions.
+    max_iter : int, default=80
+    polish : int, default=60
+        Number of candidates to finish, at most.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+        Distinct ones, steepest first.
+    """
+    options = {"free_bias": free_bias, "negative_slope": negative_slope}
+    if separate:
+        return _search_outputs(
+            X,
+            N,
+            starts,
+            floor=floor,
+            widths=widths,
+            rescale=rescale,
+            max_iter=max_iter,
+            polish=polish,
+            **options,
+        )
+    if len(starts) == 0 or not np.any(N):
+        return _none(X, N)
+    search = _Search(X, N, **options)
+    # Single precision is enough to find the way, and twice as fast; its range is
+    # small, so units are taken out.
+    unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
+    unit_N = np.max(np.abs(N))
+    axes = principal_axes(X, centred=free_bias)
+    rough = _Search(
+        (X @ axes / unit_X).astype(np.float32),
+        (N / unit_N).astype(np.float32),
+        **options,
+    )
+    low = floor / unit_X / unit_N
+    starts = starts @ axes
+    size = max(1, _BATCH // len(X))
+    parts = [
+        rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
+        for i in range(0, len(starts), size)
+    ]
+    U, at = (np.concatenate(part) for part in zip(*parts))
+    found = merge_candidates([search.evaluate(U @ axes.T, at)], X)
+    worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
+    if worth:
+        finished = search.polish(found.select(slice(0, worth)))
+        found = merge_candidates([finished, found.select(slice(worth, None))], X)
+    return found
+
+
+def search_widely(X, N, size, rng, *, free_bias, **options):
+    """`search_units` from samples and from random directions of two kinds.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+    size : int
+        Random directions of each kind, half as many of the plain one.
+    rng : RandomState
+    free_bias : bool
+    **options : dict
+        As of `search_units`.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+    """
+    sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
+    plain, shaped = random_directions(X, size, rng, free_bias)
+    # Units that set samples with a large residual apart are often the steepest.
+    worst = np.argsort(-row_norms(N), kind="stable")[: max(size // 2, 1)]
+    plain = np.concatenate([plain, sums, X[worst], -X[worst]])
+    found = []
+    for starts, rescale in ((plain, False), (shaped, True)):
+        starts = starts[np.any(starts != 0, axis=1)]
+        found.append(
+            search_units(X, N, starts, free_bias=free_bias, rescale=rescale, **options)
+        )
+    return merge_candidates(found, X)
+
+
+def merge_candidates(parts, X):
+    """Distinct candidates of several searches, steepest first.
+
+    Parameters
+    ----------
+    parts : list of VectorCandidates
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    candidates : VectorCandidates
+        At most 400.
+    """
+    names = ("directions", "biases", "outputs", "slopes")
+    found = VectorCandidates(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    )
+    found = found.select(np.argsort(-found.slopes, kind="stable")[:1600])
+    scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
+    points = np.column_stack([found.directions, found.biases / scale])
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    return found.select(first_of_each(points, np.zeros(len(points)), 1e-3)[:400])
+
+
+def _none(X, N):
+    zeros = np.zeros(0)
+    return VectorCandidates(
+        np.zeros((0, X.shape[1])), zeros, np.zeros((0, N.shape[1])), zeros
+    )
+
+
+def _search_outputs(X, N, starts, **options):
+    """Units that are steep for one of the outputs."""
+    found = [_none(X, N)]
+    for k, nu in enumerate(N.T):
+        some = pricing.search_neurons(
+            X,
+            nu,
+            np.concatenate([starts, starts]),
+            np.repeat([1.0, -1.0], len(starts)),
+            **options,
+        )
+        outputs = some.signs[:, None] * (np.arange(N.shape[1]) == k)
+        found.append(
+            VectorCandidates(some.directions, some.biases, outputs, some.slopes)
+        )
+    found = VectorCandidates(
+        *(
+            np.concatenate([getattr(part, name) for part in found])
+            for name in ("directions", "biases", "outputs", "slopes")
+        )
+    )
+    return found.select(np.argsort(-found.slopes, kind="stable")[:400])
+
+
+class _VectorHill(Hill):
+    """Norms of the slopes, with all kinks smoothed."""
+
+    def __init__(self, X, N, negative_slope):
+        self.X, self.N, self.negative_slope = X, N, negative_slope
+        self.metric = np.ones(X.shape[1], dtype=X.dtype)
+
+    def _evaluate(self, U, live):
+        a, widths = self.negative_slope, self.widths[live]
+        z = self.X @ U.T
+        if self.at is not None:
+            anchors = self.X[self.at[live]]
+            z -= np.einsum("kd,kd->k", anchors, U)
+        share = z / widths
+        share += z.dtype.type(0.5)
+        np.clip(share, 0.0, 1.0, out=share)
+        # The smoothed activation.
+        smooth = share * z
+        smooth += 0.5 * widths * (share - share * share)
+        if a != 0:
+            smooth = (1.0 - a) * smooth + a * z
+            share = (1.0 - a) * share + z.dtype.type(a)
+        slopes = smooth.T @ self.N
+        value = row_norms(slopes)
+        outputs = slopes / np.maximum(value, np.finfo(U.dtype).tiny)[:, None]
+        share *= self.N @ outputs.T
+        gradient = share.T @ self.X
+        if self.at is not None:
+            gradient -= anchors * np.sum(share, axis=0)[:, None]
+        return value, gradient
+
+
+class _Search:
+    def __init__(self, X, N, *, free_bias, negative_slope):
+        self.X, self.N = X, N
+        self.free_bias, self.negative_slope = free_bias, negative_slope
+
+    def slopes(self, z):
+        """``N^T act(z)`` for each column, as rows."""
+        a = self.negative_slope
+        slopes = np.maximum(z, 0.0).T @ self.N
+        return slopes if a == 0 else (1.0 - a) * slopes + a * (z.T @ self.N)
+
+    def anchor(self, U):
+        """Sample of each direction at which its output best begins."""
+        best = np.empty(len(U), dtype=int)
+        a, N = self.negative_slope, self.N
+        rows = max(1, 2_000_000 // N.size)
+        for i in range(0, len(U), rows):
+            z = self.X @ U[i : i + rows].T
+            order = np.argsort(-z, axis=0, kind="stable")
+            z = np.take_along_axis(z, order, axis=0)[:, :, None]
+            weight = N[order]
+            # The part to the right of each sample; what is left is constant.
+            parts = np.cumsum(weight * z, axis=0)
+            total = parts[-1]
+            parts -= np.cumsum(weight, axis=0) * z
+            if a != 0:
+                parts = (1.0 - a) * parts + a * total
+            steepest = np.argmax(np.einsum("nkc,nkc->nk", parts, parts), axis=0)
+            best[i : i + rows] = order[steepest, np.arange(len(steepest))]
+        return best
+
+    def evaluate(self, U, at):
+        """Candidates of directions and the samples that they hang on."""
+        U = U.astype(np.float64)
+        U /= np.linalg.norm(U, axis=1, keepdims=True)
+        biases = np.zeros(len(U))
+        if self.free_bias:
+            biases = -np.einsum("kd,kd->k", self.X[at], U)
+        slopes = np.zeros((len(U), self.N.shape[1]))
+        for i in range(0, len(U), 500):
+            some = slice(i, i + 500)
+            slopes[some] = self.slopes(self.X @ U[some].T + biases[some])
+        sizes = np.linalg.norm(slopes, axis=1)
+        return VectorCandidates(
+            U, biases, slopes / np.maximum(sizes, 1e-300)[:, None], sizes
+        )
+
+    def ascend(self, starts, floor, widths, max_iter, rescale):
+        """Directions, and samples they hang on, after the ascent."""
+        X, dtype = self.X, self.X.dtype
+        hill = _VectorHill(X, self.N, self.negative_slope)
+        U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
+        spread = column_spread(X, self.free_bias)
+        if not rescale:
+            spread[:] = np.sqrt(np.mean(spread**2))
+        hill.metric = (np.min(spread) / spread) ** 2
+        step = np.full(len(U), 0.5, dtype=dtype)
+        at = None
+        for width, part in widths:
+            if self.free_bias:
+                at = self.anchor(U)
+            hill.smooth(width * row_norms(U * spread), at)
+            step = np.maximum(step, dtype.type(0.05))
+            value, hope, step = hill.climb(U, step, max(1, max_iter // len(widths)))
+            keep = np.flatnonzero(np.maximum(value, hope) > part * floor)
+            keep = keep[np.argsort(-value[keep], kind="stable")]
+            # Most starts climb the same few hills; one climber each is enough.
+            kinds = np.zeros(len(U)) if at is None else at
+            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3)]
+            U, step = U[keep], step[keep]
+            at = None if at is None else at[keep]
+            if len(U) == 0:
+                break
+        return U, np.zeros(len(U), dtype=int) if at is None else at
+
+    def polish(self, candidates, rounds=4):
+        """Convex-concave steps with the outputs fixed in each; slopes never fall."""
+        U, value = candidates.directions.T, candidates.slopes
+        outputs = candidates.outputs
+        at = np.zeros(len(value), dtype=int)
+        if self.free_bias:
+            # The sample the unit hangs on.
+            at = np.argmin(np.abs(self.X @ U + candidates.biases), axis=0)
+        for _ in range(rounds):
+            trial = concave_step(
+                self.X, self.N @ outputs.T, U, at, self.negative_slope, self.free_bias
+            )
+            z = self.X @ trial
+            if self.free_bias:
+                z -= z[at, np.arange(len(at))]
+            slopes = self.slopes(z)
+            found = np.linalg.norm(slopes, axis=1)
+            better = found > value
+            if not better.any():
+                break
+            U = np.where(better, trial, U)
+            value = np.where(better, found, value)
+            outputs[better] = slopes[better] / found[better, None]
+        biases = candidates.biases
+        if self.free_bias:
+            biases = -np.einsum("kd,dk->k", self.X[at], U)
+        return VectorCandidates(U.T, biases, outputs, value)

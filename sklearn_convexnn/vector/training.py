@@ -1,0 +1,150 @@
+"""The routes from data to the network of several outputs, with its certificate."""
+
+from dataclasses import replace
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from sklearn_convexnn.proofs import generate_and_prove
+from sklearn_convexnn.rounds import MESSAGES
+from sklearn_convexnn.training import (
+    HISTORY,
+    Trained,
+    round_printer,
+    sampled_arrangement,
+)
+from sklearn_convexnn.vector.closed_forms import soft_thresholded_svd
+from sklearn_convexnn.vector.column_generation import generate_neurons
+from sklearn_convexnn.vector.proofs import node_limit, prove
+from sklearn_convexnn.vector.recovery import simplify
+
+# How much longer a proof may take if it is asked for.
+_LONGER = 40
+
+
+def train_outputs(problem, known, seed, deadline, name, params, task=None):
+    """Train one network for all outputs.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    known : VectorNeurons or None
+        Neurons of an earlier fit.
+    seed : int
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    name : str
+        What the lines of `verbose` call the network.
+    params : dict
+        Parameters of the estimator.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+
+    Returns
+    -------
+    trained : Trained
+
+    Raises
+    ------
+    ValueError
+        If a proof is asked for and the data are of too high a rank.
+    """
+    sampled = params["arrangements"] == "sampled"
+    nodes = 0 if sampled else node_limit(problem)
+    if params["arrangements"] == "exact":
+        nodes *= _LONGER
+        if not nodes:
+            raise ValueError(
+                "arrangements='exact' for outputs of one network needs data of rank "
+                "at most 5, or 4 with free biases; use arrangements='adaptive'."
+            )
+    if not sampled:
+        trained = _train_by_structure(problem, name, params)
+        if trained is not None:
+            return trained
+    rng = check_random_state(seed)
+    # The optimum never needs more than one for each number in the targets.
+    n_neurons = min(params["n_arrangements"], max(2 * problem.Y.size, 100))
+    options = {
+        "known": known,
+        "tol": params["tol"],
+        "max_iter": params["max_iter"],
+        "deadline": deadline,
+        "callback": round_printer(name, params),
+        "task": task,
+    }
+    if sampled:
+        arrangement = sampled_arrangement(
+            problem.X, params["n_arrangements"], problem.fit_intercept, seed, known
+        )
+        options["tol"] *= 0.9
+        result = generate_neurons(problem, rng, arrangement=arrangement, **options)
+        proof, certificate = None, "restricted"
+        n_patterns = len(arrangement)
+    else:
+        result, proof = generate_and_prove(
+            problem,
+            rng,
+            generate=generate_neurons,
+            prove=lambda *args: prove(*args, nodes=nodes),
+            n_neurons=n_neurons,
+            max_neurons=params["max_neurons"],
+            **options,
+        )
+        certificate = "estimated"
+        n_patterns = int(np.max(result.history["cells"]))
+    bound = result.dual_bound
+    if proof is not None and (proof.closed or params["arrangements"] == "exact"):
+        certificate, bound = "global", proof.dual_bound
+    return Trained(
+        neurons=simplify(problem, result.neurons),
+        dual_bound=bound,
+        certificate=certificate,
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=n_patterns,
+        history={key: result.history[key] for key in HISTORY},
+    )
+
+
+def _train_by_structure(problem, name, params):
+    """The network of orthogonal samples, and of data that no network improves on."""
+    neurons = problem.null()
+    objective = bound = problem.objective(neurons)
+    if objective > 0 and np.any(problem.X):
+        form = None
+        if not problem.separate:
+            form = soft_thresholded_svd(
+                problem.X,
+                problem.Y,
+                problem.sample_weight,
+                problem.loss,
+                problem.alpha,
+                problem.fit_intercept,
+                problem.negative_slope,
+            )
+        if form is None:
+            return None
+        zeros = np.zeros(len(form.directions))
+        neurons = replace(
+            problem.unused(form.directions, zeros, form.outputs),
+            offset=neurons.offset,
+        )
+        objective, bound = form.objective, form.dual_bound
+    if params["verbose"]:
+        print(
+            f"[{name}] solved by structure: {len(neurons)} neurons, objective "
+            f"{objective:.8g}, dual bound {bound:.8g}"
+        )
+    row = (0.0, objective, bound, np.nan, np.nan, len(neurons))
+    return Trained(
+        neurons=neurons,
+        dual_bound=bound,
+        certificate="global",
+        status="optimal",
+        message=MESSAGES["optimal"],
+        n_iter=0,
+        n_patterns=len(neurons),
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+    )
