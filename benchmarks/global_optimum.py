@@ -17,19 +17,17 @@ these peers, which need interpreters of their own.  ``--data FOLDER`` adds UCI t
 
 import argparse
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import warnings
 from dataclasses import dataclass, field
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from time import perf_counter
 
 import numpy as np
+from common import how_to_get_data, machine, middle, read_table
 from scipy.optimize import minimize
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.neural_network import MLPRegressor
@@ -57,15 +55,6 @@ UCI = {  # file in the folder: (task, data_id for sklearn.datasets.fetch_openml)
     "ionosphere": ("classification", 59),
     "parkinsons": ("classification", 1488),
 }
-HOW_TO_GET_DATA = """\
-UCI tables skipped: no --data FOLDER.  It has one CSV (or .csv.gz) file per table, with
-a header and the target last, at any depth.  To make one with scikit-learn:
-
-    from sklearn.datasets import fetch_openml
-    for name, data_id in {tables}:
-        X, y = fetch_openml(data_id=data_id, return_X_y=True, as_frame=True)
-        X.assign(target=y).to_csv(f"FOLDER/{{name}}.csv", index=False)
-"""
 
 
 @dataclass(frozen=True)
@@ -159,19 +148,6 @@ def planted(n, d, n_neurons=20, noise=0.1, seed=0):
     return Data(f"planted {n}x{d}, alpha={alpha:.3g}", data.X, data.y, alpha)
 
 
-def read_table(folder, name, task, alpha=5.0):
-    """A UCI table, or None if the folder does not have it."""
-    import pandas as pd
-
-    for path in sorted(Path(folder).rglob(f"{name}.csv*")):
-        table = pd.read_csv(path)
-        X, y = table.iloc[:, :-1].to_numpy(float), table.iloc[:, -1].to_numpy()
-        classes = task == "classification"
-        return standardised(f"{name}, alpha={alpha:g}", X, y, alpha, classes)
-    print(f"{name}: no {name}.csv in {folder}, skipped", file=sys.stderr)
-    return None
-
-
 def problems(args):
     """The problems that the arguments ask for, one after the other."""
     diabetes, cancer = (
@@ -188,12 +164,14 @@ def problems(args):
     yield planted(200, 10)
     if args.data is None:
         tables = [(name, data_id) for name, (_, data_id) in UCI.items()]
-        print(HOW_TO_GET_DATA.format(tables=tables), file=sys.stderr)
+        print(how_to_get_data(tables), file=sys.stderr)
     else:
         for name, (task, _) in UCI.items():
-            data = read_table(args.data, name, task)
-            if data is not None:
-                yield data
+            table = read_table(args.data, name)
+            if table is not None:
+                yield standardised(
+                    f"{name}, alpha=5", *table, 5.0, task == "classification"
+                )
     if args.large:
         yield planted(5000, 50)
 
@@ -476,12 +454,6 @@ def time_until_close(run, target):
     return run.seconds if run.objective <= target else np.nan
 
 
-def middle(values):
-    """Median, with those that are missing as the largest."""
-    value = median(np.nan_to_num(list(values), nan=np.inf))
-    return value if np.isfinite(value) else np.nan
-
-
 HEADER = (
     "| problem | method | objective | excess | time [s] | units | to 1 % [s] "
     "| to gap 1e-3 [s] | gap | neurons | certificate | note |\n"
@@ -519,9 +491,9 @@ def rows(name, results):
 def preamble(args, peers):
     """What the table shows and where it was made."""
     packages = ("numpy", "scipy", "scikit-learn", "cvxpy", "clarabel")
-    versions = [f"{name} {version(name)}" for name in packages]
-    for peer, found in peers.items():
-        versions.append(f"{peer} {found} (interpreter of its own)")
+    others = [
+        f"{peer} {found} (interpreter of its own)" for peer, found in peers.items()
+    ]
     return f"""# The global optimum: objective against time
 
 Two-layer ReLU networks on the same problems, all to minimise the same objective: half
@@ -564,8 +536,7 @@ instance, is drawn there.  The dashed line is the relative duality gap of our me
 which bounds its excess over the true optimum: for good with a "global" certificate, as
 far as the search goes with an "estimated" one, so it can rise when the search goes on.
 
-Python {platform.python_version()}, {", ".join(versions)};
-{os.cpu_count()} cores, {platform.machine()}, {platform.system()}.
+{machine(packages, others)}
 Made by `benchmarks/global_optimum.py`.
 """
 

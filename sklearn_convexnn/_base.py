@@ -168,7 +168,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
             )
         if not loss.smooth:
             raise ValueError(
-                f"formulation='gated_relu' needs a smooth loss, but loss={loss.name!r}."
+                "formulation='gated_relu' needs a smooth loss, but "
+                f"loss={loss.name!r}; 'hinge' and 'quantile' are not."
             )
         if isinstance(loss, Softmax) and self.hidden_layer == "separate":
             raise ValueError(
@@ -236,6 +237,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
             advice = "Let it go on, or loosen tol."
         elif "loose" in statuses:
             advice = "Use pricing='exact', or loosen tol."
+        elif "open" in statuses:
+            advice = "Use arrangements='adaptive' for an estimate, or loosen tol."
         elif "unproven" in statuses:
             advice = "Use pricing='search' for an estimate, or loosen tol."
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)

@@ -263,6 +263,9 @@ def certify(
     weight = _check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True
     )
+    # As in a fit, labels without weight need not be known.
+    used = weight > 0
+    X, y, weight = X[used], np.asarray(y)[used], weight[used]
     Y, loss = read_targets(
         network, loss, y, weight, coefs[1].shape[1], epsilon=epsilon, quantile=quantile
     )

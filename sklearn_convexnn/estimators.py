@@ -109,7 +109,8 @@ class ConvexReLURegressor(
         'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
         generation: it searches for the neurons that the network lacks, adds
         them, and stops when no neuron that it can find would gain more than
-        `tol` allows.  All patterns are taken if the data have at most 100.
+        `tol` allows.  For one output all patterns are taken if the data have at
+        most 100.
         'sampled' draws `n_arrangements` random patterns, and the network is
         optimal among those whose neurons have these; there can be much better
         ones.  'exact' takes all patterns of the data, for data of low rank, and
@@ -139,7 +140,7 @@ class ConvexReLURegressor(
         a penalised bias, append a column of ones to the data.
     solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
         Solver of the program over given patterns, that is with 'sampled' and
-        'exact'; the others always use the solvers of this package.
+        'exact', of one output; the others always use the solvers of this package.
         'interior_point' is a method made for these programs, 'cvxpy' (with
         Clarabel) a slow and independent reference.  'auto' is
         'interior_point'.
@@ -167,7 +168,8 @@ class ConvexReLURegressor(
         Whether to start from the neurons of the previous fit, in addition to
         those that are placed, if any, or to add their patterns to those that
         are sampled ('sampled').  On the same data, and without a limit of
-        neurons, the objective then does not get worse.
+        neurons, the objective then does not get worse, but for a small part of
+        `tol` if outputs share a hidden layer.  Not for gated networks.
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
@@ -237,10 +239,10 @@ class ConvexReLURegressor(
 
     Notes
     -----
-    With 'adaptive' and 'exact', data of special structure are solved directly:
-    one feature or samples on a line, and, without biases, samples on a line
-    through the origin or orthogonal samples.  With one feature the network is a
-    linear spline with its knots at data points.
+    With 'adaptive' and 'exact' and one output, data of special structure are
+    solved directly: one feature or samples on a line, and, without biases, samples
+    on a line through the origin or orthogonal samples.  With one feature the
+    network is a linear spline with its knots at data points.
 
     The certificate is 'global' if all patterns are in the program, if the
     structure of the data gives the solution, or if a branch and bound search
@@ -479,7 +481,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
         generation: it searches for the neurons that the network lacks, adds
         them, and stops when no neuron that it can find would gain more than
-        `tol` allows.  All patterns are taken if the data have at most 100.
+        `tol` allows.  For one output all patterns are taken if the data have at
+        most 100.
         'sampled' draws `n_arrangements` random patterns, and the network is
         optimal among those whose neurons have these; there can be much better
         ones.  'exact' takes all patterns of the data, for data of low rank, and
@@ -509,7 +512,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         a penalised bias, append a column of ones to the data.
     solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
         Solver of the program over given patterns, that is with 'sampled' and
-        'exact'; the others always use the solvers of this package.
+        'exact', of one output; the others always use the solvers of this package.
         'interior_point' is a method made for these programs, 'cvxpy' (with
         Clarabel) a slow and independent reference.  'auto' is
         'interior_point'.
@@ -537,7 +540,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         Whether to start from the neurons of the previous fit, in addition to
         those that are placed, if any, or to add their patterns to those that
         are sampled ('sampled').  On the same data, and without a limit of
-        neurons, the objective then does not get worse.
+        neurons, the objective then does not get worse, but for a small part of
+        `tol` if outputs share a hidden layer.  Not for gated networks.
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
@@ -610,10 +614,10 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    With 'adaptive' and 'exact', data of special structure are solved directly:
-    one feature or samples on a line, and, without biases, samples on a line
-    through the origin or orthogonal samples.  With one feature the network is a
-    linear spline with its knots at data points.
+    With 'adaptive' and 'exact' and one output, data of special structure are
+    solved directly: one feature or samples on a line, and, without biases, samples
+    on a line through the origin or orthogonal samples.  With one feature the
+    network is a linear spline with its knots at data points.
 
     The certificate is 'global' if all patterns are in the program, if the
     structure of the data gives the solution, or if a branch and bound search

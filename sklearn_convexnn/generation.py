@@ -54,6 +54,7 @@ class Generation:
         self.scale = column_spread(problem.X, problem.fit_intercept)
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
+        self.last_kappa = np.nan
 
     # Neurons that are kept to rule out dual points.
     most_cuts = 500

@@ -91,24 +91,30 @@ class Problem:
     def bound(self, nu, kappa):
         """Lower bound from a dual point at which no slope exceeds `kappa`."""
         reach = self.alpha / kappa if kappa > 0 else np.inf
-        return best_scaled_value(
-            self.loss, [nu], self.y[:, None], self.sample_weight, reach
-        )
+        return best_scaled_value(self.loss, nu, self.y, self.sample_weight, reach)
 
 
-def best_scaled_value(loss, nus, Y, weight, reach):
-    """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``."""
-    for nu, t in zip(nus, Y.T):
-        lower, upper = loss.dual_bounds(t, weight)
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            limits = np.where(nu > 0, upper / nu, np.where(nu < 0, lower / nu, np.inf))
-        reach = min(reach, limits.min(initial=np.inf))
+def best_scaled_value(loss, nu, y, weight, reach):
+    """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``.
+
+    Parameters
+    ----------
+    loss : Loss, Separable or Softmax
+    nu, y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    weight : ndarray of shape (n_samples,)
+    reach : float
+
+    Returns
+    -------
+    value : float
+    """
+    lower, upper = loss.dual_bounds(y, weight)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        limits = np.where(nu > 0, upper / nu, np.where(nu < 0, lower / nu, np.inf))
+    reach = min(reach, limits.min(initial=np.inf))
 
     def value(scale):
-        return sum(
-            float(np.sum(loss.dual_terms(scale * nu, t, weight)))
-            for nu, t in zip(nus, Y.T)
-        )
+        return float(np.sum(loss.dual_terms(scale * nu, y, weight)))
 
     if not np.isfinite(reach):
         # A slope of zero: the dual point can grow until the value falls.

@@ -190,7 +190,8 @@ class _Run(Generation):
         if not (self.closed and self.confirm()):
             self.price(self.problem.project(N))
         paid = before - self.objective >= _PAYS * (before - self.bound)
-        self.selections -= 1 if paid or not self.started else self.selections
+        again = paid or not self.started
+        self.selections = self.selections - 1 if again else 0
         self.started = True
         return len(selected), limited
 

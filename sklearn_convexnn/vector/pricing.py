@@ -190,11 +190,7 @@ def merge_candidates(parts, X):
     candidates : VectorCandidates
         At most 400.
     """
-    names = ("directions", "biases", "outputs", "slopes")
-    found = VectorCandidates(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
-    )
-    found = found.select(np.argsort(-found.slopes, kind="stable")[:1600])
+    found = _joined(parts).select(slice(0, 1600))
     scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
     points = np.column_stack([found.directions, found.biases / scale])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
@@ -223,13 +219,16 @@ def _search_outputs(X, N, starts, **options):
         found.append(
             VectorCandidates(some.directions, some.biases, outputs, some.slopes)
         )
+    return _joined(found).select(slice(0, 400))
+
+
+def _joined(parts):
+    """All candidates, steepest first."""
+    names = ("directions", "biases", "outputs", "slopes")
     found = VectorCandidates(
-        *(
-            np.concatenate([getattr(part, name) for part in found])
-            for name in ("directions", "biases", "outputs", "slopes")
-        )
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
     )
-    return found.select(np.argsort(-found.slopes, kind="stable")[:400])
+    return found.select(np.argsort(-found.slopes, kind="stable"))
 
 
 class _VectorHill(Hill):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
+from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.recovery import activation
 
 
@@ -183,24 +183,6 @@ class VectorProblem:
         )
 
     def bound(self, N, kappa):
-        """Lower bound from a dual point at which no slope exceeds `kappa`.
-
-        The maximum of the concave ``G(t N)`` over the multiples ``t`` that keep
-        the slopes at or below `alpha`.
-        """
-        lower, upper = self.loss.dual_bounds(self.Y, self.sample_weight)
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            limits = np.where(N > 0, upper / N, np.where(N < 0, lower / N, np.inf))
-        reach = min(self.alpha / kappa if kappa > 0 else np.inf, np.min(limits))
-
-        def value(t):
-            terms = self.loss.dual_terms(t * N, self.Y, self.sample_weight)
-            return float(np.sum(terms))
-
-        if not np.isfinite(reach):
-            # No slope and no limit: the value is largest where it stops rising.
-            reach = 1.0
-        found = minimize_scalar(
-            lambda t: -value(t), bounds=(0.0, reach), method="bounded"
-        )
-        return max(value(0.0), value(min(1.0, reach)), value(reach), -found.fun)
+        """Lower bound from a dual point at which no slope exceeds `kappa`."""
+        reach = self.alpha / kappa if kappa > 0 else np.inf
+        return best_scaled_value(self.loss, N, self.Y, self.sample_weight, reach)

@@ -93,15 +93,17 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None):
         )
         certificate = "estimated"
         n_patterns = int(np.max(result.history["cells"]))
-    bound = result.dual_bound
+    bound, status, message = result.dual_bound, result.status, result.message
     if proof is not None and (proof.closed or params["arrangements"] == "exact"):
         certificate, bound = "global", proof.dual_bound
+        if not proof.closed and status == "optimal":
+            status, message = "open", "branch and bound reached its limit of work"
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=bound,
         certificate=certificate,
-        status=result.status,
-        message=result.message,
+        status=status,
+        message=message,
         n_iter=result.n_iter,
         n_patterns=n_patterns,
         history={key: result.history[key] for key in HISTORY},
