@@ -216,12 +216,21 @@ def test_separate_outputs_over_all_patterns(name):
     assert less.objective < found.objective < more.objective * (1 + 1e-6)
 
 
+QUICK = [("softmax", True, False, 0.0), ("squared_error", False, False, 0.1)]
+OTHERS = [
+    *itertools.product(NAMES, (False, True), (False,), (0.0,)),
+    *itertools.product(("softmax",), (False, True), (True,), (0.0,)),
+    *itertools.product(("softmax", "huber"), (False, True), (False,), (0.1, -1.0)),
+]
+
+
 @pytest.mark.parametrize(
     "name, bias, separate, slope",
-    [
-        *itertools.product(NAMES, (False, True), (False,), (0.0,)),
-        *itertools.product(("softmax",), (False, True), (True,), (0.0,)),
-        *itertools.product(("softmax", "huber"), (False, True), (False,), (0.1, -1.0)),
+    QUICK
+    + [
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in OTHERS
+        if case not in QUICK
     ],
 )
 def test_bounds_of_any_run_hold_for_every_network(name, bias, separate, slope):
@@ -242,6 +251,7 @@ def test_bounds_of_any_run_hold_for_every_network(name, bias, separate, slope):
     assert runs[0].objective <= 1.02 * best
 
 
+@pytest.mark.slow
 def test_the_best_network_is_reached_by_no_local_training():
     p = make_problem("softmax", True, n=60, d=4, alpha=0.5)
     found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
@@ -291,6 +301,7 @@ def test_limit_of_neurons(limit):
     assert found.objective <= 1.05 * p.objective(placed)
 
 
+@pytest.mark.slow
 def test_known_neurons_are_a_start():
     p = make_problem("squared_error", True, n=40)
     found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
@@ -314,6 +325,7 @@ def test_prune_to_independent_outputs():
     assert np.sum(pruned.sizes) <= np.sum(neurons.sizes) * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separate", [False, True])
 def test_smaller_networks(separate):
     p = make_problem("softmax", True, separate, n=60, d=4, alpha=0.2)

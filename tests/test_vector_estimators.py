@@ -77,6 +77,7 @@ def test_weights_in_an_mlp_classifier(wine):
     assert_allclose(mlp.predict_proba(X), model.predict_proba(X), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_better_than_any_mlp_of_the_same_objective(wine):
     X, y = wine
     model = ConvexReLUClassifier(3.0, tol=1e-3, random_state=0).fit(X, y)
@@ -112,6 +113,7 @@ def test_mlp_regressor_averages_over_outputs(targets):
     assert mlp.loss_ * Y.size <= 1.2 * model.objective_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["squared_error", "huber", "quantile", "poisson"])
 def test_losses_of_several_outputs(targets, loss):
     X, Y = targets
@@ -127,6 +129,7 @@ def test_losses_of_several_outputs(targets, loss):
     assert np.all(np.sum(separate.coefs_[1] != 0, axis=1) == 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["squared_hinge", "hinge"])
 def test_classes_against_the_rest(loss):
     X, y = load_iris(return_X_y=True)
@@ -251,6 +254,7 @@ def test_pickles_and_repeats(wine):
     assert_array_equal(copy.predict_proba(X), model.predict_proba(X))
 
 
+@pytest.mark.slow
 def test_warm_start(wine):
     X, y = wine
     model = ConvexReLUClassifier(1.0, tol=1e-3, random_state=0, warm_start=True)
@@ -269,6 +273,7 @@ def test_limits_keep_the_best_network(wine):
         assert model.dual_bound_ <= model.objective_
 
 
+@pytest.mark.slow
 def test_minimal_networks_of_several_outputs(wine):
     X, y = wine
     model = ConvexReLUClassifier(0.5, tol=1e-2, random_state=0).fit(X, y)
