@@ -313,6 +313,19 @@ def test_known_neurons_are_a_start():
     assert again.objective <= found.objective * (1 + 1e-3)
 
 
+def test_neurons_that_cancel_are_dropped():
+    p = make_problem("squared_error", n=20, alpha=1e-3)
+    directions = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    outputs = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0], [0.5, 0.0, 0.2]])
+    neurons = p.unused(directions, np.zeros(3), outputs)
+    # Targets that the last neuron fits.
+    p = replace(p, Y=p.outputs(neurons))
+    neurons = simplify(p, neurons)
+    assert len(neurons) == 1
+    assert_allclose(neurons.outputs, outputs[2:], atol=1e-12)
+    assert_allclose(network_objective(p, neurons), p.objective(neurons), rtol=1e-10)
+
+
 def test_prune_to_independent_outputs():
     p = make_problem("squared_error", n=4, d=2, c=2)
     rng = np.random.default_rng(0)

@@ -31,6 +31,8 @@ def simplify(problem, neurons):
     for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0):
         candidate = neurons.select(sizes > threshold * sizes.max(initial=0.0))
         candidate = merge_parallel(candidate)
+        # Outputs of parallel units can cancel.
+        candidate = candidate.select(candidate.sizes > 0)
         if problem.objective(candidate) <= best + slack:
             neurons = candidate
             break
