@@ -1,13 +1,27 @@
 """ReLU networks trained to the global optimum, as scikit-learn estimators."""
 
+from sklearn_convexnn._alpha_max import AlphaMax, alpha_max
+from sklearn_convexnn._path import convex_relu_path
 from sklearn_convexnn._version import __version__
 from sklearn_convexnn.certificates import Certificate, certify
+from sklearn_convexnn.cone_decomposition import ConeDecomposition, cone_decomposition
 from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.model_selection import (
+    ConvexReLUClassifierCV,
+    ConvexReLURegressorCV,
+)
 
 __all__ = [
+    "AlphaMax",
     "Certificate",
+    "ConeDecomposition",
     "ConvexReLUClassifier",
+    "ConvexReLUClassifierCV",
     "ConvexReLURegressor",
+    "ConvexReLURegressorCV",
     "__version__",
+    "alpha_max",
     "certify",
+    "cone_decomposition",
+    "convex_relu_path",
 ]

@@ -2,20 +2,31 @@
 
 import warnings
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 from scipy.linalg import block_diag
+from scipy.sparse import issparse
+from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils._array_api import check_same_namespace, get_namespace
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._callbacks import CallbackSupportMixin, fit_task
+from sklearn_convexnn._devices import (
+    float_dtypes,
+    in_numpy,
+    largest_size,
+    on_device,
+    placed,
+)
 from sklearn_convexnn._fitting import fit_only, fit_part
-from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.gated_arrangement import KnownNeurons
 from sklearn_convexnn.training import CUTS, HISTORY
+from sklearn_convexnn.vector.large import goes_at_scale
 from sklearn_convexnn.vector.losses import Separable, Softmax
 
 # Products of four inputs, and sums of these, stay finite within it.
@@ -40,7 +51,7 @@ def restored_on_failure(estimator):
 def _check_range(**inputs):
     """Raise ValueError for numbers whose products would not be numbers any more."""
     for name, values in inputs.items():
-        largest = float(np.max(np.abs(values), initial=0.0))
+        largest = largest_size(values)
         if largest != 0.0 and not 1.0 / _RANGE <= largest <= _RANGE:
             raise ValueError(
                 f"The largest absolute value of {name} is {largest:.3g}, which is not "
@@ -48,10 +59,59 @@ def _check_range(**inputs):
             )
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """A model of the same data with another `alpha`.
+
+    Attributes
+    ----------
+    model : estimator
+        Fitted.
+    duals : list of DualPoint or None
+        Of its networks; None for those of which none is known.
+    """
+
+    model: object
+    duals: list
+
+
 class ConvexReLUMixin(CallbackSupportMixin):
     """Fitting and raw prediction, shared by the estimators."""
 
-    def _fit_networks(self, X, Y, sample_weight, loss, given):
+    def _fit(self, X, y, sample_weight):
+        with restored_on_failure(self):
+            fitted = self._fit_networks(*self._encoded(X, y, sample_weight))
+            self._warn_if_short(fitted)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def _fit_between(self, X, y, sample_weight, neighbours=(), prove=True):
+        """As `fit`, from models of the same data; no warning, but what was trained."""
+        encoded = self._encoded(X, y, sample_weight)
+        return self._fit_networks(*encoded, neighbours, prove)
+
+    def _validated(self, X, y, sample_weight):
+        """The data as arrays, with a weight for each sample."""
+        raise NotImplementedError
+
+    def _encoded(self, X, y, sample_weight):
+        """Validate the data, and put them in the form that networks are trained on.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As `fit` gets them.
+
+        Returns
+        -------
+        encoded : tuple
+            The first arguments of `_fit_networks`.
+        """
+        raise NotImplementedError
+
+    def _fit_networks(
+        self, X, Y, sample_weight, loss, given, neighbours=(), prove=True
+    ):
         """Train one network, or one per column of `Y`, and store them as one.
 
         Parameters
@@ -64,25 +124,35 @@ class ConvexReLUMixin(CallbackSupportMixin):
         loss : Loss or Softmax
         given : tuple (X, y, sample_weight)
             For callbacks: the data as `fit` got them.
+        neighbours : sequence of Neighbour
+            At most one of larger and one of smaller `alpha`, to start between.
+        prove : bool, default=True
+            Whether to attempt proofs after 'adaptive'.
+
+        Returns
+        -------
+        fitted : list of Fitted
         """
-        start = perf_counter()
-        deadline = np.inf if self.max_time is None else start + self.max_time
-        dtype = X.dtype
-        dense = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
+        deadline = np.inf if self.max_time is None else perf_counter() + self.max_time
+        gated = self.formulation == "gated_relu"
+        # The solver of gated networks takes the data as they are.
+        data = X
+        if not gated:
+            data = X.toarray() if issparse(X) else in_numpy(X)
+            if not goes_at_scale(data, self.arrangements):
+                data = np.asarray(data, dtype=np.float64)
         Y = np.asarray(Y, dtype=np.float64)
         sample_weight = np.asarray(sample_weight, dtype=np.float64)
-        _check_range(X=dense, y=Y, sample_weight=sample_weight, alpha=self.alpha)
+        _check_range(X=data, y=Y, sample_weight=sample_weight, alpha=self.alpha)
         n_outputs = Y.shape[1]
-        gated = self.formulation == "gated_relu"
         if gated:
             self._check_gated(loss)
-        joint = self._check_joint(n_outputs, loss)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        if joint and not isinstance(loss, Softmax):
-            loss = Separable(loss)
-        params = {**self.get_params(deep=False), "loss": loss}
-        targets = [Y] if joint else list(Y.T)
-        known = self._known_neurons(dense.shape[1], n_outputs, joint)
+        targets, loss = self._targets(Y, loss)
+        joint = targets[0].ndim == 2
+        params = {**self.get_params(deep=False), "loss": loss, "prove": prove}
+        params["like"] = None if issparse(X) else X[:1]
+        starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
         names = [
             f"{type(self).__name__}"
             + (f" {k + 1}/{len(targets)}" if len(targets) > 1 else "")
@@ -91,23 +161,25 @@ class ConvexReLUMixin(CallbackSupportMixin):
         whole, tasks = self._begin_tasks(len(targets), given)
         fitted = Parallel(n_jobs=self.n_jobs)(
             delayed(run)(
-                dense, y, sample_weight, earlier, seed, deadline, name, params, task
+                data, y, sample_weight, start, seed, deadline, name, params, task
             )
-            for y, earlier, name, (run, task) in zip(targets, known, names, tasks)
+            for y, start, name, (run, task) in zip(targets, starts, names, tasks)
         )
 
         sizes = [len(part.output) for part in fitted]
         self.coefs_ = [
-            np.concatenate([part.hidden for part in fitted], axis=1).astype(dtype),
-            block_diag(*(part.output for part in fitted)).astype(dtype),
+            np.concatenate([part.hidden for part in fitted], axis=1),
+            block_diag(*(part.output for part in fitted)),
         ]
         self.intercepts_ = [
-            np.concatenate([part.hidden_bias for part in fitted]).astype(dtype),
-            np.concatenate([part.output_bias for part in fitted]).astype(dtype),
+            np.concatenate([part.hidden_bias for part in fitted]),
+            np.concatenate([part.output_bias for part in fitted]),
         ]
+        for weights in (self.coefs_, self.intercepts_):
+            weights[:] = [placed(part, X, X.dtype) for part in weights]
         if gated:
-            self.gates_ = np.concatenate([part.gates for part in fitted], axis=1)
-            self.gates_ = self.gates_.astype(dtype)
+            gates = np.concatenate([part.gates for part in fitted], axis=1)
+            self.gates_ = placed(gates, X, X.dtype)
         elif hasattr(self, "gates_"):
             del self.gates_
         self.n_layers_ = 3
@@ -125,12 +197,11 @@ class ConvexReLUMixin(CallbackSupportMixin):
         }
         self.history_["output"] = np.repeat(np.arange(len(trained)), lengths)
 
-        raw = self._raw_predict(dense)
-        penalty = (
-            0.5
-            * self.alpha
-            * sum(float(np.sum(coef.astype(np.float64) ** 2)) for coef in self.coefs_)
-        )
+        raw = in_numpy(self._raw_predict(X if on_device(X) else data))
+        squares = [
+            np.sum(in_numpy(weights).astype(np.float64) ** 2) for weights in self.coefs_
+        ]
+        penalty = 0.5 * self.alpha * float(sum(squares))
         if joint:
             value = loss.value(raw, Y, sample_weight)
         else:
@@ -140,7 +211,13 @@ class ConvexReLUMixin(CallbackSupportMixin):
         self.dual_bound_ = float(sum(part.dual_bound for part in trained))
         self.dual_gap_ = self.objective_ - self.dual_bound_
         whole.end({})
-        self._warn_if_short(fitted, dtype)
+        return fitted
+
+    def _targets(self, Y, loss):
+        """The targets of each network, two-dimensional of a joint one, and its loss."""
+        if not self._check_joint(Y.shape[1], loss):
+            return list(Y.T), loss
+        return [Y], loss if isinstance(loss, Softmax) else Separable(loss)
 
     def _check_joint(self, n_outputs, loss):
         """Whether the outputs are trained as one network; errors if they cannot."""
@@ -195,32 +272,90 @@ class ConvexReLUMixin(CallbackSupportMixin):
             (fit_part, whole.subtask("output", k, rounds)) for k in range(n_networks)
         ]
 
-    def _known_neurons(self, n_features, n_outputs, joint):
-        """Neurons of an earlier fit for each network, if they are to be used."""
-        coefs = getattr(self, "coefs_", None)
-        if (
-            not self.warm_start
-            or coefs is None
-            or coefs[0].shape[0] != n_features
-            or coefs[1].shape[1] != n_outputs
-            or hasattr(self, "gates_")
-        ):
-            return [None] * (1 if joint else n_outputs)
-        gates, outputs = coefs[0].T.astype(np.float64), coefs[1].astype(np.float64)
-        if self.fit_intercept:
-            gates = np.column_stack([gates, self.intercepts_[0]])
+    def _starts(self, n_features, n_outputs, joint, neighbours):
+        """What each network starts from, if anything: neurons and dual points."""
+        if self.formulation == "gated_relu":
+            return self._known_gated(n_features, n_outputs, joint)
+        if not neighbours and self.warm_start and hasattr(self, "coefs_"):
+            neighbours = [Neighbour(self, None)]
+        neighbours = [
+            near
+            for near in neighbours
+            if near.model.coefs_[0].shape[0] == n_features
+            and near.model.coefs_[1].shape[1] == n_outputs
+            and not hasattr(near.model, "gates_")
+        ]
+        n_networks = 1 if joint else n_outputs
+        if not neighbours:
+            return [None] * n_networks
+        # The mixture of networks, as that of dual points, is hardly worse than they.
+        shares = [1.0]
+        if len(neighbours) == 2:
+            above, below = (near.model.alpha for near in neighbours)
+            share = (self.alpha - below) / (above - below)
+            shares = [share, 1.0 - share]
+        gates = np.concatenate([near.model._gate_rows() for near in neighbours])
+        outputs = np.concatenate(
+            [
+                share * in_numpy(near.model.coefs_[1]).astype(np.float64)
+                for share, near in zip(shares, neighbours)
+            ]
+        )
+        duals = [()] * n_networks
+        if len(neighbours) == 2:
+            ends = zip(*(near.duals for near in neighbours))
+            duals = [self._between(*pair) for pair in ends]
         if joint:
-            return [(gates, np.zeros_like(outputs))]
+            return [(gates, outputs, duals[0])]
         return [
-            (gates[column != 0], np.sign(column[column != 0])) for column in outputs.T
+            (gates[column != 0], column[column != 0], points)
+            for column, points in zip(outputs.T, duals)
         ]
 
-    def _warn_if_short(self, fitted, dtype):
-        rounding = 10 * np.finfo(dtype).eps * max(1.0, self.n_features_in_)
+    def _known_gated(self, n_features, n_outputs, joint):
+        """Gated neurons of an earlier fit for each network, if they are to be used."""
+        n_networks = 1 if joint else n_outputs
+        shape = (n_features + self.fit_intercept, n_outputs)
+        if not self.warm_start or not hasattr(self, "gates_"):
+            return [None] * n_networks
+        if (self.gates_.shape[0], self.coefs_[1].shape[1]) != shape:
+            return [None] * n_networks
+        gates, hidden, output = (
+            in_numpy(part).astype(np.float64) for part in (self.gates_, *self.coefs_)
+        )
+        if joint:
+            return [KnownNeurons(gates.T, hidden.T, output)]
+        return [
+            KnownNeurons(gates.T[used], hidden.T[used], column[used, None])
+            for column, used in zip(output.T, output.T != 0)
+        ]
+
+    def _gate_rows(self):
+        """Hidden weights of the neurons as rows, with the biases if these are free."""
+        gates = in_numpy(self.coefs_[0]).T.astype(np.float64)
+        if self.fit_intercept:
+            gates = np.column_stack([gates, in_numpy(self.intercepts_[0])])
+        return gates
+
+    def _between(self, above, below):
+        """The dual points to start with, of those of two neighbours."""
+        if above is None or below is None:
+            return ()
+        if above.proven != below.proven:
+            # A proof may succeed here, or not: it has to be attempted.
+            return ()
+        return (above.towards(below, self.alpha),)
+
+    def _stopped_short(self, fitted):
+        rounding = 10 * np.finfo(in_numpy(self.coefs_[0]).dtype).eps
+        rounding *= max(1.0, self.n_features_in_)
         allowed = (self.tol + rounding) * abs(self.objective_)
         # Where the solver stops, and as much again for rounding.
         allowed += 2e-12 * sum(part.null_objective for part in fitted)
-        if self.dual_gap_ <= allowed:
+        return self.dual_gap_ > allowed
+
+    def _warn_if_short(self, fitted):
+        if not self._stopped_short(fitted):
             return
         trained = [part.trained for part in fitted]
         reasons = "; ".join(sorted({part.message for part in trained}))
@@ -249,20 +384,28 @@ class ConvexReLUMixin(CallbackSupportMixin):
             ConvergenceWarning,
         )
 
+    @property
+    def _weights(self):
+        return self.coefs_[0]
+
     def _raw_predict(self, X):
         """Outputs of the network, shape (n_samples, n_outputs)."""
-        hidden = safe_sparse_dot(X, self.coefs_[0], dense_output=True)
+        xp, _ = get_namespace(self.coefs_[0])
+        hidden = X @ self.coefs_[0]
         if hasattr(self, "gates_"):
             d = X.shape[1]
-            open_ = safe_sparse_dot(X, self.gates_[:d], dense_output=True)
-            hidden = hidden * (open_ + np.sum(self.gates_[d:], axis=0) > 0)
+            open_ = X @ self.gates_[:d, :] + xp.sum(self.gates_[d:, :], axis=0) > 0
+            hidden = hidden * xp.astype(open_, hidden.dtype)
         else:
-            hidden = activation(hidden + self.intercepts_[0], self.negative_slope)
+            hidden = hidden + self.intercepts_[0]
+            slope = self.negative_slope * hidden
+            hidden = xp.where(hidden > 0, hidden, slope)
         return hidden @ self.coefs_[1] + self.intercepts_[1]
 
-    def _validated_raw_predict(self, X):
+    def _validated_raw_predict(self, X, method):
         check_is_fitted(self)
         X = validate_data(
-            self, X, accept_sparse="csr", dtype=[np.float64, np.float32], reset=False
+            self, X, accept_sparse="csr", dtype=float_dtypes(X), reset=False
         )
+        check_same_namespace(X, self, attribute="_weights", method=method)
         return self._raw_predict(X)

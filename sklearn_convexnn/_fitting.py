@@ -3,22 +3,26 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.sparse import issparse
 
+from sklearn_convexnn._devices import on_device, selected
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
+from sklearn_convexnn.gated_arrangement import gated_arrangement
 from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
-from sklearn_convexnn.training import Trained, given_arrangement, train
-from sklearn_convexnn.vector.gated import solve_gated
+from sklearn_convexnn.solvers.gated import solve_gated
+from sklearn_convexnn.training import Trained, train
+from sklearn_convexnn.vector.large import LARGE, goes_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
     smallest_network as vector_smallest_network,
 )
 from sklearn_convexnn.vector.problem import VectorProblem
 from sklearn_convexnn.vector.recovery import network_weights as vector_network_weights
-from sklearn_convexnn.vector.training import train_outputs
+from sklearn_convexnn.vector.training import train_at_scale, train_outputs
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
@@ -57,16 +61,31 @@ def canonical(X, y, sample_weight):
     return np.ascontiguousarray(X), Y.reshape(len(Y), *y.shape[1:]), weight
 
 
-def fit_network(X, y, sample_weight, known, seed, deadline, name, params, task):
+def _canonical_sparse(X, y, sample_weight):
+    """As `canonical`, for sparse samples of positive weight.
+
+    Samples are told apart by random projections, which are equal to the last bit if
+    the samples are, and sorted by them.
+    """
+    directions = np.random.RandomState(0).standard_normal((X.shape[1], 2))
+    table = np.column_stack([X.sorted_indices() @ directions, y])
+    _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
+    weight = np.bincount(inverse.ravel(), weights=sample_weight)
+    return X[first], y[first], weight
+
+
+def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     """Train the network of one output, or that of several which share it.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
+        For gated networks also sparse, or an array of another library.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
-    known : tuple (gates, outputs) or None
-        Neurons of an earlier fit, as rows, with their output weights.
+    start : tuple (gates, outputs, duals), KnownNeurons or None
+        Neurons of earlier fits, as rows, with their output weights, and dual
+        points; or gated neurons.
     seed : int
     deadline : float
     name : str
@@ -80,18 +99,77 @@ def fit_network(X, y, sample_weight, known, seed, deadline, name, params, task):
     -------
     fitted : Fitted
     """
-    X, y, sample_weight = canonical(X, y, sample_weight)
     if params["formulation"] == "gated_relu":
-        return _fit_gated(X, y, sample_weight, seed, deadline, name, params)
+        return _fit_gated(X, y, sample_weight, start, seed, deadline, name, params)
+    at_scale = goes_at_scale(X, params["arrangements"])
+    if at_scale and y.ndim == 1:
+        # One method there, for any number of outputs.
+        y, loss = y[:, None], Separable(params["loss"])
+        params = {**params, "loss": loss, "hidden_layer": "shared"}
+        if start is not None:
+            gates, outputs, duals = start
+            duals = [replace(point, nu=point.nu.reshape(-1, 1)) for point in duals]
+            start = gates, outputs[:, None], duals
+    if at_scale and X.size > LARGE:
+        # To sort them would take more time and memory than they do.
+        used = sample_weight > 0
+        X, y, sample_weight = X[used], y[used], sample_weight[used]
+    else:
+        X, y, sample_weight = canonical(X, y, sample_weight)
+    problem, centre = build_problem(X, y, sample_weight, params)
+    run, to_weights = train, network_weights
+    if y.ndim == 2:
+        run, to_weights = train_outputs, vector_network_weights
+    if at_scale:
+        run = train_at_scale
+
+    def weights(neurons):
+        hidden, hidden_bias, output, output_bias = to_weights(neurons, problem.X)
+        if y.ndim == 1:
+            output, output_bias = output[:, None], np.array([output_bias])
+        return hidden, hidden_bias - centre @ hidden, output, output_bias
+
+    task = task.through(weights)
+    known, duals = None, ()
+    if start is not None:
+        *known, duals = start
+        *lines, outputs = _unit_gates(*known, centre, problem.fit_intercept)
+        known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
+    with blas_threads_for(len(X)):
+        trained = run(problem, known, seed, deadline, name, params, task, duals)
+        if params["minimal"]:
+            trained = _minimal(problem, trained, deadline, name, params)
+    return Fitted(
+        *weights(trained.neurons),
+        null_objective=problem.objective(problem.null()),
+        trained=trained,
+    )
+
+
+def build_problem(X, y, sample_weight, params):
+    """The training problem of one network, of data that are centred if it can be.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,)
+        Positive.
+    params : dict
+        Parameters of the estimator, and the loss object.
+
+    Returns
+    -------
+    problem : Problem or VectorProblem
+    centre : ndarray of shape (n_features,)
+        What has been taken off the samples.
+    """
     free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    if known is not None:
-        known = _unit_gates(*known, centre, free_bias)
-    kind, run, to_weights = Problem, train, network_weights
-    options = {}
+    kind, options = Problem, {}
     if y.ndim == 2:
-        kind, run, to_weights = VectorProblem, train_outputs, vector_network_weights
+        kind = VectorProblem
         options["separate"] = params["hidden_layer"] == "separate"
     problem = kind(
         without_rounding(X - centre),
@@ -103,41 +181,26 @@ def fit_network(X, y, sample_weight, known, seed, deadline, name, params, task):
         params["negative_slope"],
         **options,
     )
-
-    def weights(neurons):
-        hidden, hidden_bias, output, output_bias = to_weights(neurons, problem.X)
-        if y.ndim == 1:
-            output, output_bias = output[:, None], np.array([output_bias])
-        return hidden, hidden_bias - centre @ hidden, output, output_bias
-
-    task = task.through(weights)
-    known = None if known is None else problem.unused(*known)
-    with blas_threads_for(len(X)):
-        trained = run(problem, known, seed, deadline, name, params, task)
-        if params["minimal"]:
-            trained = _minimal(problem, trained, deadline, name, params)
-    return Fitted(
-        *weights(trained.neurons),
-        null_objective=problem.objective(problem.null()),
-        trained=trained,
-    )
+    return problem, centre
 
 
-def _fit_gated(X, y, sample_weight, seed, deadline, name, params):
-    """Train a gated network on given patterns."""
+def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
+    """Train a gated network on given patterns, on the device of the data."""
+    dtype, used = X.dtype, sample_weight > 0
+    if on_device(X):
+        X, y, sample_weight = selected(X, used), y[used], sample_weight[used]
+    elif issparse(X):
+        X, y, sample_weight = _canonical_sparse(
+            X.tocsr()[used], y[used], sample_weight[used]
+        )
+    else:
+        X, y, sample_weight = canonical(X, y, sample_weight)
+        X = X.astype(dtype, copy=False)
     Y, loss, free_bias = y, params["loss"], params["fit_intercept"]
     if y.ndim == 1:
         Y, loss = y[:, None], Separable(loss)
-    # As for ReLU networks, gates are drawn for centred data.
-    centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    arrangement = given_arrangement(
-        without_rounding(X - centre), params, free_bias, seed
-    )
-    if free_bias:
-        gates = arrangement.gates.copy()
-        gates[:, -1] -= gates[:, :-1] @ centre
-        arrangement = replace(arrangement, gates=gates)
-    with blas_threads_for(len(X)):
+    arrangement, start = gated_arrangement(X, sample_weight, params, seed, known)
+    with blas_threads_for(X.shape[0]):
         network = solve_gated(
             X,
             Y,
@@ -150,13 +213,14 @@ def _fit_gated(X, y, sample_weight, seed, deadline, name, params):
             tol=0.9 * params["tol"],
             max_iter=_GATED_STEPS * params["max_iter"],
             deadline=deadline,
+            start=start,
         )
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
     if params["verbose"]:
         print(
-            f"[{name}] {len(arrangement)} patterns, {len(network.hidden.T)} gated "
-            f"neurons after {network.n_iter} iterations, objective "
+            f"[{name}] {len(arrangement.gates)} patterns, {len(network.hidden.T)} "
+            f"gated neurons after {network.n_iter} iterations, objective "
             f"{network.objective:.8g}, dual bound {network.dual_bound:.8g}"
         )
     zeros = np.zeros(Y.shape)
@@ -175,7 +239,7 @@ def _fit_gated(X, y, sample_weight, seed, deadline, name, params):
             status=network.status,
             message=MESSAGES[network.status],
             n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
-            n_patterns=len(arrangement),
+            n_patterns=len(arrangement.gates),
             history={
                 "time": history["time"],
                 "objective": history["objective"],
@@ -189,15 +253,16 @@ def _fit_gated(X, y, sample_weight, seed, deadline, name, params):
 
 
 def _unit_gates(gates, outputs, centre, free_bias):
-    """Directions of length one, biases and output weights, in centred data."""
+    """Directions of length one, biases and outputs of units, in centred data."""
     directions = gates[:, : len(centre)]
     norms = np.linalg.norm(directions, axis=1)
     used = norms > 0
-    directions = directions[used] / norms[used, None]
+    norms = norms[used]
+    directions = directions[used] / norms[:, None]
     biases = np.zeros(len(directions))
     if free_bias:
-        biases = gates[used, -1] / norms[used] + directions @ centre
-    return directions, biases, outputs[used]
+        biases = gates[used, -1] / norms + directions @ centre
+    return directions, biases, (outputs[used].T * norms).T
 
 
 def fit_only(*args):

@@ -32,6 +32,7 @@ def generate_neurons(
     *,
     n_neurons=100,
     known=None,
+    duals=(),
     tol=1e-4,
     max_iter=200,
     max_neurons=None,
@@ -53,7 +54,9 @@ def generate_neurons(
     n_neurons : int, default=100
         Number of neurons to place.
     known : Neurons or None
-        Neurons to start from in addition.
+        Neurons to start from, in place of placed ones.
+    duals : sequence of DualPoint
+        Dual points that are known, of which the steepest slopes are.
     tol : float, default=1e-4
         Stop when the gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -92,7 +95,7 @@ def generate_neurons(
     run = _Run(reduced, rng, tol, max_neurons, deadline)
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
-        result = run.solve(n_neurons, known, max_iter, callback, task)
+        result = run.solve(n_neurons, known, duals, max_iter, callback, task)
     return replace(result, neurons=in_features(result.neurons))
 
 
@@ -112,6 +115,11 @@ class _Run(Generation):
         selected, dual = self._select()
         if self.closed and self.confirm():
             return len(selected), False
+        if not self.duals:
+            # Known neurons are close to where they belong.
+            selected = self.improve(selected)
+            self.keep(selected)
+            dual = p.dual_point(p.outputs(selected)) if p.loss.smooth else dual
         paid = before - self.objective >= _PAYS * (before - self.bound)
         large = self._work(selected) > _MOST_WORK
         if not large and self.selections > 0 and (paid or not self.started):
@@ -119,7 +127,8 @@ class _Run(Generation):
             # Neurons that the lasso drops may be needed again; the archive of
             # the search remembers them.
             self.pool = selected
-            self.price(p.project(dual))
+            # What starts from the neurons of a network like it often ends here.
+            self.price(p.project(dual), thorough=not self.duals)
             return len(selected), False
         limited = len(selected) > self.max_neurons
         if limited:

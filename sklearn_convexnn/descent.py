@@ -1,7 +1,12 @@
 """L-BFGS on the non-convex objective of a network."""
 
+from time import perf_counter
+
 import numpy as np
 from scipy.optimize import minimize
+
+# Entries of a temporary array (32 MB).
+_CHUNK = 4_000_000
 
 
 def descend(
@@ -18,6 +23,7 @@ def descend(
     negative_slope=0.0,
     used=None,
     max_iter=200,
+    deadline=np.inf,
 ):
     r"""Minimise ``loss(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
 
@@ -28,6 +34,7 @@ def descend(
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
+        Of the precision in which units and derivatives are computed.
     loss : object with methods
         ``value(F)`` and ``gradient(F)`` at outputs `F` of shape
         (n_samples, n_outputs).
@@ -46,6 +53,8 @@ def descend(
     used : ndarray of bool, shape (n_neurons, n_outputs), default=None
         The output weights that may change; by default all.
     max_iter : int, default=200
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
 
     Returns
     -------
@@ -56,20 +65,24 @@ def descend(
     some_linear = np.any(linear)
     used = np.ones((m, c)) if used is None else used.astype(np.float64)
 
-    def hidden(W, bias):
-        z = X @ W
+    rows = max(1, _CHUNK // max(m, d))
+    chunks = [slice(i, i + rows) for i in range(0, len(X), rows)]
+    dtype = X.dtype
+
+    def hidden(z, bias):
+        """Turn products with the data into the units, in place; their slopes."""
         if free_bias:
-            z += bias * bent
+            z += (bias * bent).astype(dtype, copy=False)
         slope = z > 0
         if some_linear:
             slope |= linear
         if negative_slope != 0:
-            slope = np.where(slope, 1.0, negative_slope)
+            slope = np.where(slope, dtype.type(1.0), dtype.type(negative_slope))
         z *= slope
-        return z, slope
+        return slope
 
     unit = np.sqrt(np.mean(W**2)) if W.size else 1.0
-    entry = np.sqrt(np.mean(X**2))
+    entry = np.linalg.norm(X) / np.sqrt(X.size)
     size = np.sqrt(np.mean(np.sum(V**2, axis=1))) if V.size else 1.0
     units = np.repeat(
         np.maximum([unit, unit, unit * entry, unit * entry * size], 1e-300),
@@ -83,16 +96,22 @@ def descend(
 
     def value_and_gradient(x):
         W, V, bias, offset = split(x)
-        z, slope = hidden(W, bias)
-        F = z @ V + offset
+        short_W, short_V = W.astype(dtype, copy=False), V.astype(dtype, copy=False)
+        z = X @ short_W
+        slopes = [hidden(z[some], bias) for some in chunks]
+        F = (z @ short_V).astype(np.float64, copy=False) + offset
         N = loss.gradient(F)
-        back = N @ V.T
-        back *= slope
+        short_N = N.astype(dtype, copy=False)
+        to_V = (z.T @ short_N).astype(np.float64, copy=False)
+        for some, slope in zip(chunks, slopes):
+            # From here on it holds derivatives by the products.
+            np.matmul(short_N[some], short_V.T, out=z[some])
+            z[some] *= slope
         gradient = np.concatenate(
             [
-                (X.T @ back + alpha * W).ravel(),
-                ((z.T @ N + alpha * V) * used).ravel(),
-                bent * np.sum(back, axis=0),
+                (X.T @ z + alpha * W).ravel(),
+                ((to_V + alpha * V) * used).ravel(),
+                bent * np.sum(z, axis=0, dtype=np.float64),
                 np.sum(N, axis=0) * free_bias,
             ]
         )
@@ -106,5 +125,26 @@ def descend(
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 2 * max_iter},
+        callback=stop_at(deadline),
     )
     return split(found.x)
+
+
+def stop_at(deadline):
+    """Callback of SciPy's minimisers that stops them in time.
+
+    Parameters
+    ----------
+    deadline : float
+        Value of ``time.perf_counter()``.
+
+    Returns
+    -------
+    callback : callable
+    """
+
+    def callback(intermediate_result):
+        if perf_counter() > deadline:
+            raise StopIteration
+
+    return callback

@@ -3,7 +3,6 @@
 from numbers import Integral, Real
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import (
     BaseEstimator,
     ClassifierMixin,
@@ -12,17 +11,32 @@ from sklearn.base import (
     _fit_context,
 )
 from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils._array_api import (
+    _expit,
+    _max_precision_float_dtype,
+    device,
+    get_namespace,
+)
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.extmath import softmax
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
-from sklearn_convexnn._base import ConvexReLUMixin, restored_on_failure
+from sklearn_convexnn._base import ConvexReLUMixin
+from sklearn_convexnn._devices import (
+    float_dtypes,
+    in_numpy,
+    on_device,
+    placed,
+    selected,
+)
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.solvers import SOLVERS
 from sklearn_convexnn.training import CUTS
 from sklearn_convexnn.vector.losses import Softmax
 
@@ -37,7 +51,7 @@ _COMMON_CONSTRAINTS = {
     "formulation": [StrOptions({"relu", "gated_relu"})],
     "hidden_layer": [StrOptions({"shared", "separate"})],
     "fit_intercept": ["boolean"],
-    "solver": [StrOptions({"auto", "interior_point", "cvxpy"})],
+    "solver": [StrOptions(set(SOLVERS))],
     "tol": [Interval(Real, 0, None, closed="neither")],
     "max_iter": [Interval(Integral, 1, None, closed="left")],
     "max_neurons": [Interval(Integral, 1, None, closed="left"), None],
@@ -97,7 +111,8 @@ class ConvexReLURegressor(
         same program without the constraints of the cells, with the nuclear norm
         for several outputs [6]_.  It needs a smooth loss.  With `fit_intercept`
         gates have offsets and outputs have biases, hidden neurons have none.
-        Each 50 steps of its solver count as one iteration.
+        Sparse data stay sparse.  Each 50 steps of its solver count as one
+        iteration.
     hidden_layer : {'shared', 'separate'}, default='shared'
         With several outputs, whether they share the hidden neurons, under plain
         weight decay as in scikit-learn's MLP, or each neuron feeds one of them.
@@ -138,12 +153,18 @@ class ConvexReLURegressor(
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
-    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+    solver : {'auto', 'interior_point', 'direction_generation', \
+            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
         Solver of the program over given patterns, that is with 'sampled' and
         'exact', of one output; the others always use the solvers of this package.
-        'interior_point' is a method made for these programs, 'cvxpy' (with
-        Clarabel) a slow and independent reference.  'auto' is
-        'interior_point'.
+        'interior_point' is a method made for these programs, exact and cubic in
+        the smaller of the number of samples and of unknowns.
+        'direction_generation' often needs only a few rounds where that is much.
+        'augmented_lagrangian' and 'penalised' (not for a loss with kinks) are
+        first-order methods, with memory linear in samples and patterns.
+        'cvxpy' (with Clarabel) is a slow and independent reference.  'auto' is
+        'interior_point' for small programs, otherwise 'direction_generation',
+        and 'interior_point' after all where that is slow.
     tol : float, default=1e-2
         Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
         the objective of the network without neurons.  Programs over given
@@ -165,11 +186,12 @@ class ConvexReLURegressor(
         Limit of the time for the fit, in seconds; checked between rounds and
         iterations, so the fit can take somewhat longer.
     warm_start : bool, default=False
-        Whether to start from the neurons of the previous fit, in addition to
-        those that are placed, if any, or to add their patterns to those that
-        are sampled ('sampled').  On the same data, and without a limit of
+        Whether to start from the neurons of the previous fit, in place of
+        those that are placed, or to add their patterns to those that are
+        sampled ('sampled').  On the same data, and without a limit of
         neurons, the objective then does not get worse, but for a small part of
-        `tol` if outputs share a hidden layer.  Not for gated networks.
+        `tol` if outputs share a hidden layer.  Gated networks start from the
+        previous neurons, whose gates are used besides those that are sampled.
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
@@ -360,6 +382,7 @@ class ConvexReLURegressor(
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         tags.target_tags.positive_only = self.loss == "poisson"
         return tags
 
@@ -370,7 +393,10 @@ class ConvexReLURegressor(
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Sparse data are made dense.
+            Sparse data are made dense, but for ``formulation='gated_relu'``.
+            With scikit-learn's array API dispatch, an array of another library:
+            gated networks are trained on its device, others on a copy in NumPy,
+            and the weights are put where `X` is.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; a weight of two counts as the sample twice.
@@ -381,27 +407,30 @@ class ConvexReLURegressor(
             If the fit fails or is interrupted, the estimator keeps the state
             that it had before.
         """
-        with restored_on_failure(self):
-            X, y = validate_data(
-                self,
-                X,
-                y,
-                accept_sparse="csr",
-                dtype=[np.float64, np.float32],
-                multi_output=True,
-                y_numeric=True,
-            )
-            if y.ndim == 2 and y.shape[1] == 1:
-                y = column_or_1d(y, warn=True)
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
-            )
-            loss = make_loss(self.loss, self.epsilon, self.quantile)
-            Y = y.reshape(len(y), -1)
-            loss.check_targets(Y, sample_weight)
-            self._fit_networks(X, Y, sample_weight, loss, (X, y, sample_weight))
-            self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
-        return self
+        return self._fit(X, y, sample_weight)
+
+    def _validated(self, X, y, sample_weight):
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            accept_sparse="csr",
+            dtype=float_dtypes(X),
+            multi_output=True,
+            y_numeric=True,
+        )
+        y = in_numpy(y)
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        return X, y, _checked_weights(sample_weight, X)
+
+    def _encoded(self, X, y, sample_weight):
+        X, y, sample_weight = self._validated(X, y, sample_weight)
+        loss = make_loss(self.loss, self.epsilon, self.quantile)
+        Y = y.reshape(len(y), -1)
+        loss.check_targets(Y, sample_weight)
+        self.out_activation_ = "exp" if self.loss == "poisson" else "identity"
+        return X, Y, sample_weight, loss, (X, y, sample_weight)
 
     def predict(self, X):
         """Predict targets.
@@ -416,10 +445,23 @@ class ConvexReLURegressor(
         -------
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
-        raw = self._validated_raw_predict(X)
+        raw = self._validated_raw_predict(X, "predict")
         if self.loss == "poisson":
-            raw = np.exp(raw)
+            xp, _ = get_namespace(raw)
+            raw = xp.exp(raw)
         return raw[:, 0] if self.n_outputs_ == 1 else raw
+
+
+def _checked_weights(sample_weight, X):
+    """Weights of the samples, as an array of NumPy."""
+    xp, _ = get_namespace(X)
+    weights = _check_sample_weight(
+        sample_weight,
+        X,
+        dtype=_max_precision_float_dtype(xp, device(X)),
+        ensure_non_negative=True,
+    )
+    return in_numpy(weights).astype(np.float64, copy=False)
 
 
 def _has_probabilities(estimator):
@@ -469,7 +511,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         same program without the constraints of the cells, with the nuclear norm
         for several outputs [6]_.  It needs a smooth loss.  With `fit_intercept`
         gates have offsets and outputs have biases, hidden neurons have none.
-        Each 50 steps of its solver count as one iteration.
+        Sparse data stay sparse.  Each 50 steps of its solver count as one
+        iteration.
     hidden_layer : {'shared', 'separate'}, default='shared'
         With several outputs, whether they share the hidden neurons, under plain
         weight decay as in scikit-learn's MLP, or each neuron feeds one of them.
@@ -510,12 +553,18 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
-    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+    solver : {'auto', 'interior_point', 'direction_generation', \
+            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
         Solver of the program over given patterns, that is with 'sampled' and
         'exact', of one output; the others always use the solvers of this package.
-        'interior_point' is a method made for these programs, 'cvxpy' (with
-        Clarabel) a slow and independent reference.  'auto' is
-        'interior_point'.
+        'interior_point' is a method made for these programs, exact and cubic in
+        the smaller of the number of samples and of unknowns.
+        'direction_generation' often needs only a few rounds where that is much.
+        'augmented_lagrangian' and 'penalised' (not for a loss with kinks) are
+        first-order methods, with memory linear in samples and patterns.
+        'cvxpy' (with Clarabel) is a slow and independent reference.  'auto' is
+        'interior_point' for small programs, otherwise 'direction_generation',
+        and 'interior_point' after all where that is slow.
     tol : float, default=1e-2
         Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
         the objective of the network without neurons.  Programs over given
@@ -537,11 +586,12 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         Limit of the time for the fit, in seconds; checked between rounds and
         iterations, so the fit can take somewhat longer.
     warm_start : bool, default=False
-        Whether to start from the neurons of the previous fit, in addition to
-        those that are placed, if any, or to add their patterns to those that
-        are sampled ('sampled').  On the same data, and without a limit of
+        Whether to start from the neurons of the previous fit, in place of
+        those that are placed, or to add their patterns to those that are
+        sampled ('sampled').  On the same data, and without a limit of
         neurons, the objective then does not get worse, but for a small part of
-        `tol` if outputs share a hidden layer.  Not for gated networks.
+        `tol` if outputs share a hidden layer.  Gated networks start from the
+        previous neurons, whose gates are used besides those that are sampled.
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
@@ -728,6 +778,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
+        tags.array_api_support = True
         return tags
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -737,7 +788,10 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            Sparse data are made dense.
+            Sparse data are made dense, but for ``formulation='gated_relu'``.
+            With scikit-learn's array API dispatch, an array of another library:
+            gated networks are trained on its device, others on a copy in NumPy,
+            and the weights are put where `X` is.
         y : array-like of shape (n_samples,)
             Labels of any type, of two classes or more.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -749,49 +803,49 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             If the fit fails or is interrupted, the estimator keeps the state
             that it had before.
         """
-        with restored_on_failure(self):
-            X, y = validate_data(
-                self, X, y, accept_sparse="csr", dtype=[np.float64, np.float32]
+        return self._fit(X, y, sample_weight)
+
+    def _validated(self, X, y, sample_weight):
+        X, y = validate_data(self, X, y, accept_sparse="csr", dtype=float_dtypes(X))
+        check_classification_targets(y)
+        return X, in_numpy(y), _checked_weights(sample_weight, X)
+
+    def _encoded(self, X, y, sample_weight):
+        X, y, sample_weight = self._validated(X, y, sample_weight)
+        # A class of which every sample has weight zero is not there.
+        X, y, sample_weight = (
+            selected(part, sample_weight > 0) for part in (X, y, sample_weight)
+        )
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        n_classes = len(self.classes_)
+        if n_classes < 2:
+            raise ValueError(
+                "Classifier can't train when only one class is present: "
+                f"{type(self).__name__} needs at least 2 classes in the samples "
+                f"of positive weight, got {n_classes}."
             )
-            check_classification_targets(y)
-            sample_weight = _check_sample_weight(
-                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+        weights = compute_class_weight(
+            self.class_weight,
+            classes=self.classes_,
+            y=y,
+            sample_weight=sample_weight,
+        )
+        if not (np.all(weights >= 0) and np.sum(weights > 0) >= 2):
+            raise ValueError(
+                "class_weight must be non-negative, and positive for at least two "
+                f"classes, got {dict(zip(self.classes_, weights))}."
             )
-            # A class of which every sample has weight zero is not there.
-            X, y, sample_weight = (
-                part[sample_weight > 0] for part in (X, y, sample_weight)
-            )
-            self.classes_, codes = np.unique(y, return_inverse=True)
-            n_classes = len(self.classes_)
-            if n_classes < 2:
-                raise ValueError(
-                    "Classifier can't train when only one class is present: "
-                    f"{type(self).__name__} needs at least 2 classes in the samples "
-                    f"of positive weight, got {n_classes}."
-                )
-            weights = compute_class_weight(
-                self.class_weight,
-                classes=self.classes_,
-                y=y,
-                sample_weight=sample_weight,
-            )
-            if not (np.all(weights >= 0) and np.sum(weights > 0) >= 2):
-                raise ValueError(
-                    "class_weight must be non-negative, and positive for at least two "
-                    f"classes, got {dict(zip(self.classes_, weights))}."
-                )
-            positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
-            Y = np.where(codes[:, None] == positive, 1.0, -1.0)
-            loss, self.out_activation_ = make_loss(self.loss), "identity"
-            if self.loss == "log_loss":
-                self.out_activation_ = "logistic"
-                if n_classes > 2:
-                    loss, self.out_activation_ = Softmax(), "softmax"
-                    Y = np.maximum(Y, 0.0)
-            self._fit_networks(
-                X, Y, sample_weight * weights[codes], loss, (X, y, sample_weight)
-            )
-        return self
+        positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
+        Y = np.where(codes[:, None] == positive, 1.0, -1.0)
+        loss, self.out_activation_ = make_loss(self.loss), "identity"
+        if self.loss == "log_loss":
+            self.out_activation_ = "logistic"
+            if n_classes > 2:
+                loss, self.out_activation_ = Softmax(), "softmax"
+                Y = np.maximum(Y, 0.0)
+        if on_device(X) and np.issubdtype(self.classes_.dtype, np.number):
+            self.classes_ = placed(self.classes_, X)
+        return X, Y, sample_weight * weights[codes], loss, (X, y, sample_weight)
 
     def decision_function(self, X):
         """Outputs of the network.
@@ -805,7 +859,10 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes, positive where the second is predicted.
         """
-        raw = self._validated_raw_predict(X)
+        return self._decision(X, "decision_function")
+
+    def _decision(self, X, method):
+        raw = self._validated_raw_predict(X, method)
         return raw[:, 0] if self.n_outputs_ == 1 else raw
 
     def predict(self, X):
@@ -819,10 +876,15 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         -------
         y : ndarray of shape (n_samples,)
         """
-        decision = self.decision_function(X)
+        decision = self._decision(X, "predict")
+        xp, _ = get_namespace(decision)
         if decision.ndim == 1:
-            return self.classes_[(decision > 0).astype(int)]
-        return self.classes_[np.argmax(decision, axis=1)]
+            codes = xp.astype(decision > 0, xp.int64)
+        else:
+            codes = xp.argmax(decision, axis=1)
+        if isinstance(self.classes_, np.ndarray):
+            return self.classes_[in_numpy(codes)]
+        return xp.take(self.classes_, codes, axis=0)
 
     @available_if(_has_probabilities)
     def predict_proba(self, X):
@@ -837,11 +899,12 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        decision = self.decision_function(X)
+        decision = self._decision(X, "predict_proba")
+        xp, _ = get_namespace(decision)
         if decision.ndim == 1:
-            proba = expit(decision)
-            return np.column_stack([1.0 - proba, proba])
-        return softmax(decision, axis=1)
+            proba = _expit(decision)
+            return xp.stack([1.0 - proba, proba], axis=1)
+        return softmax(decision)
 
     @available_if(_has_probabilities)
     def predict_log_proba(self, X):
@@ -856,7 +919,11 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         log_proba : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        decision = self.decision_function(X)
+        decision = self._decision(X, "predict_log_proba")
+        xp, _ = get_namespace(decision)
         if decision.ndim == 1:
-            return np.column_stack([log_expit(-decision), log_expit(decision)])
-        return log_softmax(decision, axis=1)
+            zero = xp.zeros_like(decision)
+            pair = -xp.logaddexp(zero, decision), -xp.logaddexp(zero, -decision)
+            return xp.stack(pair, axis=1)
+        shifted = decision - xp.max(decision, axis=1, keepdims=True)
+        return shifted - xp.log(xp.sum(xp.exp(shifted), axis=1, keepdims=True))

@@ -97,20 +97,24 @@ class Generation:
     @property
     def bound(self):
         """The best lower bound, as far as the search goes."""
-        return self.duals[0].bound
+        return self.duals[0].bound if self.duals else -np.inf
 
     @property
     def closed(self):
         gap = self.objective - self.bound
         return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
 
-    def solve(self, n_neurons, known, max_iter, callback, task):
+    def solve(self, n_neurons, known, duals, max_iter, callback, task):
         """Place neurons, then go round by round until the gap is closed.
+
+        Known neurons take the place of those that would be placed.
 
         Parameters
         ----------
         n_neurons : int
         known : neurons of magnitude zero, or None
+        duals : sequence of DualPoint
+            Dual points that are known, of which the steepest slopes are.
         max_iter : int
         callback : callable or None
         task : FitTask
@@ -120,14 +124,20 @@ class Generation:
         result : GlobalResult
         """
         record = Record(callback)
-        self.price(self.problem.dual_point(self.problem.outputs(self.best)))
-        status = "optimal" if self.closed else None
-        if status is None:
-            placed = self.place(n_neurons)
-            self.keep(placed)
-            self.pool = self.pool.joined(placed)
-            if known is not None:
-                self.pool = self.pool.joined(known)
+        status = None
+        for point in duals:
+            bound = self.problem.bound(point.nu, point.kappa)
+            self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
+        self.duals.sort(key=lambda point: -point.bound)
+        if known is None or len(known) == 0:
+            self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+            status = "optimal" if self.closed else None
+            if status is None:
+                placed = self.place(n_neurons)
+                self.keep(placed)
+                self.pool = self.pool.joined(placed)
+        else:
+            self.pool = self.best.joined(known)
         n_iter, waited, last_gap, cells = 0, 0, np.inf, 0
         while True:
             if status is None and n_iter < max_iter:
@@ -154,6 +164,8 @@ class Generation:
                     status = "stalled"
             elif status is None:
                 status = "max_iter"
+            if status not in (None, "optimal"):
+                self.conclude()
             record.add(self, n_iter, cells)
             if status is not None:
                 break
@@ -161,6 +173,9 @@ class Generation:
         return record.result(
             self, best.nu, best.kappa, MESSAGES[status], status, n_iter
         )
+
+    def conclude(self):
+        """What is left to do when the rounds end early."""
 
     def confirm(self):
         """Whether the gap stays closed after a longer search at the dual point."""

@@ -39,6 +39,8 @@ class MaskedOperator:
     ----------
     n_blocks, n_cones : int
         Number of blocks, and of blocks with a cone (the first ones).
+    n_distinct : int
+        Number of blocks that differ by more than the sign of their output.
     n_constraints : int
         Number of inequalities of each cone.  Rows of ``M`` that repeat an
         earlier one (unless there are open sides) or are zero add none.
@@ -81,18 +83,27 @@ class MaskedOperator:
         self.n_constraints = len(first)
         self.n_cones = (1 + self.paired) * self.n_patterns
         self.n_blocks = self.n_cones + linear
+        self.n_distinct = self.n_patterns + linear
         block, constraint = np.nonzero(open_sides[:, first])
         self.open = block, constraint, first[constraint]
 
-    def _signed_sum(self, values):
-        if self.paired:
-            return values[: self.n_patterns] - values[self.n_patterns : self.n_cones]
-        return values[: self.n_cones] * self.outputs[:, None]
+    def distinct(self, theta):
+        """Differences of the two blocks of each pattern, and what has one block."""
+        if not self.paired:
+            return theta
+        pairs, last = theta[: self.n_cones], theta[self.n_cones :]
+        difference = pairs[: self.n_patterns] - pairs[self.n_patterns :]
+        return np.concatenate([difference, last])
 
     def forward(self, theta, masks=None):
         """Outputs, shape (n_samples,), of blocks `theta`, shape (n_blocks, p)."""
+        return self.forward_distinct(self.distinct(theta), masks)
+
+    def forward_distinct(self, theta, masks=None):
+        """Outputs of the `distinct` blocks, shape (n_distinct, p)."""
         masks = self.masks if masks is None else masks
-        f = np.einsum("bi,bi->i", masks, self._signed_sum(theta) @ self.M.T)
+        signed = theta[: self.n_patterns] * self.outputs[:, None]
+        f = np.einsum("bi,bi->i", masks, signed @ self.M.T)
         if self.linear:
             f += self.M[:, : self.n_penalised] @ theta[-1, : self.n_penalised]
         return f
@@ -113,14 +124,22 @@ class MaskedOperator:
 
     def adjoint(self, nu, masks=None):
         """Transpose of `forward`: shape (n_samples,) to (n_blocks, p)."""
+        return self.paired_with(self.adjoint_distinct(nu, masks))
+
+    def paired_with(self, distinct):
+        """Transpose of `distinct`: the second block of a pattern gets the negative."""
+        if not self.paired:
+            return distinct
+        half, last = distinct[: self.n_patterns], distinct[self.n_patterns :]
+        return np.concatenate([half, -half, last])
+
+    def adjoint_distinct(self, nu, masks=None):
+        """Transpose of `forward_distinct`."""
         masks = self.masks if masks is None else masks
         half = ((masks * nu) @ self.M) * self.outputs[:, None]
-        blocks = [half, -half] if self.paired else [half]
-        if self.linear:
-            last = np.zeros((1, self.p))
-            last[0, : self.n_penalised] = nu @ self.M[:, : self.n_penalised]
-            blocks.append(last)
-        return np.concatenate(blocks)
+        last = np.zeros((self.n_distinct - self.n_patterns, self.p))
+        last[:, : self.n_penalised] = nu @ self.M[:, : self.n_penalised]
+        return np.concatenate([half, last])
 
     def _times_signs(self, values):
         """Entries of the cones times their signs, in place."""
@@ -195,8 +214,9 @@ class MaskedOperator:
     def normal_matrix(self, weights, masks):
         """``F^T diag(weights) F`` for the expanded matrix ``F`` of `forward`.
 
-        Needs ``(n_blocks p)^2`` numbers: for programs with fewer unknowns
-        than samples.
+        With one block for each pattern: those of the other sign have the same
+        columns up to the sign.  Needs ``(n_distinct p)^2`` numbers, so it is for
+        programs with fewer unknowns than samples.
 
         Parameters
         ----------
@@ -206,13 +226,10 @@ class MaskedOperator:
 
         Returns
         -------
-        normal : ndarray of shape (n_blocks * p, n_blocks * p), Fortran order
+        normal : ndarray of shape (n_distinct * p, n_distinct * p), Fortran order
             The lower triangle; the upper one is zero.
         """
-        # Both signs of a pattern have the same columns up to the sign: the
-        # products are formed once for the patterns and the linear block.
-        half, r = self.n_patterns * self.p, self.n_penalised
-        size = half + self.linear * self.p
+        r, size = self.n_penalised, self.n_distinct * self.p
         gram = np.zeros((size, size), order="F")
         root = np.sqrt(weights)
         signed = masks * self.outputs[:, None]
@@ -220,22 +237,12 @@ class MaskedOperator:
         for start in range(0, self.n_samples, step):
             rows = slice(start, start + step)
             scaled = (self.M[rows] * root[rows, None]).T
-            part = np.zeros((size // self.p, self.p, scaled.shape[1]))
+            part = np.zeros((self.n_distinct, self.p, scaled.shape[1]))
             np.multiply(signed[:, None, rows], scaled, out=part[: self.n_patterns])
             if self.linear:
                 part[-1, :r] = scaled[:r]
             gram = _add_gram(gram, part.reshape(size, -1))
-        if not self.paired:
-            return gram
-        within = gram[:half, :half]
-        normal = np.zeros((size + half, size + half), order="F")
-        normal[:half, :half] = within
-        normal[half : 2 * half, half : 2 * half] = within
-        normal[half : 2 * half, :half] = -within - np.tril(within, -1).T
-        normal[2 * half :, :half] = gram[half:, :half]
-        normal[2 * half :, half : 2 * half] = -gram[half:, :half]
-        normal[2 * half :, 2 * half :] = gram[half:, half:]
-        return normal
+        return gram
 
 
 def _add_gram(gram, part):

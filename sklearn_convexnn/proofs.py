@@ -126,6 +126,10 @@ def largest_slope_allowed(problem, result, tol):
     return slope
 
 
+def no_proof(*args):
+    """In place of `prove`, where nobody asks for a proof."""
+
+
 def generate_and_prove(
     problem,
     rng,
@@ -134,6 +138,7 @@ def generate_and_prove(
     tol,
     max_iter,
     deadline,
+    duals=(),
     callback=None,
     generate=generate_neurons,
     prove=prove,
@@ -146,13 +151,15 @@ def generate_and_prove(
     problem : Problem or VectorProblem
     rng : RandomState
     known : Neurons, VectorNeurons or None
-        Neurons to start from in addition.
+        Neurons to start from, in place of placed ones.
     tol : float
         Gap to reach and to prove, relative to the objective.
     max_iter : int
         Limit of rounds.
     deadline : float
         Value of ``time.perf_counter()`` at which to stop.
+    duals : sequence of DualPoint
+        Dual points that are known.  No proof is attempted at these.
     callback : callable or None
         Called after each round with its number and a dict of what
         `GlobalResult.history` gets.
@@ -180,6 +187,7 @@ def generate_and_prove(
             problem,
             rng,
             known=known,
+            duals=duals,
             tol=0.9 * tol,
             max_iter=max(max_iter - rounds, 1),
             deadline=deadline,
@@ -192,13 +200,18 @@ def generate_and_prove(
         offset, rounds = perf_counter() - start, rounds + result.n_iter
         proof = None
         if result.status == "optimal":
-            proof = prove(problem, result, tol, deadline)
+            given = [point for point in duals if point.nu is result.nu]
+            if not given:
+                proof = prove(problem, result, tol, deadline)
+            elif given[0].proven:
+                proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:
             break
         if rounds >= max_iter or perf_counter() > deadline:
             break
         # The proof found a neuron that the search had missed.
         known = result.neurons.joined(proof.neurons)
+        duals = ()
     history = {
         key: np.concatenate([history[key] for history in histories])
         for key in result.history

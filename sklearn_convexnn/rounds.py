@@ -19,6 +19,48 @@ _KEYS = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 
 
 @dataclass(frozen=True)
+class DualPoint:
+    """A dual point, and how steep neurons can be there.
+
+    Attributes
+    ----------
+    nu : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    kappa : float
+        No slope is above it, if the search has missed none.
+    proven : bool
+        Whether that is proven.
+    """
+
+    nu: np.ndarray
+    kappa: float
+    proven: bool = False
+
+    def towards(self, other, alpha):
+        """The mixture with `other` that comes closest to slopes of `alpha`.
+
+        The steepest slope is a convex function of the dual point, so that of a
+        mixture is at most the mixture of the steepest slopes.
+
+        Parameters
+        ----------
+        other : DualPoint
+        alpha : float
+
+        Returns
+        -------
+        mixture : DualPoint
+        """
+        if self.kappa == other.kappa:
+            return self
+        part = np.clip((alpha - self.kappa) / (other.kappa - self.kappa), 0.0, 1.0)
+        return DualPoint(
+            (1.0 - part) * self.nu + part * other.nu,
+            (1.0 - part) * self.kappa + part * other.kappa,
+            self.proven and other.proven,
+        )
+
+
+@dataclass(frozen=True)
 class GlobalResult:
     """Outcome of `generate_neurons`.
 

@@ -17,10 +17,11 @@ from sklearn_convexnn.arrangements import (
 from sklearn_convexnn.closed_forms import closed_form
 from sklearn_convexnn.cutting_planes import cutting_planes
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.proofs import generate_and_prove
+from sklearn_convexnn.proofs import generate_and_prove, no_proof, prove
 from sklearn_convexnn.recovery import Neurons, neurons_from_blocks, simplify
+from sklearn_convexnn.rounds import DualPoint
 from sklearn_convexnn.slope_bounds import norm_bound, triangle_bound
-from sklearn_convexnn.solvers import MESSAGES, SOLVERS, null_result
+from sklearn_convexnn.solvers import FIRST_ORDER, MESSAGES, SOLVERS, null_result
 
 HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 """Columns of the history; not a number where a route does not know one."""
@@ -47,6 +48,8 @@ class Trained:
         Activation patterns that took part.
     history : dict of ndarray
         See `HISTORY`.
+    dual : DualPoint or None
+        That of the bound, if the method has one to go on from.
     """
 
     neurons: Neurons
@@ -57,9 +60,10 @@ class Trained:
     n_iter: int
     n_patterns: int
     history: dict
+    dual: DualPoint | None = None
 
 
-def train(problem, known, seed, deadline, name, params, task=None):
+def train(problem, known, seed, deadline, name, params, task=None, duals=()):
     """Train the network of one output.
 
     Parameters
@@ -75,6 +79,8 @@ def train(problem, known, seed, deadline, name, params, task=None):
         Parameters of the estimator.
     task : FitTask or None
         Whose subtasks the rounds of column generation or cutting planes are.
+    duals : sequence of DualPoint
+        Dual points that are known.
 
     Returns
     -------
@@ -87,12 +93,17 @@ def train(problem, known, seed, deadline, name, params, task=None):
         trained = _train_by_structure(problem, deadline, name, params)
         if trained is not None:
             return trained
-    if wanted == "adaptive":
-        free_bias = problem.fit_intercept
-        few = count_patterns(problem.X, free_bias=free_bias) <= _FEW_PATTERNS
-        if not few:
-            return _train_adaptively(problem, known, seed, deadline, name, params, task)
+    # Dual points come from an earlier fit to more patterns than a few.
+    if wanted == "adaptive" and (duals or not _few_patterns(problem)):
+        return _train_adaptively(
+            problem, known, seed, deadline, name, params, task, duals
+        )
     return _train_on_patterns(problem, known, seed, deadline, name, params)
+
+
+def _few_patterns(problem):
+    count = count_patterns(problem.X, free_bias=problem.fit_intercept)
+    return count <= _FEW_PATTERNS
 
 
 def _train_by_structure(problem, deadline, name, params):
@@ -136,11 +147,12 @@ def _train_by_structure(problem, deadline, name, params):
     )
 
 
-def _train_adaptively(problem, known, seed, deadline, name, params, task):
+def _train_adaptively(problem, known, seed, deadline, name, params, task, duals):
     result, proof = generate_and_prove(
         problem,
         check_random_state(seed),
         known=known,
+        duals=duals,
         tol=params["tol"],
         max_iter=params["max_iter"],
         deadline=deadline,
@@ -149,8 +161,10 @@ def _train_adaptively(problem, known, seed, deadline, name, params, task):
         n_neurons=min(params["n_arrangements"], max(2 * len(problem.y), 100)),
         max_neurons=params["max_neurons"],
         task=task,
+        prove=prove if params["prove"] else no_proof,
     )
     proven = proof is not None and proof.closed
+    kappa = proof.kappa if proven else result.kappa
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=proof.dual_bound if proven else result.dual_bound,
@@ -160,6 +174,7 @@ def _train_adaptively(problem, known, seed, deadline, name, params, task):
         n_iter=result.n_iter,
         n_patterns=int(np.max(result.history["cells"])),
         history={key: result.history[key] for key in HISTORY},
+        dual=DualPoint(result.nu, kappa, proven),
     )
 
 
@@ -265,6 +280,10 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
                 f"dual bound {bound:.8g}"
             )
 
+    options = {}
+    if params["solver"] in FIRST_ORDER:
+        # They go where the data are, in their precision.
+        options["like"] = params.get("like")
     if not program.can_improve:
         result = null_result(program)
     else:
@@ -276,6 +295,7 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
             max_iter=params["max_iter"],
             deadline=deadline,
             callback=report,
+            **options,
         )
     neurons = neurons_from_blocks(program, result.theta, result.offset)
     neurons = simplify(problem, neurons)

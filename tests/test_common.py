@@ -8,7 +8,12 @@ from sklearn.utils.estimator_checks import (
     parametrize_with_checks,
 )
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+)
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
 
 CHEAP = {"arrangements": "sampled", "n_arrangements": 15}
@@ -39,6 +44,8 @@ INSTANCES += [
     ConvexReLUClassifier(class_weight="balanced", **CHEAP),
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
     ConvexReLUClassifier(**ADAPTIVE),
+    ConvexReLURegressorCV(alphas=[3.0], cv=2, **CHEAP),
+    ConvexReLUClassifierCV(alphas=[3.0], cv=2, **CHEAP),
 ]
 # As a user gets them, and others that take long.
 OTHERS = [
@@ -54,6 +61,8 @@ OTHERS = [
     ConvexReLUClassifier(loss="squared_hinge", minimal=True, **ADAPTIVE),
     ConvexReLUClassifier(formulation="gated_relu", **CHEAP),
     ConvexReLURegressor(formulation="gated_relu", fit_intercept=False, **CHEAP),
+    ConvexReLURegressorCV(alphas=3, cv=2, **ADAPTIVE),
+    ConvexReLUClassifierCV(alphas=3, eps=0.1, cv=2, **ADAPTIVE),
 ]
 
 

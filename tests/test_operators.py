@@ -104,6 +104,9 @@ def test_feature_gram(problem, monkeypatch):
 def test_normal_matrix(problem, monkeypatch):
     operator, F, _, rng = problem
     weights = rng.uniform(size=9)
+    p = operator.p
+    distinct = np.r_[: operator.n_patterns * p, operator.n_cones * p : F.shape[1]]
+    F = F[:, distinct]
     expected = np.tril(F.T @ (weights[:, None] * F))
     for chunk in (10**6, 1):
         monkeypatch.setattr("sklearn_convexnn.operators._CHUNK", chunk)

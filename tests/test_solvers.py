@@ -84,7 +84,7 @@ def test_both_forms_of_the_newton_system_agree(bias, monkeypatch):
     arrangement = sample_arrangement(X, 5, free_bias=bias, random_state=0)
     program = make_program("log_loss", X, y, s, 3.0, bias=bias, arrangement=arrangement)
     op = program.operator
-    assert op.n_blocks * op.p < op.n_samples
+    assert op.n_distinct * op.p < op.n_samples
     calls = []
     for name in ("normal_matrix", "feature_gram"):
         method = getattr(op, name)
@@ -94,7 +94,7 @@ def test_both_forms_of_the_newton_system_agree(bias, monkeypatch):
     blocks = solve_interior_point(program, tol=1e-9)
     assert set(calls) == {"normal_matrix"}
     calls.clear()
-    monkeypatch.setattr(op, "n_blocks", _Larger(op.n_blocks))
+    monkeypatch.setattr(op, "n_distinct", _Larger(op.n_distinct))
     samples = solve_interior_point(program, tol=1e-9)
     assert set(calls) == {"feature_gram"}
     assert blocks.status == samples.status == "optimal"

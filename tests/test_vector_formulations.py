@@ -1,7 +1,5 @@
 """Convex formulations of networks of several outputs against each other."""
 
-from time import perf_counter
-
 import cvxpy as cp
 import numpy as np
 import pytest
@@ -12,28 +10,15 @@ from scipy.special import expit
 from sklearn_convexnn.arrangements import (
     Arrangement,
     enumerate_arrangement,
-    sample_arrangement,
 )
 from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.solvers.gated import solve_gated
 from sklearn_convexnn.vector.closed_forms import soft_thresholded_svd
-from sklearn_convexnn.vector.gated import gated_outputs, solve_gated
 from sklearn_convexnn.vector.lifted import lifted_bound
 from sklearn_convexnn.vector.losses import Separable, Softmax
+from tests.vector_problems import data, gated_objective, gated_program, loss_expression
 
 ALPHA = 0.2
-LOSSES = ("squared_error", "huber", "squared_hinge", "softmax")
-
-
-def data(name, n=7, d=2, c=3, seed=0, weighted=False):
-    """Random data without structure, and the loss."""
-    rng = np.random.default_rng(seed)
-    X, Y = rng.standard_normal((n, d)), rng.standard_normal((n, c))
-    s = rng.uniform(0.5, 2.0, n) if weighted else np.ones(n)
-    if name == "softmax":
-        return X, np.eye(c)[rng.integers(c, size=n)], s, Softmax()
-    if name in ("squared_hinge", "hinge"):
-        Y = np.where(Y > 0, 1.0, -1.0)
-    return X, Y, s, Separable(make_loss(name, 0.5))
 
 
 def train_network(X, Y, s, loss, alpha, *, bias=False, width=20, n_starts=4):
@@ -77,28 +62,6 @@ def train_network(X, Y, s, loss, alpha, *, bias=False, width=20, n_starts=4):
     return best
 
 
-def loss_expression(name, F, Y, s):
-    weight = np.repeat(s[:, None], Y.shape[1], axis=1)
-    if name == "squared_error":
-        return 0.5 * cp.sum(cp.multiply(weight, cp.square(F - Y)))
-    if name == "huber":
-        return 0.5 * cp.sum(cp.multiply(weight, cp.huber(F - Y, 0.5)))
-    if name == "squared_hinge":
-        return cp.sum(cp.multiply(weight, cp.square(cp.pos(1 - cp.multiply(Y, F)))))
-    own = cp.sum(cp.multiply(Y, F), axis=1)
-    return cp.sum(cp.multiply(s, cp.log_sum_exp(F, axis=1) - own))
-
-
-def gated_program(name, X, Y, s, alpha, patterns, *, bias=False, norm=cp.normNuc):
-    blocks = [cp.Variable((X.shape[1], Y.shape[1])) for _ in patterns]
-    F = sum((p[:, None] * X) @ V for p, V in zip(patterns, blocks))
-    if bias:
-        F = F + np.ones((len(X), 1)) @ cp.Variable((1, Y.shape[1]))
-    penalty = alpha * sum(norm(V) for V in blocks)
-    problem = cp.Problem(cp.Minimize(loss_expression(name, F, Y, s) + penalty))
-    return problem.solve(solver="CLARABEL")
-
-
 def separate_program(name, X, Y, s, alpha, patterns):
     """Every neuron feeds one output: a group lasso with cones for each of them."""
     F, penalty, cones = 0.0, 0.0, []
@@ -112,18 +75,6 @@ def separate_program(name, X, Y, s, alpha, patterns):
         cp.Minimize(loss_expression(name, F, Y, s) + alpha * penalty), cones
     )
     return problem.solve(solver="CLARABEL")
-
-
-def network_objective(network, X, Y, s, loss, alpha):
-    """The gated network's objective, written down from its definition."""
-    F = np.tile(network.offset, (len(X), 1))
-    for h, w, v in zip(network.gates.T, network.hidden.T, network.output):
-        for i, x in enumerate(X):
-            if x @ h[: len(x)] + (h[len(x)] if len(h) > len(x) else 0.0) > 0:
-                F[i] += (x @ w) * v
-    assert_allclose(F, gated_outputs(network, X), atol=1e-10)
-    decay = np.sum(network.hidden**2) + np.sum(network.output**2)
-    return loss.value(F, Y, s) + 0.5 * alpha * decay
 
 
 # Seeds for which local trainings find the optimum.
@@ -148,149 +99,8 @@ def test_order_of_the_programs_over_all_patterns(name, seed):
     assert bound <= trained <= bound * (1 + 1e-5)
     assert_allclose(gated.objective, nuclear, rtol=1e-6)
     assert gated.status == "optimal"
-    recovered = network_objective(gated, X, Y, s, loss, ALPHA)
+    recovered = gated_objective(gated, X, Y, s, loss, ALPHA)
     assert_allclose(gated.objective, recovered, rtol=1e-12)
-
-
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("name", LOSSES)
-def test_gated_network_against_a_conic_solver(name, bias):
-    X, Y, s, loss = data(name, n=12, d=3, c=2, weighted=True)
-    if name == "softmax":
-        Y[:2] = np.eye(2)
-    arrangement = sample_arrangement(X, 8, free_bias=bias, random_state=0)
-    expected = gated_program(name, X, Y, s, ALPHA, arrangement.patterns, bias=bias)
-    seen = []
-    network = solve_gated(
-        X,
-        Y,
-        s,
-        loss,
-        ALPHA,
-        arrangement,
-        fit_intercept=bias,
-        tol=1e-6,
-        callback=lambda *args: seen.append(args),
-    )
-    assert network.status == "optimal"
-    assert_allclose(network.objective, expected, rtol=2e-6)
-    assert network.dual_bound <= expected * (1 + 1e-7)
-    gap = network.objective - network.dual_bound
-    assert gap <= 1e-6 * network.objective * (1 + 1e-9)
-    assert_allclose(
-        network.objective, network_objective(network, X, Y, s, loss, ALPHA), rtol=1e-12
-    )
-    assert bool(np.any(network.offset)) == bias
-    assert len(network.gates) == 3 + bias
-    assert [key[0] for key in seen] == list(network.history["n_iter"])
-    assert_allclose(
-        np.sum(network.hidden**2, axis=0), np.sum(network.output**2, axis=1)
-    )
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_one_output_is_the_gated_group_lasso(bias):
-    X, Y, s, loss = data("squared_error", n=15, d=3, c=1)
-    arrangement = sample_arrangement(X, 10, random_state=1)
-    expected = gated_program(
-        "squared_error", X, Y, s, ALPHA, arrangement.patterns, bias=bias, norm=cp.norm2
-    )
-    network = solve_gated(
-        X, Y, s, loss, ALPHA, arrangement, fit_intercept=bias, tol=1e-7
-    )
-    assert_allclose(network.objective, expected, rtol=1e-6)
-    gates = {tuple(gate) for gate in network.gates.T}
-    assert len(gates) == network.hidden.shape[1]
-
-
-def test_weights_are_repetitions():
-    X, Y, _, loss = data("softmax", n=10, d=2, c=3)
-    times = np.arange(10) % 3 + 1
-    arrangement = sample_arrangement(X, 8, random_state=0)
-    repeated = Arrangement(
-        np.repeat(arrangement.patterns, times, axis=1), arrangement.gates, False
-    )
-    options = {"fit_intercept": True, "tol": 1e-8, "max_iter": 20_000}
-    weighted = solve_gated(X, Y, 1.0 * times, loss, ALPHA, arrangement, **options)
-    X, Y = np.repeat(X, times, axis=0), np.repeat(Y, times, axis=0)
-    ones = np.ones(len(X))
-    copied = solve_gated(X, Y, ones, loss, ALPHA, repeated, **options)
-    assert_allclose(weighted.objective, copied.objective, rtol=3e-8)
-    assert_allclose(gated_outputs(weighted, X), gated_outputs(copied, X), atol=1e-3)
-
-
-@pytest.mark.parametrize("name", ["squared_error", "softmax"])
-@pytest.mark.parametrize("bias", [False, True])
-def test_no_neurons_from_the_largest_slope_on(name, bias):
-    X, Y, s, loss = data(name, n=12, d=4, c=3, weighted=True)
-    arrangement = sample_arrangement(X, 20, random_state=0)
-    zeros = np.zeros(Y.shape)
-    offset = loss.best_offset(zeros, Y, s) if bias else np.zeros(3)
-    N = -loss.gradient(zeros + offset, Y, s)
-    largest = max(np.linalg.norm(X[p].T @ N[p], 2) for p in arrangement.patterns)
-    networks = [
-        solve_gated(
-            X, Y, s, loss, factor * largest, arrangement, fit_intercept=bias, tol=1e-6
-        )
-        for factor in (1.001, 0.99)
-    ]
-    assert networks[0].hidden.shape[1] == networks[0].n_iter == 0
-    assert_allclose(networks[0].offset, offset, atol=1e-7)
-    assert_allclose(networks[0].objective, loss.value(zeros + offset, Y, s))
-    assert networks[1].hidden.shape[1] > 0
-    assert networks[1].objective < networks[0].objective
-
-
-def test_more_features_than_samples_and_zero_data():
-    X, Y, s, loss = data("squared_error", n=5, d=9, c=2)
-    X[:, 3] = 0.0
-    arrangement = sample_arrangement(X, 12, random_state=0)
-    expected = gated_program("squared_error", X, Y, s, ALPHA, arrangement.patterns)
-    network = solve_gated(
-        X, Y, s, loss, ALPHA, arrangement, fit_intercept=False, tol=1e-7
-    )
-    assert_allclose(network.objective, expected, rtol=1e-6)
-    assert np.all(np.abs(network.hidden[3]) < 1e-12)
-    zero = np.zeros_like(X)
-    arrangement = sample_arrangement(zero, 3, random_state=0)
-    network = solve_gated(zero, Y, s, loss, ALPHA, arrangement, fit_intercept=False)
-    assert network.status == "optimal"
-    assert_allclose(network.objective, 0.5 * np.sum(Y**2))
-
-
-def test_loss_without_lipschitz_gradient():
-    X, _, s, _ = data("squared_error", n=40, d=3)
-    rates = np.exp(2 * np.maximum(X[:, :2], 0.0))
-    Y = np.random.default_rng(0).poisson(rates).astype(float)
-    arrangement = sample_arrangement(X, 15, random_state=0)
-    loss = Separable(make_loss("poisson"))
-    for bias in (False, True):
-        network = solve_gated(X, Y, s, loss, 3.0, arrangement, fit_intercept=bias)
-        assert network.status == "optimal"
-        gap = network.objective - network.dual_bound
-        assert 0 <= gap <= 1e-4 * abs(network.objective)
-
-
-def test_limits_leave_a_valid_network_and_bound():
-    X, Y, s, loss = data("squared_error", n=30, d=3)
-    arrangement = sample_arrangement(X, 20, random_state=0)
-    problem = X, Y, s, loss, ALPHA, arrangement
-    best = solve_gated(*problem, fit_intercept=True, tol=1e-6)
-    limited = solve_gated(*problem, fit_intercept=True, max_iter=3)
-    late = solve_gated(*problem, fit_intercept=True, deadline=perf_counter())
-    assert (limited.status, limited.n_iter) == ("max_iter", 3)
-    assert (late.status, late.n_iter) == ("max_time", 0)
-    for network in (limited, late):
-        assert network.dual_bound <= best.objective
-        assert network.objective >= best.dual_bound
-        expected = network_objective(network, *problem[:5])
-        assert_allclose(network.objective, expected, rtol=1e-12)
-
-
-def test_losses_with_kinks_are_refused():
-    X, Y, s, loss = data("hinge")
-    with pytest.raises(ValueError, match="loss='hinge'"):
-        solve_gated(X, Y, s, loss, ALPHA, enumerate_arrangement(X), fit_intercept=False)
 
 
 @pytest.mark.parametrize("seed", range(10))

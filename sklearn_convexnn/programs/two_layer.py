@@ -184,6 +184,23 @@ class TwoLayerProgram:
         nu = self.loss.project_dual(
             nu, self.y, self.sample_weight, centred=self.fit_intercept
         )
+        kappa = float(np.max(self.norms(self.dual_slopes(nu, rho)), initial=0.0))
+        scale = min(1.0, self.alpha / kappa) if kappa > 0 else 1.0
+        return self.loss.dual_value(scale * nu, self.y, self.sample_weight)
+
+    def dual_slopes(self, nu, rho):
+        """Slopes of the blocks, whose norms are at most `alpha` if dual feasible.
+
+        Parameters
+        ----------
+        nu : ndarray of shape (n_samples,)
+            Of sum zero with `fit_intercept`.
+        rho : ndarray of shape (n_cones, n_constraints)
+
+        Returns
+        -------
+        slopes : ndarray of shape (n_blocks, p)
+        """
         op = self.operator
         if len(op.open[0]):
             # Between the slopes of the two sides.
@@ -194,11 +211,7 @@ class TwoLayerProgram:
                 rho[block, constraint], 0.0, np.maximum(reach, 0.0)
             )
         slopes = op.adjoint(nu) + op.cone_adjoint(rho)
-        if self.fit_intercept:
-            slopes = self._centre_offsets(slopes)
-        kappa = float(np.max(self.norms(slopes), initial=0.0))
-        scale = min(1.0, self.alpha / kappa) if kappa > 0 else 1.0
-        return self.loss.dual_value(scale * nu, self.y, self.sample_weight)
+        return self._centre_offsets(slopes) if self.fit_intercept else slopes
 
     def _centre_offsets(self, slopes):
         """Raise multipliers until no block has a slope along its free offset."""

@@ -4,6 +4,10 @@ import numpy as np
 from scipy.linalg import cho_solve
 from scipy.linalg.lapack import dpotrf
 
+# Unknowns per sample up to which the system of the blocks is cheaper than that of the
+# samples, if only its factorisation has to be repeated.
+_REACH = 1.4
+
 
 class NewtonSystem:
     """The linear system of one iteration, factored once and solved twice."""
@@ -23,7 +27,10 @@ class NewtonSystem:
         self.dual_slopes = op.adjoint(state.nu) + op.cone_adjoint(state.rho)
         self.dual_slopes[:, :r] += state.z
         self.slack_error = op.cone(state.theta) - state.w
-        self.primal_form = op.n_blocks * op.p < op.n_samples
+        # Squared errors have a constant part of the loss, which is formed once.
+        self.constant = not (np.any(state.has_lower | state.has_upper) or len(state.m))
+        reach = _REACH if self.constant else 1.0
+        self.primal_form = op.n_distinct * op.p < reach * op.n_samples
         try:
             self.factored = self._factor(blocks)
         except np.linalg.LinAlgError:
@@ -68,10 +75,11 @@ class NewtonSystem:
         self.blocks = blocks
         self.roots = np.linalg.inv(_cholesky(blocks))
         if self.primal_form:
-            matrix = op.normal_matrix(1.0 / self.stiffness, self.masks)
+            matrix = self._normal_matrix()
             p = op.p
-            for b in range(op.n_blocks):
-                matrix[b * p : (b + 1) * p, b * p : (b + 1) * p] += blocks[b]
+            self.joint = self._joint_blocks()
+            for b, joint in enumerate(self.joint):
+                matrix[b * p : (b + 1) * p, b * p : (b + 1) * p] += joint
         else:
             matrix = op.feature_gram(self.roots, self.masks)
             index = np.arange(op.n_samples)
@@ -84,6 +92,35 @@ class NewtonSystem:
             self.response = self._solve_linear(np.zeros((op.n_blocks, op.p)), ones)
         return True
 
+    def _normal_matrix(self):
+        """The part of the loss, which for squared errors is always the same."""
+        state = self.state
+        weights = 1.0 / self.stiffness
+        known = state.normal_matrix
+        if known is None or not np.array_equal(known[0], weights):
+            matrix = state.operator.normal_matrix(weights, self.masks)
+            if not self.constant:
+                return matrix
+            state.normal_matrix = known = weights, matrix
+        return known[1].copy(order="F")
+
+    def _joint_blocks(self):
+        """Matrices of the differences of the two blocks of each pattern.
+
+        Only the difference enters the loss.  Given it, both blocks follow, and its
+        compliance is the sum of theirs.
+        """
+        op = self.state.operator
+        if not op.paired:
+            return self.blocks
+        n_patterns, n_cones = op.n_patterns, op.n_cones
+        inverses = np.matmul(self.roots.transpose(0, 2, 1), self.roots)
+        root = np.linalg.inv(
+            _cholesky(inverses[:n_patterns] + inverses[n_patterns:n_cones])
+        )
+        joint = np.matmul(root.transpose(0, 2, 1), root)
+        return np.concatenate([joint, self.blocks[n_cones:]])
+
     def _apply_inverse(self, theta):
         half = np.einsum("bij,bj->bi", self.roots, theta)
         return np.einsum("bji,bj->bi", self.roots, half)
@@ -91,15 +128,23 @@ class NewtonSystem:
     def _solve_linear(self, h, q):
         """Solve ``A dtheta - F^T dnu = h``, ``F dtheta + H dnu = q``."""
         op = self.state.operator
-        if self.primal_form:
-            rhs = h + op.adjoint(q / self.stiffness, self.masks)
-            theta = cho_solve((self.factor, True), rhs.ravel(), check_finite=False)
-            theta = theta.reshape(h.shape)
-            return theta, (q - op.forward(theta, self.masks)) / self.stiffness
         theta = self._apply_inverse(h)
-        rhs = q - op.forward(theta, self.masks)
-        nu = cho_solve((self.factor, True), rhs, check_finite=False)
-        return theta + self._apply_inverse(op.adjoint(nu, self.masks)), nu
+        if not self.primal_form:
+            rhs = q - op.forward(theta, self.masks)
+            nu = cho_solve((self.factor, True), rhs, check_finite=False)
+            return theta + self._apply_inverse(op.adjoint(nu, self.masks)), nu
+        before = op.distinct(theta)
+        # The same as of `h`, without its rounding, if no block has a partner.
+        rhs = np.einsum("bij,bj->bi", self.joint, before) if op.paired else h.copy()
+        rhs += op.adjoint_distinct(q / self.stiffness, self.masks)
+        moved = cho_solve((self.factor, True), rhs.ravel(), check_finite=False)
+        moved = moved.reshape(rhs.shape)
+        nu = (q - op.forward_distinct(moved, self.masks)) / self.stiffness
+        if not op.paired:
+            return moved, nu
+        # Not by way of `nu`, which a small stiffness leaves with few digits.
+        push = np.einsum("bij,bj->bi", self.joint, moved - before)
+        return theta + self._apply_inverse(op.paired_with(push)), nu
 
     def _solve_refined(self, h, q):
         op = self.state.operator

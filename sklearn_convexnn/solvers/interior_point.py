@@ -32,8 +32,9 @@ def solve_interior_point(
     :math:`\|z_b\| \le \alpha`, and the dual variable :math:`\nu` of the loss
     in its box.  Newton's system has one small matrix per block and the loss
     on top.  It is solved either for :math:`\nu` (size ``n_samples``) or for
-    all blocks (size ``n_blocks * p``), whichever is smaller, so the cost of
-    an iteration is linear in the number of blocks.
+    the differences of the two blocks of each pattern (size ``n_patterns *
+    p``), whichever is smaller, so the cost of an iteration is linear in the
+    number of blocks once there are many.
 
     The loss enters through its dual, which is a quadratic, an entropy or a
     linear function over a box: hinge needs no smoothing, and its dual
@@ -63,7 +64,7 @@ def solve_interior_point(
        Interior Point Method". SIAM Journal on Optimization 2(4).
     """
     op = program.operator
-    with blas_threads_for(min(op.n_samples, op.n_blocks * op.p)):
+    with blas_threads_for(min(op.n_samples, op.n_distinct * op.p)):
         return _solve(program, tol, max_iter, deadline, callback)
 
 
@@ -128,6 +129,7 @@ class _State:
     def __init__(self, program):
         self.program = program
         self.operator = op = program.operator
+        self.normal_matrix = None
         self.r = program.n_penalised
         self.loss, self.y, self.s = program.loss, program.y, program.sample_weight
         self.lower, self.upper = self.loss.dual_bounds(self.y, self.s)

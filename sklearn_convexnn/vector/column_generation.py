@@ -46,6 +46,7 @@ def generate_neurons(
     *,
     n_neurons=100,
     known=None,
+    duals=(),
     tol=1e-4,
     max_iter=200,
     max_neurons=None,
@@ -68,7 +69,9 @@ def generate_neurons(
     n_neurons : int, default=100
         Number of neurons to place.
     known : VectorNeurons or None
-        Neurons to start from in addition.
+        Neurons to start from, in place of placed ones.
+    duals : sequence of DualPoint
+        Dual points that are known, of which the steepest slopes are.
     tol : float, default=1e-4
         Stop when the gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -104,6 +107,7 @@ def generate_neurons(
             rng,
             n_neurons=n_neurons,
             known=None if known is None else _of_outputs(known, seen),
+            duals=[replace(point, nu=point.nu[:, seen]) for point in duals],
             tol=tol,
             max_iter=max_iter,
             max_neurons=max_neurons,
@@ -126,7 +130,7 @@ def generate_neurons(
         return replace(neurons, directions=neurons.directions @ basis.T)
 
     task = FitTask() if task is None else task.through(in_features)
-    run = _Run(reduced, rng, tol, max_neurons, deadline)
+    run = VectorRun(reduced, rng, tol, max_neurons, deadline)
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
@@ -135,7 +139,7 @@ def generate_neurons(
         run.arrangement = replace(arrangement, gates=gates)
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
-        result = run.solve(n_neurons, known, max_iter, callback, task)
+        result = run.solve(n_neurons, known, duals, max_iter, callback, task)
     return replace(result, neurons=in_features(result.neurons))
 
 
@@ -155,7 +159,9 @@ def _for_all(neurons, seen):
     return replace(neurons, outputs=outputs, offset=offset)
 
 
-class _Run(Generation):
+class VectorRun(Generation):
+    """Rounds of the group lasso, descent and pricing."""
+
     selections = _SELECTIONS
     started = False
     most_cuts = 100
@@ -186,14 +192,28 @@ class _Run(Generation):
         limited = len(selected) > self.max_neurons
         if limited:
             selected = self.within_limit(selected)
+        first = not self.duals
+        if first and self.problem.loss.smooth:
+            # Known neurons are close to where they belong.
+            selected = self.improve(selected)
+            self.keep(selected)
+            N = self.problem.dual_point(self.problem.outputs(selected))
         self.pool = selected
         if not (self.closed and self.confirm()):
-            self.price(self.problem.project(N))
+            # What starts from the neurons of a network like it often ends here.
+            self.price(self.problem.project(N), thorough=first)
         paid = before - self.objective >= _PAYS * (before - self.bound)
         again = paid or not self.started
         self.selections = self.selections - 1 if again else 0
         self.started = True
         return len(selected), limited
+
+    def solves_exactly(self, n_units):
+        """Whether the group lasso over so many units is for a second-order method."""
+        p = self.problem
+        work = len(p.X) * (n_units * p.n_outputs) ** 2
+        # Without curvature the residual is not a dual point, and descent gets stuck.
+        return work <= _MOST_WORK or not p.loss.smooth
 
     def select(self):
         """Neurons of the pool that the group lasso needs, and its dual point."""
@@ -202,11 +222,9 @@ class _Run(Generation):
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)
         pool, Z = pool.select(alive), Z[:, alive]
-        work = len(p.X) * (len(pool) * p.n_outputs) ** 2
-        # Without curvature the residual is not a dual point, and descent gets stuck.
-        if work <= _MOST_WORK or not p.loss.smooth:
+        if self.solves_exactly(len(pool)):
             solution = solve_output_weights(
-                Z,
+                Z.astype(np.float64, copy=False),
                 p.Y,
                 p.sample_weight,
                 p.loss,
@@ -218,8 +236,8 @@ class _Run(Generation):
             outputs, offset, N = solution.values, solution.offset, solution.N
             vague = 0.0
         else:
-            outputs, offset = improve_outputs(p, pool, Z)
-            N = p.dual_point(Z @ outputs + offset)
+            outputs, offset = improve_outputs(p, pool, Z, deadline=self.deadline)
+            N = p.dual_point(Z @ outputs.astype(Z.dtype, copy=False) + offset)
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
         sizes = selected.sizes
@@ -238,7 +256,7 @@ class _Run(Generation):
 
     def linear_slope(self, N):
         p = self.problem
-        slopes = p.X.T @ N
+        slopes = sum(p.X[rows].T @ N[rows] for rows in p.row_chunks(1))
         if p.separate:
             size = np.linalg.norm(slopes, axis=0)
             units = (slopes / np.maximum(size, 1e-300)).T
@@ -246,11 +264,15 @@ class _Run(Generation):
             units, size, _ = svd(slopes, full_matrices=False)
             units = units.T
         units = units[size > p.alpha]
-        far = np.full(len(units), np.abs(p.X).sum() + 1.0)
+        far = np.full(len(units), np.linalg.norm(p.X) + 1.0)
         outputs = np.zeros((len(units), p.n_outputs))
         return size.max(initial=0.0), p.unused(units, far, outputs)
 
     def search(self, N, thorough):
+        return self.search_on(self.problem.X, N, N, thorough)
+
+    def search_on(self, X, residual, N, thorough):
+        """Search with samples `X` and their `residual`, for the dual point `N`."""
         p = self.problem
         options = {
             "separate": p.separate,
@@ -259,22 +281,22 @@ class _Run(Generation):
             "floor": p.alpha,
             "polish": 60 if thorough else 20,
         }
-        size = self.search_size(thorough, min(_MOST_OUTPUTS // p.Y.size, 600))
+        size = self.search_size(thorough, min(_MOST_OUTPUTS // residual.size, 600))
         if p.separate:
             # Each output is searched by itself.
             size = max(size // p.n_outputs, 25)
-        far = search_widely(p.X, N, size, self.rng, **options)
+        far = search_widely(X, residual, size, self.rng, **options)
         directions = self.steepest(self.pool, N, size).directions
         near = [directions, self.steepest(self.archive, N, size).directions]
         if thorough:
             near += [self.shaken(directions, 0.1), self.shaken(directions, 0.4)]
         near = np.concatenate(near)
         near = near[np.linalg.norm(near, axis=1) > 0]
-        near = search_units(p.X, N, near, widths=NEAR, rescale=True, **options)
-        return merge_candidates([far, near], p.X)
+        near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
+        return merge_candidates([far, near], X)
 
 
-class _RunOnCells(_Run):
+class _RunOnCells(VectorRun):
     """Column generation whose neurons have given patterns."""
 
     arrangement = None

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.optimize import minimize
 
-from sklearn_convexnn.descent import descend
+from sklearn_convexnn.descent import descend, stop_at
 from sklearn_convexnn.vector.problem import VectorNeurons
 
 # Neurons with less than this part of the largest size are left out.
@@ -25,11 +25,31 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     neurons : VectorNeurons
         Those that the weight decay has not removed.
     """
+    return _descend(problem, *random_weights(problem, n_neurons, rng), max_iter)
+
+
+def random_weights(problem, n_neurons, rng):
+    """Hidden and output weights to start a descent from.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    n_neurons : int
+    rng : RandomState
+
+    Returns
+    -------
+    W : ndarray of shape (n_features, n_neurons)
+    V : ndarray of shape (n_neurons, n_outputs)
+    bias : ndarray of shape (n_neurons,)
+    linear : ndarray of bool, shape (n_neurons,)
+    offset : ndarray of shape (n_outputs,)
+    """
     p = problem
     n, d = p.X.shape
     c = p.n_outputs
     offset = p.null().offset
-    size = np.sqrt(np.mean(np.sum(p.X**2, axis=1)))
+    size = np.linalg.norm(p.X) / np.sqrt(n)
     spread = p.loss.spread(np.zeros((n, c)) + offset, p.Y, p.sample_weight)
     root = 0.5 * np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
@@ -42,10 +62,10 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     if p.fit_intercept:
         bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
     linear = np.zeros(n_neurons, dtype=bool)
-    return _descend(p, W, V, bias, linear, offset, max_iter)
+    return W, V, bias, linear, offset
 
 
-def improve_neurons(problem, neurons, max_iter=200):
+def improve_neurons(problem, neurons, max_iter=200, deadline=np.inf):
     """Move the neurons of a network by L-BFGS on the weight-decay objective.
 
     Parameters
@@ -54,26 +74,60 @@ def improve_neurons(problem, neurons, max_iter=200):
     neurons : VectorNeurons
         Of positive sizes.
     max_iter : int, default=200
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
 
     Returns
     -------
     neurons : VectorNeurons
     """
+    return _descend(problem, *weights_of(neurons), max_iter, deadline)
+
+
+def weights_of(neurons):
+    """Hidden and output weights of a network, as `random_weights` gives them.
+
+    Parameters
+    ----------
+    neurons : VectorNeurons
+        Of positive sizes.
+
+    Returns
+    -------
+    W, V, bias, linear, offset : ndarrays
+    """
     root = np.sqrt(neurons.sizes)
     W, V = neurons.directions.T * root, neurons.outputs / root[:, None]
     straight = neurons.biases[:, None] * neurons.outputs
-    return _descend(
-        problem,
-        W,
-        V,
-        root * neurons.biases,
-        neurons.linear,
-        neurons.offset + np.sum(straight[neurons.linear], axis=0),
-        max_iter,
+    offset = neurons.offset + np.sum(straight[neurons.linear], axis=0)
+    return W, V, root * neurons.biases, neurons.linear, offset
+
+
+def network_of(W, V, bias, linear, offset):
+    """The network of hidden and output weights, without what weight decay removed.
+
+    Parameters
+    ----------
+    W, V, bias, linear, offset : ndarrays
+        As of `random_weights`.
+
+    Returns
+    -------
+    neurons : VectorNeurons
+    """
+    norm = np.linalg.norm(W, axis=0)
+    sizes = norm * np.linalg.norm(V, axis=1)
+    keep = sizes > _GONE * sizes.max(initial=0.0)
+    return VectorNeurons(
+        directions=(W[:, keep] / norm[keep]).T,
+        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
+        outputs=norm[keep, None] * V[keep],
+        linear=linear[keep],
+        offset=offset,
     )
 
 
-def _descend(problem, W, V, bias, linear, offset, max_iter):
+def _descend(problem, W, V, bias, linear, offset, max_iter, deadline=np.inf):
     """The network after a descent from hidden and output weights and biases."""
     p = problem
     W, V, bias, offset = descend(
@@ -89,20 +143,12 @@ def _descend(problem, W, V, bias, linear, offset, max_iter):
         negative_slope=p.negative_slope,
         used=V != 0 if p.separate else None,
         max_iter=max_iter,
+        deadline=deadline,
     )
-    norm = np.linalg.norm(W, axis=0)
-    sizes = norm * np.linalg.norm(V, axis=1)
-    keep = sizes > _GONE * sizes.max(initial=0.0)
-    return VectorNeurons(
-        directions=(W[:, keep] / norm[keep]).T,
-        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
-        outputs=norm[keep, None] * V[keep],
-        linear=linear[keep],
-        offset=offset,
-    )
+    return network_of(W, V, bias, linear, offset)
 
 
-def improve_outputs(problem, neurons, Z, max_iter=300):
+def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
     """Output weights of given units, by L-BFGS on the weight-decay objective.
 
     In terms of magnitudes and output weights, with directions fixed, the problem
@@ -117,6 +163,8 @@ def improve_outputs(problem, neurons, Z, max_iter=300):
     Z : ndarray of shape (n_samples, n_neurons)
         Their features.
     max_iter : int, default=300
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
 
     Returns
     -------
@@ -128,24 +176,26 @@ def improve_outputs(problem, neurons, Z, max_iter=300):
     start = neurons.outputs.copy()
     used = neurons.sizes > 0
     if not used.all():
-        slopes = Z.T @ p.dual_point(Z @ start + neurons.offset)
+        N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + neurons.offset)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
         if p.separate:
             slopes *= np.abs(slopes) == np.abs(slopes).max(axis=1, keepdims=True)
         slopes /= np.maximum(np.linalg.norm(slopes, axis=1), 1e-300)[:, None]
         typical = np.median(neurons.sizes[used]) if used.any() else 1.0
         start[~used] = 0.1 * typical * slopes[~used]
-    return _descend_outputs(p, start, neurons.offset, Z, max_iter)
+    return _descend_outputs(p, start, neurons.offset, Z, max_iter, deadline)
 
 
-def _descend_outputs(problem, start, offset, Z, max_iter):
+def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
     p = problem
     m, c = start.shape
     root = np.sqrt(np.abs(start) if p.separate else np.linalg.norm(start, axis=1))
     root = root.reshape(m, -1)
     V = np.divide(start, root, out=np.zeros_like(start), where=root > 0)
     # As in `descend`, in units of inverse roots of second derivatives.
-    weight = p.curvature(Z @ start + offset)
-    unit = 1.0 / np.sqrt(root**2 * (weight @ Z**2)[:, None] + p.alpha)
+    weight = p.curvature(Z @ start.astype(Z.dtype, copy=False) + offset)
+    squares = np.einsum("n,nm,nm->m", weight, Z, Z)
+    unit = 1.0 / np.sqrt(root**2 * squares[:, None] + p.alpha)
     level = 1.0 / np.sqrt(max(np.sum(weight), p.alpha))
 
     def split(x):
@@ -154,9 +204,11 @@ def _descend_outputs(problem, start, offset, Z, max_iter):
 
     def value_and_gradient(x):
         root, V, offset = split(x)
-        F = Z @ (root * V) + offset
+        # In the precision of the features, so that these are not copied.
+        G = (root * V).astype(Z.dtype, copy=False)
+        F = (Z @ G).astype(np.float64, copy=False) + offset
         N = p.gradient(F)
-        slopes = Z.T @ N
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
         along = slopes * V
         if not p.separate:
             along = np.sum(along, axis=1, keepdims=True)
@@ -175,6 +227,7 @@ def _descend_outputs(problem, start, offset, Z, max_iter):
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
+        callback=stop_at(deadline),
     )
     root, V, offset = split(found.x)
     return root * V, offset

@@ -118,13 +118,13 @@ def search_units(
         )
     if len(starts) == 0 or not np.any(N):
         return _none(X, N)
-    search = _Search(X, N, **options)
+    search = SlopeSearch(X, N, **options)
     # Single precision is enough to find the way, and twice as fast; its range is
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_N = np.max(np.abs(N))
     axes = principal_axes(X, centred=free_bias)
-    rough = _Search(
+    rough = SlopeSearch(
         (X @ axes / unit_X).astype(np.float32),
         (N / unit_N).astype(np.float32),
         **options,
@@ -263,7 +263,7 @@ class _VectorHill(Hill):
         return value, gradient
 
 
-class _Search:
+class SlopeSearch:
     def __init__(self, X, N, *, free_bias, negative_slope):
         self.X, self.N = X, N
         self.free_bias, self.negative_slope = free_bias, negative_slope

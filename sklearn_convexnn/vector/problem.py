@@ -7,6 +7,9 @@ import numpy as np
 from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.recovery import activation
 
+# Entries of the features of neurons that are in memory at once (32 MB).
+_CHUNK = 4_000_000
+
 
 @dataclass(frozen=True)
 class VectorNeurons:
@@ -125,7 +128,9 @@ class VectorProblem:
         """
         linear = np.zeros(len(biases), dtype=bool)
         if self.fit_intercept:
-            linear = np.all(self.X @ directions.T + biases > 0, axis=0)
+            linear[:] = True
+            for rows in self.row_chunks(len(biases)):
+                linear &= np.all(self.X[rows] @ directions.T + biases > 0, axis=0)
         return VectorNeurons(
             directions=directions,
             biases=np.where(linear, 0.0, biases),
@@ -134,14 +139,28 @@ class VectorProblem:
             offset=np.zeros(self.n_outputs),
         )
 
-    def features(self, neurons):
-        """Outputs of the units of the neurons, shape (n_samples, n_neurons)."""
-        z = self.X @ neurons.directions.T + neurons.biases
+    def row_chunks(self, width):
+        """Slices of samples, of which arrays of `width` columns are small."""
+        size = max(1, _CHUNK // max(width, self.X.shape[1], 1))
+        return [slice(i, i + size) for i in range(0, len(self.X), size)]
+
+    def features(self, neurons, rows=slice(None)):
+        """Outputs of the units of the neurons, shape (n_samples, n_neurons).
+
+        They have the precision of ``X``.
+        """
+        X = self.X[rows]
+        z = X @ neurons.directions.T.astype(X.dtype, copy=False)
+        z += neurons.biases.astype(X.dtype, copy=False)
         return np.where(neurons.linear, z, activation(z, self.negative_slope))
 
     def outputs(self, neurons):
         """Outputs of a network, shape (n_samples, n_outputs)."""
-        return self.features(neurons) @ neurons.outputs + neurons.offset
+        parts = [
+            self.features(neurons, rows) @ neurons.outputs
+            for rows in self.row_chunks(len(neurons))
+        ]
+        return np.concatenate(parts) + neurons.offset
 
     def objective(self, neurons):
         """Objective of a network."""
@@ -166,9 +185,33 @@ class VectorProblem:
         The norm of the slopes over the outputs, or the largest of them if
         neurons are `separate`.
         """
-        per_output = self.features(neurons).T @ N
+        per_output = self.slopes_by_output(neurons, N)
         order = np.inf if self.separate else 2
         return np.linalg.norm(per_output, ord=order, axis=1)
+
+    def slopes_by_output(self, units, N):
+        """Slopes of units for each output, shape (n_units, n_outputs).
+
+        Parameters
+        ----------
+        units : VectorNeurons or candidates
+            With `directions` and `biases`; candidates have a kink.
+        N : ndarray of shape (n_samples, n_outputs)
+
+        Returns
+        -------
+        slopes : ndarray of shape (n_units, n_outputs)
+            In double precision, whatever that of ``X``: they decide on bounds.
+        """
+        slopes = np.zeros((len(units), self.n_outputs))
+        for rows in self.row_chunks(len(units)):
+            z = self.X[rows].astype(np.float64, copy=False) @ units.directions.T
+            z += units.biases
+            active = activation(z, self.negative_slope)
+            if hasattr(units, "linear"):
+                active = np.where(units.linear, z, active)
+            slopes += active.T @ N[rows]
+        return slopes
 
     def dual_point(self, F):
         """Dual variable at outputs `F`, in its domain."""

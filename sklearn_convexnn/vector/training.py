@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn.proofs import generate_and_prove
-from sklearn_convexnn.rounds import MESSAGES
+from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.training import (
     HISTORY,
     Trained,
@@ -15,14 +15,15 @@ from sklearn_convexnn.training import (
 )
 from sklearn_convexnn.vector.closed_forms import soft_thresholded_svd
 from sklearn_convexnn.vector.column_generation import generate_neurons
+from sklearn_convexnn.vector.large import generate_at_scale
 from sklearn_convexnn.vector.proofs import node_limit, prove
-from sklearn_convexnn.vector.recovery import simplify
+from sklearn_convexnn.vector.recovery import merge_parallel, simplify
 
 # How much longer a proof may take if it is asked for.
 _LONGER = 40
 
 
-def train_outputs(problem, known, seed, deadline, name, params, task=None):
+def train_outputs(problem, known, seed, deadline, name, params, task=None, duals=()):
     """Train one network for all outputs.
 
     Parameters
@@ -39,6 +40,8 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None):
         Parameters of the estimator.
     task : FitTask or None
         Whose subtasks the rounds are.
+    duals : sequence of DualPoint
+        Dual points that are known.
 
     Returns
     -------
@@ -58,6 +61,8 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None):
                 "arrangements='exact' for outputs of one network needs data of rank "
                 "at most 5, or 4 with free biases; use arrangements='adaptive'."
             )
+    elif not params["prove"]:
+        nodes = 0
     if not sampled:
         trained = _train_by_structure(problem, name, params)
         if trained is not None:
@@ -67,6 +72,7 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None):
     n_neurons = min(params["n_arrangements"], max(2 * problem.Y.size, 100))
     options = {
         "known": known,
+        "duals": duals,
         "tol": params["tol"],
         "max_iter": params["max_iter"],
         "deadline": deadline,
@@ -94,8 +100,10 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None):
         certificate = "estimated"
         n_patterns = int(np.max(result.history["cells"]))
     bound, status, message = result.dual_bound, result.status, result.message
+    dual = DualPoint(result.nu, result.kappa)
     if proof is not None and (proof.closed or params["arrangements"] == "exact"):
         certificate, bound = "global", proof.dual_bound
+        dual = DualPoint(result.nu, proof.kappa, proven=True)
         if not proof.closed and status == "optimal":
             status, message = "open", "branch and bound reached its limit of work"
     return Trained(
@@ -107,6 +115,46 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None):
         n_iter=result.n_iter,
         n_patterns=n_patterns,
         history={key: result.history[key] for key in HISTORY},
+        dual=dual,
+    )
+
+
+def train_at_scale(problem, known, seed, deadline, name, params, task=None, duals=()):
+    """As `train_outputs`, for many samples.
+
+    Parameters
+    ----------
+    problem, known, seed, deadline, name, params, task, duals
+        As of `train_outputs`.
+
+    Returns
+    -------
+    trained : Trained
+    """
+    result = generate_at_scale(
+        problem,
+        check_random_state(seed),
+        n_neurons=params["n_arrangements"],
+        known=known,
+        duals=duals,
+        # A little room for the rounding of the weights.
+        tol=0.9 * params["tol"],
+        max_iter=params["max_iter"],
+        max_neurons=params["max_neurons"],
+        deadline=deadline,
+        callback=round_printer(name, params),
+        task=task,
+    )
+    return Trained(
+        neurons=merge_parallel(result.neurons),
+        dual_bound=result.dual_bound,
+        certificate="estimated",
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=int(np.max(result.history["cells"])),
+        history={key: result.history[key] for key in HISTORY},
+        dual=DualPoint(result.nu, result.kappa),
     )
 
 

@@ -1,0 +1,275 @@
+"""The weight decay from which on no neuron is worth its weights."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.linalg import svd
+from scipy.optimize import linprog
+from sklearn.base import clone
+from sklearn.utils import check_random_state
+
+from sklearn_convexnn import pricing, proofs
+from sklearn_convexnn._fitting import build_problem, canonical
+from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn.arrangements import with_ones
+from sklearn_convexnn.branch_and_bound import maximise_slope
+from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.slope_bounds import triangle_bound
+from sklearn_convexnn.training import given_arrangement
+from sklearn_convexnn.vector import pricing as vector_pricing
+from sklearn_convexnn.vector import proofs as vector_proofs
+from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
+from sklearn_convexnn.vector.problem import VectorProblem
+
+# Random directions of each kind that the search starts from.
+_DIRECTIONS = 300
+# How close the bounds have to be, relatively, to be called the same.
+_RTOL = 1e-4
+# Samples up to which the triangle relaxation, one problem for each, is worth its time.
+_TRIANGLES = 200
+# Rounds of cutting planes for losses with kinks, and the cuts that each adds.
+_ROUNDS, _CUTS = 50, 20
+
+
+@dataclass(frozen=True)
+class AlphaMax:
+    """The smallest `alpha` at which the network without neurons is optimal.
+
+    Attributes
+    ----------
+    value : float
+        Slope of the steepest neuron found: for a smaller `alpha` there are better
+        networks.
+    upper : float
+        Proven: from this `alpha` on, the network without neurons is optimal.
+    kind : {'global', 'estimated', 'restricted'}
+        'global': `value` and `upper` agree to 1e-4, relatively.
+        'estimated': between the two the search may have missed a neuron.
+        'restricted': both are of gated networks on the sampled patterns.
+    """
+
+    value: float
+    upper: float
+    kind: str
+
+
+def alpha_max(estimator, X, y, *, sample_weight=None):
+    r"""Smallest weight decay at which the network without neurons is optimal.
+
+    It is the slope of the steepest neuron at the best constant,
+
+    .. math::
+        \alpha_{\max} = \max_{\|u\|_2 \le 1,\, b}
+        \Big\| \sum_i \nu_i\, \mathrm{act}(x_i^T u + b) \Big\|_2 ,
+        \qquad \nu_i = -\nabla \ell_i(f_0) ,
+
+    with the maximum over the outputs in place of the norm if each neuron feeds
+    one.  The problem is as hard as the training problem in general [1]_, and the
+    answer therefore comes as two numbers.
+
+    Parameters
+    ----------
+    estimator : ConvexReLURegressor or ConvexReLUClassifier
+        Gives loss, activation, biases, and the seed of the search.  Its `alpha`
+        is not used.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : array-like of shape (n_samples,), default=None
+
+    Returns
+    -------
+    found : AlphaMax
+
+    Notes
+    -----
+    The upper bound is proven by branch and bound for data of rank up to 5 (of
+    several outputs with free biases 4) or up to 60 samples, which need not
+    succeed within its limit of work, and otherwise from norms and, for up to 200
+    samples, the triangle relaxation.  Of data of rank one or two and one output
+    it is exact.
+
+    Where the loss has a kink at the constant, ``nu`` is any of the subgradients
+    of sum zero, and the steepest slope is minimised over these by cutting planes.
+
+    For ``formulation='gated_relu'`` the maximum is over the patterns that the
+    estimator would train on, and exact.  'sampled' patterns are not regarded
+    otherwise: the value is that of all patterns, and an upper bound.
+
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers: Exact Polynomial-time Convex Optimization Formulations
+       for Two-layer Networks". ICML.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_convexnn import ConvexReLURegressor, alpha_max
+    >>> X, y = np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 0.0, 1.0])
+    >>> found = alpha_max(ConvexReLURegressor(), X, y)
+    >>> round(found.value, 6), found.kind
+    (0.333333, 'global')
+    """
+    return largest_slope(estimator, X, y, sample_weight)
+
+
+def largest_slope(estimator, X, y, sample_weight, prove=True):
+    """What `alpha_max` returns, `upper` being infinite if it is not to be proven.
+
+    Parameters
+    ----------
+    estimator, X, y, sample_weight
+        As of `alpha_max`.
+    prove : bool, default=True
+
+    Returns
+    -------
+    found : AlphaMax
+    """
+    model = clone(estimator)
+    model._validate_params()
+    X, Y, sample_weight, loss, _ = model._encoded(X, y, sample_weight)
+    X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
+    targets, loss = model._targets(np.asarray(Y, np.float64), loss)
+    params = {**model.get_params(deep=False), "loss": loss}
+    seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
+    parts = [
+        _of_network(*canonical(X, target, sample_weight), params, seed, prove)
+        for target in targets
+    ]
+    value, upper = max(part[0] for part in parts), max(part[1] for part in parts)
+    kinds = {part[2] for part in parts}
+    if "restricted" in kinds:
+        return AlphaMax(value, upper, "restricted")
+    proven = upper <= (1.0 + _RTOL) * value
+    return AlphaMax(value, upper, "global" if proven else "estimated")
+
+
+def _of_network(X, y, sample_weight, params, seed, prove):
+    """Found and proven value for one network, and 'restricted' if that is all."""
+    problem, _ = build_problem(X, y, sample_weight, params)
+    with blas_threads_for(len(X)):
+        if params["formulation"] == "gated_relu":
+            return _of_gates(X, problem, params, seed)
+        rng = check_random_state(seed)
+        low, high = _subgradients(problem)
+        if np.array_equal(low, high):
+            value = _search(problem, low, rng)[0]
+            bounds = _prove(problem, low, value) if prove else (value, np.inf)
+            return *bounds, ""
+        nu, value = _least_steep(problem, low, high, rng)
+        return value, _prove(problem, nu, value)[1] if prove else np.inf, ""
+
+
+def _null_dual(problem):
+    """The dual point of the best constant."""
+    return problem.dual_point(problem.outputs(problem.null()))
+
+
+def _shared(problem):
+    return isinstance(problem, VectorProblem) and not problem.separate
+
+
+def _search(problem, nu, rng):
+    """The largest slope found, and rows whose products with ``nu`` are slopes."""
+    p, search = problem, pricing.search_widely
+    options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+    if isinstance(p, VectorProblem):
+        search, options["separate"] = vector_pricing.search_widely, p.separate
+    found = search(p.X, nu, _DIRECTIONS, rng, polish=60, **options)
+    found = found.select(slice(0, _CUTS))
+    Z = activation(p.X @ found.directions.T + found.biases, p.negative_slope)
+    N = nu.reshape(len(nu), -1)
+    if p.fit_intercept:
+        # A hyperplane far away: the neuron is linear on the samples.
+        linear = p.X.T @ N
+        directions = svd(linear, full_matrices=False)[0] if _shared(p) else linear
+        norms = np.linalg.norm(directions, axis=0)
+        Z = np.column_stack([Z, p.X @ (directions / np.maximum(norms, 1e-300))])
+    slopes = Z.T @ N
+    if not _shared(p):
+        slopes *= np.abs(slopes) == np.abs(slopes).max(axis=1, keepdims=True)
+    size = np.linalg.norm(slopes, axis=1)
+    weights = slopes / np.maximum(size, 1e-300)[:, None]
+    rows = np.einsum("nk,kc->knc", Z, weights).reshape(len(size), -1)
+    return float(size.max(initial=0.0)), rows
+
+
+def _subgradients(problem):
+    """Least and largest dual variables at the best constant."""
+    p = problem
+    if p.loss.smooth:
+        nu = _null_dual(p)
+        return nu, nu
+    f = p.outputs(p.null())
+    y = p.Y if isinstance(p, VectorProblem) else p.y
+    shift = 1e-9 * max(np.max(np.abs(f)), p.loss.spread(f, y, p.sample_weight))
+    return tuple(
+        -p.loss.gradient(f + side * shift, y, p.sample_weight) for side in (1, -1)
+    )
+
+
+def _least_steep(problem, low, high, rng):
+    """The dual point between two of the smallest slope, and a lower bound of that.
+
+    Cutting planes: the steepest neurons found are the rows of a linear program.
+    """
+    p, size = problem, low.size
+    best, best_slope, bound = _null_dual(p), np.inf, 0.0
+    rows, sums = np.zeros((0, size)), np.zeros((0, size + 1))
+    if p.fit_intercept:
+        n_outputs = size // len(low)
+        sums = np.tile(np.eye(n_outputs), len(low))
+        sums = np.column_stack([sums, np.zeros(n_outputs)])
+    for _ in range(_ROUNDS):
+        # Unknowns are ``nu`` and the slope, which is minimised.
+        program = linprog(
+            np.append(np.zeros(size), 1.0),
+            A_ub=np.column_stack([rows, -np.ones(len(rows))]),
+            b_ub=np.zeros(len(rows)),
+            A_eq=sums,
+            b_eq=np.zeros(len(sums)),
+            bounds=[*zip(low.ravel(), high.ravel()), (0.0, None)],
+        )
+        if program.x is None:
+            break
+        bound, nu = max(bound, program.fun), program.x[:-1].reshape(low.shape)
+        slope, found = _search(p, nu, rng)
+        if slope < best_slope:
+            best, best_slope = nu, slope
+        if best_slope <= (1.0 + _RTOL) * bound:
+            break
+        rows = np.concatenate([rows, found])
+    return best, min(bound, best_slope)
+
+
+def _prove(problem, nu, slope):
+    """The largest slope known, and a proven upper bound of all."""
+    p = problem
+    geometry = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+    options = {**geometry, "lower": slope, "rtol": 0.5 * _RTOL}
+    if _shared(p):
+        nodes = vector_proofs.node_limit(p)
+        found = [maximise_vector_slope(p.X, nu, max_nodes=nodes, **options)]
+    else:
+        nodes = proofs.node_limit(p.X)
+        columns = nu.reshape(len(nu), -1).T
+        found = [maximise_slope(p.X, c, max_nodes=nodes, **options) for c in columns]
+    slope = max(slope, *(part.lower for part in found))
+    upper = max(slope, *(part.upper for part in found))
+    if upper > (1.0 + _RTOL) * slope and len(p.X) <= _TRIANGLES and not _shared(p):
+        upper = min(upper, max(triangle_bound(p.X, c, **geometry) for c in columns))
+    return slope, max(slope, upper)
+
+
+def _of_gates(X, problem, params, seed):
+    """The same over given patterns of gated networks, which is a maximum of norms."""
+    free_bias = problem.fit_intercept
+    arrangement = given_arrangement(problem.X, params, free_bias, seed)
+    N = _null_dual(problem).reshape(len(X), -1)
+    outputs = with_ones(problem.X, free_bias) @ arrangement.gates.T
+    slope = max(
+        float(np.linalg.norm(X.T @ (N * active[:, None]), 2))
+        for active in outputs.T > 0
+    )
+    return slope, slope, "" if arrangement.complete else "restricted"

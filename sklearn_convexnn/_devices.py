@@ -1,0 +1,55 @@
+"""Arrays of other libraries and on other devices than those of NumPy."""
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
+
+
+def in_numpy(values):
+    """The array as one of NumPy."""
+    return _convert_to_numpy(values, get_namespace(values)[0])
+
+
+def on_device(X):
+    """Whether `X` belongs to another library than NumPy, or SciPy."""
+    return not issparse(X) and not isinstance(X, np.ndarray)
+
+
+def placed(values, X, dtype=None):
+    """An array of NumPy in the namespace and on the device of `X`.
+
+    Parameters
+    ----------
+    values : ndarray
+    X : {array, sparse array}
+    dtype : dtype or None
+        Of the namespace of `X`; None for that of `values`.
+
+    Returns
+    -------
+    values : array
+    """
+    if not on_device(X):
+        return values if dtype is None else values.astype(dtype)
+    xp, _ = get_namespace(X)
+    return xp.asarray(values, dtype=dtype, device=device(X))
+
+
+def selected(X, mask):
+    """Rows of an array of any kind, by a mask of NumPy."""
+    return X if np.all(mask) else X[placed(mask, X)]
+
+
+def largest_size(values):
+    """Largest absolute value of an array of any kind or a number, a float."""
+    if on_device(values) and hasattr(values, "dtype"):
+        xp, _ = get_namespace(values)
+        return float(xp.max(xp.abs(values)))
+    values = values.data if issparse(values) else values
+    return float(np.max(np.abs(values), initial=0.0))
+
+
+def float_dtypes(X):
+    """Double and single precision in the namespace of `X`."""
+    xp, _ = get_namespace(X)
+    return [xp.float64, xp.float32]

@@ -1,0 +1,529 @@
+"""Estimators that choose the weight decay by cross-validation."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.metrics import (
+    accuracy_score,
+    check_scoring,
+    get_scorer_names,
+    log_loss,
+    mean_squared_error,
+)
+from sklearn.model_selection import check_cv
+from sklearn.utils import _safe_indexing
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.metadata_routing import (
+    MetadataRouter,
+    MethodMapping,
+    _raise_for_params,
+    _routing_enabled,
+    process_routing,
+)
+from sklearn.utils.parallel import Parallel, delayed
+
+from sklearn_convexnn._base import restored_on_failure
+from sklearn_convexnn._callbacks import fit_task
+from sklearn_convexnn._path import EPS, fit_path, grid, joined, shortness
+from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
+
+_OWN_CONSTRAINTS = {
+    "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
+    "eps": [Interval(Real, 0, 1, closed="neither")],
+    "cv": ["cv_object"],
+    "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+}
+
+
+def _constraints(base):
+    """Constraints of the parameters of a base estimator with cross-validation."""
+    constraints = {**base._parameter_constraints, **_OWN_CONSTRAINTS}
+    return {
+        name: kinds
+        for name, kinds in constraints.items()
+        if name not in ("alpha", "warm_start")
+    }
+
+
+class _CrossValidatedMixin:
+    """Fitting by cross-validation; left of the base estimator.
+
+    Subclasses have the class of that as ``_base``, and the function
+    ``_default_score``.
+    """
+
+    def _fit_and_choose(self, X, y, sample_weight, params):
+        for name in [name for name in vars(self) if name.endswith("_")]:
+            delattr(self, name)
+        weighted = sample_weight is not None
+        X, y, weight = self._validated(X, y, sample_weight)
+        whole = fit_task(self, (X, y, weight), 0).begin()
+        weight = weight if weighted else None
+        splitting, scoring = self._routed(weight, params)
+        values = self.get_params(deep=False)
+        model = self._base(
+            **{key: values[key] for key in values if key not in _OWN_CONSTRAINTS}
+        )
+        self.alphas_ = grid(model, X, y, weight, self.alphas, self.eps)
+        classification = self._base is ConvexReLUClassifier
+        splitter = check_cv(self.cv, y, classifier=classification)
+        folds = list(splitter.split(X, y, **splitting))
+        score = type(self)._default_score
+        if self.scoring is not None:
+            score = check_scoring(model, scoring=self.scoring)
+        n_jobs, model.n_jobs = model.n_jobs, None
+        results = Parallel(n_jobs=n_jobs)(
+            delayed(_fold_scores)(
+                model, X, y, weight, train, test, self.alphas_, score, scoring
+            )
+            for train, test in folds
+        )
+        self.scores_path_ = np.column_stack([scores for scores, _ in results])
+        # The first of equal ones has the smallest network.
+        best = np.argmax(np.mean(self.scores_path_, axis=1))
+        self.alpha_ = float(self.alphas_[best])
+        model.set_params(alpha=self.alpha_, n_jobs=n_jobs)
+        fitted = model._fit_between(X, y, weight)
+        for name, value in vars(model).items():
+            if name.endswith("_"):
+                setattr(self, name, value)
+        whole.end({})
+        short = joined([*(short for _, short in results), shortness(model, fitted)])
+        short.warn(type(self).__name__, self.tol)
+
+    def _routed(self, sample_weight, params):
+        """What the splitter and the scorer get of the metadata."""
+        weights = {} if sample_weight is None else {"sample_weight": sample_weight}
+        if not _routing_enabled():
+            return {}, weights
+        routed = process_routing(self, "fit", sample_weight=sample_weight, **params)
+        if self.scoring is not None:
+            weights = routed.scorer.score
+        return routed.splitter.split, weights
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # Folds and scores are computed in NumPy.
+        tags.array_api_support = False
+        return tags
+
+    def get_metadata_routing(self):
+        """Metadata routing of this object.
+
+        Returns
+        -------
+        routing : MetadataRouter
+        """
+        router = MetadataRouter(owner=self).add_self_request(self)
+        router.add(
+            splitter=check_cv(self.cv),
+            method_mapping=MethodMapping().add(caller="fit", callee="split"),
+        )
+        if self.scoring is not None:
+            router.add(
+                scorer=check_scoring(self, scoring=self.scoring),
+                method_mapping=MethodMapping().add(caller="fit", callee="score"),
+            )
+        return router
+
+
+def _fold_scores(model, X, y, sample_weight, train, test, alphas, score, metadata):
+    """Scores of a path on the samples `test`, and how many fits stopped short."""
+    X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
+    X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
+    weight = None if sample_weight is None else _safe_indexing(sample_weight, train)
+    metadata = {key: _safe_indexing(values, test) for key, values in metadata.items()}
+    # Scores need no proofs.
+    models, short = fit_path(model, X_train, y_train, weight, alphas, prove=False)
+    return [score(model, X_test, y_test, **metadata) for model in models], short
+
+
+def _squared_error_score(model, X, y, sample_weight=None):
+    return -mean_squared_error(y, model.predict(X), sample_weight=sample_weight)
+
+
+def _likelihood_score(model, X, y, sample_weight=None):
+    """Mean log-likelihood of the labels, or accuracy without probabilities."""
+    if model.loss != "log_loss":
+        return accuracy_score(y, model.predict(X), sample_weight=sample_weight)
+    # Both sides of a fold may lack classes.
+    labels = np.union1d(model.classes_, y)
+    proba = np.zeros((len(y), len(labels)))
+    proba[:, np.isin(labels, model.classes_)] = model.predict_proba(X)
+    return -log_loss(y, proba, labels=labels, sample_weight=sample_weight)
+
+
+class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
+    """Two-layer ReLU network for regression with the best weight decay of a path.
+
+    A :class:`ConvexReLURegressor` whose `alpha` is chosen by cross-validation.
+
+    Parameters
+    ----------
+    alphas : int or array-like of shape (n_alphas,), default=100
+        Number of values between :func:`alpha_max` of all data and `eps` times
+        that, evenly spaced on a logarithmic scale, or the values themselves,
+        positive.
+    eps : float, default=1e-2
+        Smallest of these values in units of the largest.
+    cv : int, cross-validation generator or iterable, default=None
+        As elsewhere in scikit-learn: the number of folds, None for 5, a splitter,
+        or pairs of arrays of indices.  The folds are
+        not shuffled by default.
+    scoring : str or callable, default=None
+        A scorer of scikit-learn, or a function of estimator, data and targets.
+        By default the mean squared error, whatever the `loss`.
+    loss : str, default='squared_error'
+        The loss of the training problem.
+    epsilon : float, default=1.35
+        Threshold of the Huber loss.
+    quantile : float, default=0.5
+        The quantile that ``loss='quantile'`` predicts.
+    negative_slope : float, default=0.0
+        Slope of the activation left of zero.
+    formulation : {'relu', 'gated_relu'}, default='relu'
+        Whether neurons learn their gates.
+    hidden_layer : {'shared', 'separate'}, default='shared'
+        Whether outputs share the hidden neurons.
+    arrangements : str, default='adaptive'
+        Which activation patterns enter the program.
+    n_arrangements : int, default=100
+        Number of neurons to place, or of patterns to sample.
+    pricing : str, default='exact'
+        How cutting planes find and bound the steepest neuron.
+    fit_intercept : bool, default=True
+        Whether to use free biases in both layers.
+    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+        Solver of programs over given patterns.
+    tol : float, default=1e-2
+        Relative duality gap at which each fit stops.
+    max_iter : int, default=200
+        Limit of rounds or iterations of each fit.
+    max_neurons : int, default=None
+        Limit of the neurons of each network.
+    minimal : bool, default=False
+        Whether to search for the smallest networks that `tol` allows.
+    max_time : float, default=None
+        Limit of the time of each fit, in seconds.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the searches, the same for all fits.
+    n_jobs : int, default=None
+        Number of jobs over the folds; of the last fit over the outputs, if they
+        have networks of their own.  Backends are chosen from outside, with
+        :func:`joblib.parallel_config`.
+    verbose : int, default=0
+        As of the base estimator, for each fit.
+
+    Attributes
+    ----------
+    alpha_ : float
+        The weight decay chosen.
+    alphas_ : ndarray of shape (n_alphas,)
+        Those tried, decreasing.
+    scores_path_ : ndarray of shape (n_alphas, n_folds)
+        Scores on the left-out samples; greater is better.
+    mse_path_ : ndarray of shape (n_alphas, n_folds)
+        ``-scores_path_``, with the default `scoring` only.
+    coefs_, intercepts_, objective_, dual_bound_, dual_gap_, certificate_
+        And all other attributes of :class:`ConvexReLURegressor`, of the network
+        trained on all data.
+
+    See Also
+    --------
+    ConvexReLURegressor : With a given `alpha`, and more on the parameters.
+    convex_relu_path : The networks for all values of `alpha`.
+    sklearn.linear_model.LassoCV : The same conventions for linear models.
+
+    Notes
+    -----
+    The folds are fixed once.  For each, networks are trained for all of `alphas_`
+    by :func:`convex_relu_path`, each started from its neighbours.  The scores are
+    averaged over the folds, of equal averages the largest `alpha` is taken, and a
+    network for it is trained on all data, independently of the paths.
+
+    The losses are summed over the samples, not averaged, so of `k` folds the
+    networks of the paths are trained with a weight decay that is larger by the
+    factor ``k / (k - 1)``, compared with the losses, than the last one.
+    If any fits stop short of `tol`, one `ConvergenceWarning` says how many.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn_convexnn import ConvexReLURegressorCV
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> X, y = X / X.std(axis=0), (y - y.mean()) / y.std()
+    >>> model = ConvexReLURegressorCV(alphas=5, eps=0.05, cv=3, random_state=0)
+    >>> model.fit(X, y).mse_path_.shape
+    (5, 3)
+    >>> bool(0.4 < model.mse_path_.mean(axis=1).min() < 0.6)
+    True
+    """
+
+    _base = ConvexReLURegressor
+    _default_score = staticmethod(_squared_error_score)
+    _parameter_constraints = _constraints(ConvexReLURegressor)
+
+    def __init__(
+        self,
+        *,
+        alphas=100,
+        eps=EPS,
+        cv=None,
+        scoring=None,
+        loss="squared_error",
+        epsilon=1.35,
+        quantile=0.5,
+        negative_slope=0.0,
+        formulation="relu",
+        hidden_layer="shared",
+        arrangements="adaptive",
+        n_arrangements=100,
+        pricing="exact",
+        fit_intercept=True,
+        solver="auto",
+        tol=1e-2,
+        max_iter=200,
+        max_neurons=None,
+        minimal=False,
+        max_time=None,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.alphas = alphas
+        self.eps = eps
+        self.cv = cv
+        self.scoring = scoring
+        self.loss = loss
+        self.epsilon = epsilon
+        self.quantile = quantile
+        self.negative_slope = negative_slope
+        self.formulation = formulation
+        self.hidden_layer = hidden_layer
+        self.arrangements = arrangements
+        self.n_arrangements = n_arrangements
+        self.pricing = pricing
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_neurons = max_neurons
+        self.minimal = minimal
+        self.max_time = max_time
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, **params):
+        """Choose the weight decay, and train the network with it.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Sparse data are made dense.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative; for training and scoring.
+        **params : dict
+            For the splitter and the scorer, with metadata routing enabled: such
+            as ``groups``.
+
+        Returns
+        -------
+        self : object
+            If the fit fails or is interrupted, the estimator keeps the state
+            that it had before.
+        """
+        _raise_for_params(params, self, "fit")
+        with restored_on_failure(self):
+            self._fit_and_choose(X, y, sample_weight, params)
+            if self.scoring is None:
+                self.mse_path_ = -self.scores_path_
+        return self
+
+
+class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
+    """Two-layer ReLU network for classification with the best weight decay of a path.
+
+    A :class:`ConvexReLUClassifier` whose `alpha` is chosen by cross-validation.
+
+    Parameters
+    ----------
+    alphas : int or array-like of shape (n_alphas,), default=100
+        Number of values between :func:`alpha_max` of all data and `eps` times
+        that, evenly spaced on a logarithmic scale, or the values themselves,
+        positive.
+    eps : float, default=1e-2
+        Smallest of these values in units of the largest.
+    cv : int, cross-validation generator or iterable, default=None
+        As elsewhere in scikit-learn: the number of folds, None for 5, a splitter,
+        or pairs of arrays of indices.  The folds are
+        stratified, and not shuffled, by default.
+    scoring : str or callable, default=None
+        A scorer of scikit-learn, or a function of estimator, data and targets.
+        By default the mean log-likelihood of the labels if `loss` is 'log_loss', and
+        accuracy otherwise.
+    loss : {'log_loss', 'squared_hinge', 'hinge'}, default='log_loss'
+        The loss of the training problem.
+    class_weight : dict, 'balanced' or None, default=None
+        Weights of the classes in training, multiplied with those of the samples.
+    negative_slope : float, default=0.0
+        Slope of the activation left of zero.
+    formulation : {'relu', 'gated_relu'}, default='relu'
+        Whether neurons learn their gates.
+    hidden_layer : {'shared', 'separate'}, default='shared'
+        Whether outputs share the hidden neurons.
+    arrangements : str, default='adaptive'
+        Which activation patterns enter the program.
+    n_arrangements : int, default=100
+        Number of neurons to place, or of patterns to sample.
+    pricing : str, default='exact'
+        How cutting planes find and bound the steepest neuron.
+    fit_intercept : bool, default=True
+        Whether to use free biases in both layers.
+    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+        Solver of programs over given patterns.
+    tol : float, default=1e-2
+        Relative duality gap at which each fit stops.
+    max_iter : int, default=200
+        Limit of rounds or iterations of each fit.
+    max_neurons : int, default=None
+        Limit of the neurons of each network.
+    minimal : bool, default=False
+        Whether to search for the smallest networks that `tol` allows.
+    max_time : float, default=None
+        Limit of the time of each fit, in seconds.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the searches, the same for all fits.
+    n_jobs : int, default=None
+        Number of jobs over the folds; of the last fit over the outputs, if they
+        have networks of their own.  Backends are chosen from outside, with
+        :func:`joblib.parallel_config`.
+    verbose : int, default=0
+        As of the base estimator, for each fit.
+
+    Attributes
+    ----------
+    alpha_ : float
+        The weight decay chosen.
+    alphas_ : ndarray of shape (n_alphas,)
+        Those tried, decreasing.
+    scores_path_ : ndarray of shape (n_alphas, n_folds)
+        Scores on the left-out samples; greater is better.
+    coefs_, intercepts_, objective_, dual_bound_, dual_gap_, certificate_
+        And all other attributes of :class:`ConvexReLUClassifier`, of the network
+        trained on all data.
+
+    See Also
+    --------
+    ConvexReLUClassifier : With a given `alpha`, and more on the parameters.
+    convex_relu_path : The networks for all values of `alpha`.
+    sklearn.linear_model.LogisticRegressionCV : The same for linear models.
+
+    Notes
+    -----
+    The folds are fixed once.  For each, networks are trained for all of `alphas_`
+    by :func:`convex_relu_path`, each started from its neighbours.  The scores are
+    averaged over the folds, of equal averages the largest `alpha` is taken, and a
+    network for it is trained on all data, independently of the paths.
+
+    The losses are summed over the samples, not averaged, so of `k` folds the
+    networks of the paths are trained with a weight decay that is larger by the
+    factor ``k / (k - 1)``, compared with the losses, than the last one.
+
+    The log-likelihood tells networks apart that make the same mistakes, and its
+    path is smoother than that of the accuracy.
+    If any fits stop short of `tol`, one `ConvergenceWarning` says how many.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn_convexnn import ConvexReLUClassifierCV
+    >>> X, y = load_breast_cancer(return_X_y=True)
+    >>> X = StandardScaler().fit_transform(X)
+    >>> model = ConvexReLUClassifierCV(alphas=5, cv=3, random_state=0).fit(X, y)
+    >>> bool(-0.1 < model.scores_path_.mean(axis=1).max() < 0)
+    True
+    """
+
+    _base = ConvexReLUClassifier
+    _default_score = staticmethod(_likelihood_score)
+    _parameter_constraints = _constraints(ConvexReLUClassifier)
+
+    def __init__(
+        self,
+        *,
+        alphas=100,
+        eps=EPS,
+        cv=None,
+        scoring=None,
+        loss="log_loss",
+        class_weight=None,
+        negative_slope=0.0,
+        formulation="relu",
+        hidden_layer="shared",
+        arrangements="adaptive",
+        n_arrangements=100,
+        pricing="exact",
+        fit_intercept=True,
+        solver="auto",
+        tol=1e-2,
+        max_iter=200,
+        max_neurons=None,
+        minimal=False,
+        max_time=None,
+        random_state=None,
+        n_jobs=None,
+        verbose=0,
+    ):
+        self.alphas = alphas
+        self.eps = eps
+        self.cv = cv
+        self.scoring = scoring
+        self.loss = loss
+        self.class_weight = class_weight
+        self.negative_slope = negative_slope
+        self.formulation = formulation
+        self.hidden_layer = hidden_layer
+        self.arrangements = arrangements
+        self.n_arrangements = n_arrangements
+        self.pricing = pricing
+        self.fit_intercept = fit_intercept
+        self.solver = solver
+        self.tol = tol
+        self.max_iter = max_iter
+        self.max_neurons = max_neurons
+        self.minimal = minimal
+        self.max_time = max_time
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y, sample_weight=None, **params):
+        """Choose the weight decay, and train the network with it.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            Sparse data are made dense.
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+            Non-negative; for training and scoring.
+        **params : dict
+            For the splitter and the scorer, with metadata routing enabled: such
+            as ``groups``.
+
+        Returns
+        -------
+        self : object
+            If the fit fails or is interrupted, the estimator keeps the state
+            that it had before.
+        """
+        _raise_for_params(params, self, "fit")
+        with restored_on_failure(self):
+            self._fit_and_choose(X, y, sample_weight, params)
+        return self

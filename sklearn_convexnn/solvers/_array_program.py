@@ -1,0 +1,92 @@
+"""The arrays of a restricted program in any namespace, for first-order methods."""
+
+import numpy as np
+from sklearn.utils import gen_batches
+from sklearn.utils._array_api import (
+    _convert_to_numpy,
+    _is_numpy_namespace,
+    device,
+    get_namespace,
+)
+
+# Elements of the temporary arrays for a chunk of samples: those of a processor stay
+# in its cache, and an accelerator gets enough to do.
+_CHUNK, _LARGE_CHUNK = 30_000, 30_000_000
+
+
+class ArrayProgram:
+    """What a first-order method needs of a program.
+
+    Blocks are the columns of an array of shape (p, n_blocks).  The linear block
+    carries the free constant in the coordinate of the offset, so that it is a
+    block as the others, without signs.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+        Without open sides.
+    like : array
+        The namespace, the device and the floating dtype to use.
+
+    Attributes
+    ----------
+    M : array of shape (n_samples, p)
+    masks, signs : array of shape (n_samples, n_blocks)
+    y, s : array of shape (n_samples,)
+    gram : ndarray of shape (p, p)
+        The product of the transpose of `M` and `M`.
+    curvature : float
+        Of the loss of a sample, its order of magnitude.
+    chunks : list of slice
+        Samples that are worked on together.
+    """
+
+    def __init__(self, program, like):
+        op = program.operator
+        self.xp, _ = get_namespace(like)
+        self.device, self.dtype = device(like), like.dtype
+        self.tiny = float(self.xp.finfo(self.dtype).smallest_normal)
+        self.eps = float(self.xp.finfo(self.dtype).eps)
+        self.program, self.loss, self.r = program, program.loss, program.n_penalised
+        self.shape = op.p, op.n_blocks
+        self.M = self.array(op.M)
+        signs = np.where(op.masks == 1.0, 1.0, -1.0).T
+        masks = op.masks.T * op.outputs
+        if op.paired:
+            signs, masks = np.tile(signs, 2), np.concatenate([masks, -masks], axis=1)
+        if op.linear:
+            last = np.ones((op.n_samples, 1))
+            signs = np.concatenate([signs, 0.0 * last], axis=1)
+            masks = np.concatenate([masks, last], axis=1)
+        self.signs, self.masks = self.array(signs), self.array(masks)
+        y, s = program.y, program.sample_weight
+        self.y, self.s = self.array(y), self.array(s)
+        self.gram = np.asarray(op.M.T @ op.M, dtype=np.float64)
+        f = np.full(op.n_samples, program.null_offset())
+        spread = max(program.loss.spread(f, y, s), 1e-300)
+        mean = float(program.null_objective() / np.sum(s))
+        self.curvature = 2.0 * mean / float(spread) ** 2
+        size = _CHUNK if _is_numpy_namespace(self.xp) else _LARGE_CHUNK
+        self.chunks = list(gen_batches(op.n_samples, max(1, size // op.n_blocks)))
+
+    def array(self, values):
+        """`values` in the namespace, on the device, of the dtype."""
+        return self.xp.asarray(values, dtype=self.dtype, device=self.device)
+
+    def zeros(self, shape):
+        """Zeros in the same place."""
+        return self.xp.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def shrink(self, theta, threshold):
+        """Proximal operator of `threshold` times the norms of the blocks."""
+        xp = self.xp
+        penalised = theta[: self.r, :]
+        norms = xp.linalg.vector_norm(penalised, axis=0)
+        factor = xp.clip(norms - threshold, min=0.0) / xp.clip(norms, min=self.tiny)
+        return xp.concat([factor * penalised, theta[self.r :, :]])
+
+    def blocks(self, theta):
+        """Blocks as the program has them: ndarray of shape (n_blocks, p)."""
+        theta = np.array(_convert_to_numpy(theta, self.xp).T, dtype=np.float64)
+        theta[self.program.operator.n_cones :, self.r :] = 0.0
+        return theta

@@ -1,0 +1,201 @@
+"""The best network made of given directions inside the cells of a program."""
+
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn.solvers._cone_projections import ConeProjections
+from sklearn_convexnn.solvers._result import MESSAGES, SolverResult, gap_closed
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+
+# Directions that are taken in at once.
+_MOST = 400
+# Cells whose steepest slope is this close to the weight decay may be needed.
+_CLOSE = 1e-3
+
+
+class Directions:
+    """Points inside the cones, and both bounds of the program that come from them.
+
+    The points of all cells compete for magnitudes: that is a lasso of a few
+    hundred columns, whatever the number of samples.  Points of a cell that
+    share its output are added up, which costs no more and never leaves the
+    cone.  The dual variable of the lasso is priced by projections on the
+    cones, which give a dual point, and the next points.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+        Without open sides.
+    tol : float
+        Duality gap, relative to the objective, that is asked for.
+    deadline : float
+    callback : callable or None
+
+    Attributes
+    ----------
+    theta : ndarray of shape (n_blocks, p)
+        The best blocks so far, inside their cones.
+    nu : ndarray of shape (n_samples,)
+        Dual variable at these.
+    """
+
+    def __init__(self, program, tol, deadline, callback):
+        op = program.operator
+        if len(op.open[0]):
+            raise ValueError(
+                "this solver needs cells without open sides; use "
+                "solver='interior_point'."
+            )
+        self.program, self.operator = program, op
+        self.tol, self.deadline, self.callback = tol, deadline, callback
+        self.start = perf_counter()
+        self.cones = ConeProjections(program)
+        signs = np.concatenate([op.outputs, -op.outputs]) if op.paired else op.outputs
+        self.signs = np.append(signs, np.ones(op.n_blocks - op.n_cones))
+        self.theta, self.offset = np.zeros((op.n_blocks, op.p)), program.null_offset()
+        self.objective, self.dual_bound = program.null_objective(), -np.inf
+        self.nu = -program.loss.gradient(
+            np.full(op.n_samples, self.offset), program.y, program.sample_weight
+        )
+        self.rho = np.zeros((op.n_cones, op.n_constraints))
+        self.dual = self.nu, self.rho
+        self.points, self.blocks = np.zeros((0, op.p)), np.zeros(0, dtype=int)
+        self.history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
+
+    def add(self, blocks, points):
+        """Take in `points` of the cones `blocks`."""
+        norms = self.program.norms(points)
+        keep = norms > 1e-12 * norms.max(initial=0.0)
+        blocks, points = blocks[keep], points[keep] / norms[keep, None]
+        if len(blocks) > _MOST:
+            slopes = self.nu @ self._outputs(blocks, points)
+            best = np.argsort(-slopes, kind="stable")[:_MOST]
+            blocks, points = blocks[best], points[best]
+        self.blocks = np.append(self.blocks, blocks)
+        self.points = np.concatenate([self.points, points])
+
+    def add_starts(self):
+        """Take in the known points inside the cones, and the linear block."""
+        op = self.operator
+        points = self.program.starts.astype(np.float64)
+        points[op.n_cones :] = op.adjoint(self.nu)[op.n_cones :]
+        self.add(np.arange(op.n_blocks), points)
+
+    def add_nearest(self, theta):
+        """Take in the points of the cones next to the blocks `theta`."""
+        norms = self.program.norms(theta)
+        blocks = np.flatnonzero(norms > 1e-6 * norms.max(initial=0.0))
+        points = theta[blocks].astype(np.float64)
+        for k, b in enumerate(blocks):
+            if perf_counter() > self.deadline:
+                blocks, points = blocks[:k], points[:k]
+                break
+            if b < self.operator.n_cones:
+                inside = self.cones.nearest(b, points[k])
+                points[k] = 0.0 if inside is None else inside
+        self.add(blocks, points)
+
+    def _outputs(self, blocks, points):
+        """Signed outputs of points, shape (n_samples, n_points)."""
+        op = self.operator
+        Z = op.M @ points.T
+        cone = blocks < op.n_cones
+        Z[:, cone] *= op.masks[blocks[cone] % max(op.n_patterns, 1)].T
+        return Z * self.signs[blocks]
+
+    def round(self):
+        """Find the best network, price it and keep the record; see `record`."""
+        self.combine()
+        self.price(self.nu)
+        return self.record()
+
+    def combine(self):
+        """Find the best network of the points; they become its blocks."""
+        program, op = self.program, self.operator
+        found = solve_magnitudes(
+            self._outputs(self.blocks, self.points),
+            program.y,
+            program.sample_weight,
+            program.loss,
+            program.alpha,
+            free_offset=program.fit_intercept,
+            tol=0.1 * self.tol,
+        )
+        theta = np.zeros_like(self.theta)
+        np.add.at(theta, self.blocks, found.values[:, None] * self.points)
+        objective = program.objective(theta, found.offset)
+        if objective <= self.objective:
+            self.objective, self.theta, self.offset = objective, theta, found.offset
+        self.nu = found.nu
+        # The sums, and the largest parts of those that have several: without these
+        # the dual variable of a loss that is not smooth would go back and forth.
+        used = np.argsort(-found.values, kind="stable")[: np.sum(found.values > 0)]
+        several = np.bincount(self.blocks[used], minlength=op.n_blocks) > 1
+        parts = used[several[self.blocks[used]]][:_MOST]
+        blocks, points = self.blocks[parts], self.points[parts]
+        sums = np.flatnonzero(program.norms(theta) > 0)
+        self.blocks, self.points = sums[:0], theta[:0]
+        self.add(sums, theta[sums])
+        self.add(blocks, points)
+
+    def price(self, nu):
+        """Bound the program by the dual variable `nu`, and take in new points.
+
+        Cells that cannot be steep enough to matter, by the multipliers that
+        they had the last time, are left out.
+        """
+        program, op = self.program, self.operator
+        nu = program.loss.project_dual(
+            nu, program.y, program.sample_weight, centred=program.fit_intercept
+        )
+        slopes = op.adjoint(nu)
+        points = slopes.copy()
+        outer = program.norms(program.dual_slopes(nu, self.rho))
+        wanted = outer > (1.0 - _CLOSE) * program.alpha
+        wanted[self.blocks] = True
+        points[~wanted] = 0.0
+        for b in np.flatnonzero(wanted[: op.n_cones]):
+            points[b] = 0.0
+            if perf_counter() > self.deadline:
+                continue
+            found = self.cones.steepest(b, slopes[b])
+            if found is not None:
+                points[b], rows, multipliers = found
+                self.rho[b] = 0.0
+                self.rho[b, rows] = multipliers
+        bound = program.dual_bound(nu, self.rho)
+        if bound > self.dual_bound:
+            self.dual_bound, self.dual = bound, (nu, self.rho.copy())
+        steep = program.norms(points) >= (1.0 - _CLOSE) * program.alpha
+        self.add(np.flatnonzero(steep), points[steep])
+
+    def record(self):
+        """Enter the state into the history; whether, and how, the solver is done."""
+        norms = self.program.norms(self.theta)
+        self.history["time"].append(perf_counter() - self.start)
+        self.history["objective"].append(self.objective)
+        self.history["dual_bound"].append(self.dual_bound)
+        self.history["neurons"].append(int(np.sum(norms > 0)))
+        if self.callback is not None:
+            n_iter = len(self.history["time"]) - 1
+            self.callback(n_iter, self.objective, self.dual_bound)
+        scale = self.program.null_objective()
+        if gap_closed(self.objective, self.dual_bound, self.tol, scale):
+            return "optimal"
+        return "max_time" if perf_counter() > self.deadline else None
+
+    def result(self, status, n_iter):
+        """The `SolverResult` of the best network and the best bound."""
+        return SolverResult(
+            theta=self.theta,
+            offset=self.offset,
+            nu=self.dual[0],
+            rho=self.dual[1],
+            objective=self.objective,
+            dual_bound=self.dual_bound,
+            status=status,
+            message=MESSAGES[status],
+            n_iter=n_iter,
+            history={key: np.asarray(value) for key, value in self.history.items()},
+        )

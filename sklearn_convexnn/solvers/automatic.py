@@ -1,0 +1,79 @@
+"""The solver for a program by its size."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sklearn_convexnn.solvers.direction_generation import generate_directions
+from sklearn_convexnn.solvers.interior_point import solve_interior_point
+
+# Operations of a Newton step up to which the interior point method is taken at once
+# (some seconds altogether), and from which on it would take hours.
+_SMALL, _LARGE = 1e9, 3e11
+# Generation of directions has to shrink the gap this much in so many rounds.
+_PROGRESS = 0.1, 5
+
+
+def _newton_work(operator):
+    """Operations of a step of the interior point method, roughly."""
+    n, unknowns = operator.n_samples, operator.n_distinct * operator.p
+    small, large = min(n, unknowns), max(n, unknowns)
+    return small**2 * large
+
+
+def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callback=None):
+    """Solve a restricted program by the method that suits its size.
+
+    The interior point method for a small one.  Otherwise directions are
+    generated, in which large programs often need a few rounds only; when
+    these are slow, the interior point method takes over, unless it is out of
+    reach.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram
+    tol : float, default=1e-6
+        Stop when the duality gap is at most `tol` times the objective.
+    max_iter : int, default=200
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called with the iteration, objective and dual bound.
+
+    Returns
+    -------
+    result : SolverResult
+    """
+    work = _newton_work(program.operator)
+    options = {"deadline": deadline, "callback": callback}
+    if work <= _SMALL or len(program.operator.open[0]):
+        return solve_interior_point(program, tol=tol, max_iter=max_iter, **options)
+    progress = _PROGRESS if work <= _LARGE else (1.0, max_iter)
+    first = generate_directions(program, tol, max_iter, progress=progress, **options)
+    if first.status != "stalled":
+        return first
+    second = solve_interior_point(program, tol=tol, max_iter=max_iter, **options)
+    return _joined(first, second)
+
+
+def _joined(first, second):
+    """The best point and the best bound of two results, one after the other."""
+    primal = min(first, second, key=lambda result: result.objective)
+    dual = max(first, second, key=lambda result: result.dual_bound)
+    history = {
+        key: np.concatenate([first.history[key], second.history[key]])
+        for key in first.history
+    }
+    history["time"][len(first.history["time"]) :] += first.history["time"][-1]
+    history["dual_bound"] = np.maximum.accumulate(history["dual_bound"])
+    return replace(
+        second,
+        theta=primal.theta,
+        offset=primal.offset,
+        objective=primal.objective,
+        nu=dual.nu,
+        rho=dual.rho,
+        dual_bound=dual.dual_bound,
+        n_iter=first.n_iter + second.n_iter,
+        history=history,
+    )

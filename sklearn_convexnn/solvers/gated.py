@@ -1,0 +1,380 @@
+"""Gated ReLU networks, trained to the global optimum.
+
+With fixed gates the masks ``D_i`` of the data are fixed, and the network
+
+    f(x) = offset + sum_k 1[x^T h_k > 0] (x^T w_k) v_k
+
+with the penalty ``alpha / 2 * sum_k (||w_k||^2 + ||v_k||^2)`` is the convex program
+
+    min  L( sum_i D_i X V_i + 1 b^T ) + alpha * sum_i ||V_i||_*
+
+in matrices ``V_i`` with singular value decompositions ``sum_k s_k a_k b_k^T``: the
+nuclear norm, with one output the Euclidean one, is the cheapest way to write ``V_i``
+as a sum of ``w_k v_k^T``.
+"""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from sklearn.utils._array_api import (
+    _max_precision_float_dtype,
+    device,
+    get_namespace,
+)
+
+from sklearn_convexnn._devices import in_numpy
+from sklearn_convexnn.solvers._result import gap_closed
+from sklearn_convexnn.solvers.gated_first_order import Accelerated
+from sklearn_convexnn.solvers.gated_losses import GatedLoss
+from sklearn_convexnn.solvers.gated_network import GatedNetwork, gated_outputs
+from sklearn_convexnn.solvers.gated_newton import Point, ProximalPoint
+from sklearn_convexnn.solvers.gated_operator import GatedOperator
+from sklearn_convexnn.solvers.gated_shrinkage import shrink
+from sklearn_convexnn.vector.problem import VectorProblem
+
+_FIRST_CHECK, _CHECK_EVERY = 10, 50
+"""Accelerated steps before the first visit of all patterns, and between others."""
+
+# What the Newton method takes to finish, as a guess: factors of the matrix and products
+# with them, or products without.
+_FACTORS, _WITH_FACTORS, _WITHOUT = 3, 300, 2000
+_GROWTH = 10.0
+"""Factor by which the steps of the proximal point method grow."""
+
+# Steps of the proximal point method that are not solved before another is tried.
+_MOST_FAILURES = 3
+
+# Visits of all patterns after which the gap should have become smaller.
+_PATIENCE = 40
+
+
+class Budget:
+    """Steps and time that may be spent.
+
+    Parameters
+    ----------
+    max_iter : int
+    deadline : float
+        Value of ``time.perf_counter()``.
+    """
+
+    def __init__(self, max_iter, deadline):
+        self.n_iter, self.max_iter, self.deadline = 0, max_iter, deadline
+
+    def spent(self, n_steps=0):
+        """Whether nothing is left, after `n_steps` more."""
+        self.n_iter += n_steps
+        return self.n_iter >= self.max_iter or self.late()
+
+    def late(self):
+        """Whether the time is over."""
+        return perf_counter() > self.deadline
+
+
+def solve_gated(
+    X,
+    Y,
+    sample_weight,
+    loss,
+    alpha,
+    arrangement,
+    *,
+    fit_intercept,
+    tol=1e-4,
+    max_iter=5000,
+    deadline=np.inf,
+    callback=None,
+    start=None,
+):
+    """Optimal gated network of given patterns.
+
+    Accelerated proximal gradient steps with backtracking and restarts, and then, if
+    they would take longer, a proximal point method with semismooth Newton steps.
+    Both work on the blocks that are not zero or that the dual point asks for.  From
+    time to time the dual constraints ``sigma_max(X^T D_i N) <= alpha`` of all
+    patterns are computed: for a lower bound, and to choose the blocks to work on.
+
+    Parameters
+    ----------
+    X : {array, sparse array} of shape (n_samples, n_features)
+        Its namespace and device are where, and its dtype is in what precision the
+        products are computed.  Dual values are always those of the widest dtype.
+    Y : array of shape (n_samples, n_outputs)
+    sample_weight : array of shape (n_samples,)
+        Positive.
+    loss : Separable or Softmax
+        Of a smooth loss; its gradient need not be Lipschitz continuous.
+    alpha : float
+    arrangement : Arrangement
+        Gates of shape (n_patterns, n_features), or (n_patterns, n_features + 1)
+        with offsets.
+    fit_intercept : bool
+        Whether the output biases are free.
+    tol : float, default=1e-4
+        Duality gap to reach, relative to the objective.
+    max_iter : int, default=5000
+        Limit of accelerated steps and iterations of conjugate gradients, together.
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called with the iterations, objective and dual bound at each visit of all
+        patterns.
+    start : ndarray of shape (n_patterns, n_features, n_outputs) or None
+        Blocks to start from.
+
+    Returns
+    -------
+    network : GatedNetwork
+
+    References
+    ----------
+    .. [1] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021). "Vector-output
+       ReLU Neural Network Problems are Copositive Programs: Convex Analysis of
+       Two Layer Networks and Polynomial-time Algorithms". ICLR.
+    .. [2] Mishkin, A., Sahiner, A. and Pilanci, M. (2022). "Fast Convex
+       Optimization for Two-Layer ReLU Networks: Equivalent Model Classes and Cone
+       Decompositions". ICML.
+    .. [3] O'Donoghue, B. and Candes, E. (2015). "Adaptive Restart for Accelerated
+       Gradient Schemes". Foundations of Computational Mathematics 15.
+    .. [4] Zhang, Y., Zhang, N., Sun, D. and Toh, K.-C. (2020). "An efficient Hessian
+       based algorithm for solving large-scale sparse group Lasso problems".
+       Mathematical Programming 179.
+    """
+    if not loss.smooth:
+        raise ValueError(
+            f"loss={loss.name!r} has no gradient at its kinks, which gated networks "
+            "need; choose a smooth loss."
+        )
+    budget = Budget(max_iter, deadline)
+    solver = _Solver(
+        X, Y, sample_weight, loss, alpha, arrangement, fit_intercept, budget, start
+    )
+    return solver.solve(tol, callback)
+
+
+class _Solver:
+    """The program with its iterates."""
+
+    def __init__(self, X, Y, s, loss, alpha, arrangement, fit_intercept, budget, start):
+        self.xp, _ = get_namespace(X)
+        xp, self.device = self.xp, device(X)
+        self.wide = wide = _max_precision_float_dtype(xp, self.device)
+        self.gates = in_numpy(arrangement.gates)
+        # By rows, as the products go through them.
+        masks = xp.asarray(arrangement.patterns, device=self.device).T
+        if isinstance(masks, np.ndarray):
+            masks = np.ascontiguousarray(masks)
+        self.all = GatedOperator(X, masks, xp, self.device, wide)
+        # Bounds and constants are found in NumPy.
+        Y, s = (np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, s))
+        self.problem = VectorProblem(X, Y, s, loss, alpha, fit_intercept, 0.0, False)
+        self.loss = GatedLoss(loss, self._wide(Y), self._wide(s), xp)
+        # Numbers of NumPy do not multiply arrays of other libraries.
+        self.alpha = alpha = float(alpha)
+        self.fit_intercept, self.budget = fit_intercept, budget
+        self.objective, self.bound = np.inf, -np.inf
+        self.which = np.zeros(0, dtype=np.int64)
+        self.operator = self._restricted()
+        V = self.operator.zeros(Y.shape[1])
+        if start is not None:
+            self.which = np.flatnonzero(np.any(start, axis=(1, 2)))
+            self.operator = self._restricted()
+            V = np.ascontiguousarray(start[self.which].transpose(2, 1, 0))
+            V = xp.asarray(V, dtype=self.all.dtype, device=self.device)
+        self.norms = shrink(V, 0.0, xp)[1]
+        self.now = self.before = Point(
+            V, self._wide(np.zeros(Y.shape[1])), self.operator.forward(V)
+        )
+        self.dual = self.now.F
+        size = self.all.norm(self.loss.s) ** 2
+        scale = self.loss.root(self.now.F).scale
+        steepest = float(xp.max(scale**2 / self.loss.s))
+        # Steps in the constants are as long as those in the blocks.
+        unit = size / float(np.sum(s)) if fit_intercept else 0.0
+        self.longest = 1.0 / max(size * steepest, np.finfo(np.float32).tiny)
+        self.accelerated = Accelerated(self.loss, alpha, self.longest, unit, xp)
+        # The Newton method is not tried before, and with how long a step.
+        self.proximal, self.waiting, self.sigma = None, 0, None
+
+    def _wide(self, values):
+        return self.xp.asarray(values, dtype=self.wide, device=self.device)
+
+    def _restricted(self):
+        return self.all.restricted(self.xp.asarray(self.which, device=self.device))
+
+    def solve(self, tol, callback):
+        start = perf_counter()
+        keys = ("n_iter", "time", "objective", "dual_bound", "active")
+        history = {key: [] for key in keys}
+        while True:
+            slopes = self._check()
+            n_iter = self.budget.n_iter
+            values = n_iter, perf_counter() - start, self.objective, self.bound
+            for key, value in zip(keys, (*values, len(self.which))):
+                history[key].append(value)
+            if callback is not None:
+                callback(n_iter, self.objective, self.bound)
+            scale = history["objective"][0]
+            if gap_closed(self.objective, self.bound, tol, scale):
+                status = "optimal"
+            elif self.budget.spent():
+                status = "max_time" if self.budget.late() else "max_iter"
+            elif self._stands_still(history):
+                status = "stalled"
+            else:
+                self._choose(slopes)
+                self._proceed(tol, history)
+                continue
+            break
+        history = {key: np.asarray(values) for key, values in history.items()}
+        network = self._recover(history)
+        closed = gap_closed(network.objective, self.bound, tol, scale)
+        # Rounding may change gates that almost touch a sample.
+        failed = "stalled" if status == "optimal" else status
+        return replace(network, status="optimal" if closed else failed)
+
+    @staticmethod
+    def _stands_still(history):
+        """Whether rounding seems to leave no further progress."""
+        objective, bound = history["objective"], history["dual_bound"]
+        if len(bound) <= _PATIENCE:
+            return False
+        before = objective[-1 - _PATIENCE] - bound[-1 - _PATIENCE]
+        return objective[-1] - bound[-1] > 0.99 * before
+
+    def _proceed(self, tol, history):
+        """Some steps of the method that promises to be faster."""
+        if self.proximal is None and self._newton_pays(tol, history):
+            self._begin_newton()
+        if self.proximal is not None:
+            self._step_newton(tol)
+            return
+        for _ in range(_CHECK_EVERY if self.budget.n_iter else _FIRST_CHECK):
+            point, norms = self.accelerated.advance(
+                self.operator, self.now, self.before
+            )
+            if point is None:
+                break
+            self.before, self.now, self.norms = self.now, point, norms
+            if self.budget.spent(1):
+                break
+        self.dual = self.now.F
+
+    def _newton_pays(self, tol, history):
+        """Whether the accelerated steps, at their pace, would take longer to finish."""
+        n_iter = np.asarray(history["n_iter"])
+        if len(n_iter) < 3 or n_iter[-1] < self.waiting:
+            return False
+        gaps = np.subtract(history["objective"], history["dual_bound"])
+        middle = np.searchsorted(n_iter, n_iter[-1] / 2, side="right") - 1
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rate = np.log(gaps[middle] / gaps[-1]) / (n_iter[-1] - n_iter[middle])
+            left = np.log(gaps[-1] / (tol * abs(self.objective))) / rate
+        n_outputs = self.now.F.shape[1]
+        step = 4.0 * self.all.X_size * max(len(self.which), 1) * n_outputs
+        factor = ProximalPoint.matrix_work(self.operator, n_outputs)
+        return not 0 <= left <= min(_WITHOUT, _WITH_FACTORS + _FACTORS * factor / step)
+
+    def _begin_newton(self):
+        self.proximal = ProximalPoint(
+            self.loss, self.alpha, self.accelerated.unit, self.budget, self.xp
+        )
+        sizes = self.norms[self.norms > 0]
+        size = float(self.xp.mean(sizes)) if sizes.shape[0] else 0.0
+        self.sigma = max(size / self.alpha, 10.0 * self.longest)
+        self.failures = 0
+
+    def _step_newton(self, tol):
+        accuracy = 0.01 * tol * abs(self.objective)
+        point, self.dual, solved = self.proximal.step(
+            self.operator, self.now, self.dual, self.sigma, accuracy
+        )
+        self.norms = shrink(point.V, 0.0, self.xp)[1]
+        self.before = self.now = point
+        # Further, rounding in the products would be larger than what is sought.
+        largest = 1e-3 * self.longest / float(self.xp.finfo(self.all.dtype).eps)
+        if solved:
+            self.sigma = min(_GROWTH * self.sigma, largest)
+            return
+        self.failures, self.sigma = self.failures + 1, 0.1 * self.sigma
+        if self.failures == _MOST_FAILURES:
+            # As with losses that are linear in places; the slower method gets on.
+            self.proximal, self.waiting = None, 2 * self.budget.n_iter
+            self.now = self.before = self.accelerated.centred(self.now)
+            self.dual = self.now.F
+
+    def _check(self):
+        """Objective and dual bound at the current point; slopes of all patterns."""
+        Y, s = self.problem.Y, self.problem.sample_weight
+        now, dual = in_numpy(self.now.F), in_numpy(self.dual)
+        if self.fit_intercept:
+            shift = self.problem.loss.best_offset(now, Y, s)
+            now = now + shift
+            shift = self._wide(shift)
+            self.now, self.before = (
+                Point(point.V, point.b + shift, point.F + shift)
+                for point in (self.now, self.before)
+            )
+        objective = self.problem.value(now)
+        objective += self.alpha * float(self.xp.sum(self.norms))
+        if objective < self.objective:
+            self.objective, self.best = objective, (self.which, self.now.V)
+        N = self.problem.dual_point(dual)
+        slopes = in_numpy(self.all.slopes(self._wide(N)))
+        bound = self.problem.bound(N, slopes.max(initial=0.0))
+        self.bound = max(self.bound, bound)
+        return slopes
+
+    def _choose(self, slopes):
+        """Work on the blocks that are not zero and the steepest of the others."""
+        used = self.which[in_numpy(self.norms) > 0]
+        slopes[used] = np.inf
+        order = np.argsort(-slopes, kind="stable")
+        wanted = int(np.sum(slopes > 0.95 * self.alpha))
+        which = np.sort(order[: min(wanted, max(200, 3 * len(used)))])
+        if np.array_equal(which, self.which):
+            return
+        xp = self.xp
+        # Blocks that come in are copies of a block of zeros behind the others.
+        place = np.full(self.all.m, len(self.which))
+        place[self.which] = np.arange(len(self.which))
+        place = xp.asarray(place[which], device=self.device)
+        self.which, self.operator = which, None
+        self.operator = self._restricted()
+
+        def moved(V):
+            zero = xp.zeros((*V.shape[:-1], 1), dtype=V.dtype, device=self.device)
+            return xp.take(xp.concat([V, zero], axis=-1), place, axis=-1)
+
+        self.norms = moved(self.norms)
+        self.now, self.before = (
+            Point(moved(point.V), point.b, point.F) for point in (self.now, self.before)
+        )
+
+    def _recover(self, history):
+        """The network of the best blocks, without a status."""
+        which, V = self.best
+        V = in_numpy(V).astype(np.float64).transpose(2, 1, 0)
+        U, singular, Vt = np.linalg.svd(V, full_matrices=False)
+        block, k = np.nonzero(singular > 1e-12 * singular.max(initial=0.0))
+        root = np.sqrt(singular[block, k])[:, None]
+        network = GatedNetwork(
+            gates=self.gates[which[block]].T,
+            hidden=(U[block, :, k] * root).T,
+            output=Vt[block, k] * root,
+            offset=np.zeros(V.shape[2]),
+            objective=np.inf,
+            dual_bound=self.bound,
+            status="",
+            n_iter=self.budget.n_iter,
+            history=history,
+        )
+        Y, s = self.problem.Y, self.problem.sample_weight
+        F = in_numpy(gated_outputs(network, self.all.X))
+        if self.fit_intercept:
+            offset = self.problem.loss.best_offset(F, Y, s)
+            network = replace(network, offset=offset)
+        decay = np.sum(network.hidden**2) + np.sum(network.output**2)
+        value = self.problem.value(F + network.offset)
+        return replace(network, objective=value + 0.5 * self.alpha * float(decay))

@@ -1,0 +1,202 @@
+"""Column generation for many samples: in batches, in chunks, in single precision."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn.vector.column_generation import VectorRun
+from sklearn_convexnn.vector.mini_batches import BATCH, descend_in_batches
+from sklearn_convexnn.vector.placing import (
+    improve_neurons,
+    network_of,
+    random_weights,
+)
+from sklearn_convexnn.vector.pricing import merge_candidates
+from sklearn_convexnn.vector.sampled_pricing import (
+    finish_on_all,
+    sample_residuals,
+)
+
+# Samples from which this is the faster way.
+_MANY = 4000
+LARGE = 2_000_000
+"""Entries of the data from which it is, and from which they are not sorted."""
+# Visits of all samples by the descent that places the neurons, and fewest batches.
+_EPOCHS, _BATCHES = 40, 3000
+# Share of the time that is left for placing, and then for each improvement.
+_PLACING, _IMPROVING = 0.6, 0.4
+# Steps of L-BFGS in an improvement.
+_STEPS = 100
+# Samples, and random directions, with which pricing searches from round to round.
+_SAMPLES, _STARTS = 3000, 60
+# Entries of the data, with an overhead for each sample, in a thorough search; how
+# often it draws others; candidates that then climb on, with all samples.
+_WORK, _OVERHEAD, _DRAWS, _FINISHED = 3e6, 20, 3, 32
+# Part of the slope wanted from which a candidate is kept.
+_WORTH = 0.8
+# Share of the time that is kept for a thorough search.
+_LAST = 0.15
+# Unknowns of the group lasso up to which a second-order method is faster; for a loss
+# without curvature, on which descent gets stuck, the operations it may take.
+_FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
+# Single precision is enough down to this gap, relative to the objective.
+_SINGLE = 1e-4
+
+
+def goes_at_scale(X, arrangements):
+    """Whether the data are so many that `generate_at_scale` is the faster way.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    arrangements : str
+        Parameter of the estimators.
+
+    Returns
+    -------
+    large : bool
+    """
+    if arrangements != "adaptive" or X.shape[1] < 2 or len(X) < 4 * BATCH:
+        return False
+    return len(X) > _MANY or X.size > LARGE
+
+
+def generate_at_scale(
+    problem,
+    rng,
+    *,
+    n_neurons=100,
+    known=None,
+    tol=1e-2,
+    max_iter=200,
+    max_neurons=None,
+    deadline=np.inf,
+    callback=None,
+    task=None,
+    duals=(),
+):
+    r"""Train a network of any width on many samples, to a small duality gap.
+
+    The steps of `sklearn_convexnn.vector.column_generation.generate_neurons`,
+    each in a form whose time and memory grow linearly with the samples: neurons
+    are placed by stochastic descent and moved by L-BFGS, the group lasso over the
+    units at hand is solved by descent, which has no local minima there, and
+    pricing searches on some of the samples and evaluates on all.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+        Its ``X`` may be of single or double precision.
+    rng : RandomState
+    n_neurons : int, default=100
+        Number of neurons to place.
+    known : VectorNeurons or None
+        Neurons to start from, in place of placed ones.
+    tol : float, default=1e-2
+        Stop when the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        Limit of rounds.
+    max_neurons : int or None
+        Limit of neurons in the network.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with a dict of what `history` gets.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+    duals : sequence of DualPoint
+        Dual points that are known.
+
+    Returns
+    -------
+    result : GlobalResult
+    """
+    if tol >= _SINGLE:
+        problem = replace(problem, X=problem.X.astype(np.float32, copy=False))
+    task = FitTask() if task is None else task
+    run = _Run(problem, rng, tol, max_neurons, deadline)
+    return run.solve(n_neurons, known, duals, max_iter, callback, task)
+
+
+class _Run(VectorRun):
+    def __init__(self, problem, rng, tol, max_neurons, deadline):
+        super().__init__(problem, rng, tol, max_neurons, deadline)
+        if np.isfinite(deadline):
+            self.deadline = self._until(1.0 - _LAST)
+
+    def _until(self, share):
+        """The time at which a share of what is left is over."""
+        now = perf_counter()
+        return now + share * (self.deadline - now)
+
+    def place(self, n_neurons):
+        start = random_weights(self.problem, n_neurons, self.rng)
+        W, V, bias, linear, offset = start
+        W, V, bias, offset = descend_in_batches(
+            self.problem,
+            W,
+            V,
+            bias,
+            offset,
+            linear,
+            self.rng,
+            epochs=max(_EPOCHS, _BATCHES * BATCH / len(self.problem.X)),
+            deadline=self._until(_PLACING),
+        )
+        placed = network_of(W, V, bias, linear, offset)
+        # Weight decay takes long to bring down what is of no use.
+        return placed.select(placed.sizes > 0.01 * np.median(placed.sizes))
+
+    def improve(self, neurons):
+        return improve_neurons(
+            self.problem, neurons, max_iter=_STEPS, deadline=self._until(_IMPROVING)
+        )
+
+    def round(self):
+        if self.started:
+            selected, _ = self.select()
+            if len(selected) > self.max_neurons:
+                selected = self.within_limit(selected)
+            moved = self.improve(selected)
+            self.keep(moved)
+            self.pool = moved
+        limited = len(self.pool) > self.max_neurons
+        if limited:
+            self.pool = self.within_limit(self.pool)
+        self.started = True
+        selected, N = self.select()
+        self.pool = selected
+        if not (self.closed and self.confirm()):
+            self.price(self.problem.project(N))
+        return len(selected), limited
+
+    def solves_exactly(self, n_units):
+        p = self.problem
+        unknowns = n_units * p.n_outputs
+        if p.loss.smooth:
+            return unknowns <= _FEW_UNKNOWNS
+        return len(p.X) * unknowns**2 <= _MOST_WORK
+
+    def conclude(self):
+        # Whatever ended the rounds, the bound is to be one that was looked at.
+        if not self.duals[0].confirmed:
+            self.price(self.duals[0].nu, thorough=True)
+
+    def search_size(self, thorough, most):
+        return 2 * _STARTS if thorough else _STARTS
+
+    def search(self, N, thorough):
+        p = self.problem
+        rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
+        rows = max(rows, _SAMPLES)
+        if rows >= len(p.X):
+            return self.search_on(p.X.astype(np.float64, copy=False), N, N, thorough)
+        # Steep units may be active on few samples, all of them left out by chance.
+        found = [
+            self.search_on(*sample_residuals(p, N, rows, self.rng), N, thorough)
+            for _ in range(_DRAWS if thorough else 1)
+        ]
+        found = finish_on_all(p, N, merge_candidates(found, p.X), _FINISHED)
+        return found.select(found.slopes > _WORTH * p.alpha)

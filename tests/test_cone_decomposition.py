@@ -1,0 +1,110 @@
+"""ReLU networks made of gated ones."""
+
+import warnings
+
+import cvxpy as cp
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy.sparse import csr_array
+
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    cone_decomposition,
+)
+
+GATED = {"formulation": "gated_relu", "arrangements": "sampled", "random_state": 0}
+
+pytestmark = pytest.mark.filterwarnings("ignore:The penalty grows")
+
+
+def relu_outputs(network, X):
+    hidden = np.maximum(X @ network.coefs_[0] + network.intercepts_[0], 0.0)
+    return hidden @ network.coefs_[1] + network.intercepts_[1]
+
+
+def fitted(bias=False, n_outputs=1, n=25, **params):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, 3))
+    Y = np.abs(X[:, :n_outputs]) + X[:, 2:]
+    params = {"alpha": 0.3, "n_arrangements": 8, "fit_intercept": bias} | params
+    model = ConvexReLURegressor(**GATED, **params).fit(X, Y.squeeze())
+    return X, model
+
+
+@pytest.mark.parametrize("method", ["minimal", "explicit"])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_outputs_on_the_training_data_are_the_same(bias, n_outputs, method):
+    X, model = fitted(bias, n_outputs)
+    network = cone_decomposition(model, csr_array(X), method=method)
+    expected = model.predict(X).reshape(len(X), -1)
+    scale = np.abs(network.coefs_[0]).max() * np.abs(network.coefs_[1]).max()
+    assert_allclose(relu_outputs(network, X), expected, atol=1e-7 * max(scale, 1.0))
+    decay = sum(np.sum(coef**2) for coef in network.coefs_)
+    assert_allclose(network.penalty, 0.15 * decay)
+    decay = sum(np.sum(coef**2) for coef in model.coefs_)
+    assert_allclose(network.gated_penalty, 0.15 * decay)
+    assert network.penalty >= network.gated_penalty * (1 - 1e-9)
+    new = np.random.default_rng(1).standard_normal((20, 3))
+    assert np.abs(relu_outputs(network, new) - model.predict(new).reshape(20, -1)).max()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_minimal_is_minimal(bias):
+    X, model = fitted(bias)
+    rows = np.column_stack([X, np.ones(len(X))]) if bias else X
+    total = 0.0
+    for gate, w, v in zip(model.gates_.T, model.coefs_[0].T, model.coefs_[1]):
+        cone = np.where(rows @ gate > 0, 1.0, -1.0)[:, None] * rows
+        p, q = cp.Variable(len(gate)), cp.Variable(len(gate))
+        difference = p[:3] - q[:3] == w
+        constraints = [difference, cone @ p >= 0, cone @ q >= 0]
+        if bias:
+            constraints.append(p[3] == q[3])
+        problem = cp.Problem(cp.Minimize(cp.norm(p[:3]) + cp.norm(q[:3])), constraints)
+        total += problem.solve(solver="CLARABEL") * np.linalg.norm(v)
+    minimal = cone_decomposition(model, X)
+    explicit = cone_decomposition(model, X, method="explicit")
+    # Half the sum of squares of balanced weights is the sum of products of norms.
+    assert_allclose(minimal.penalty, 0.3 * total, rtol=1e-5)
+    assert explicit.penalty >= minimal.penalty
+
+
+def test_classifier():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = np.digitize(X[:, 0] * X[:, 1], [-0.3, 0.3])
+    model = ConvexReLUClassifier(n_arrangements=10, **GATED).fit(X, y)
+    network = cone_decomposition(model, X)
+    outputs = relu_outputs(network, X)
+    assert_allclose(outputs, model.decision_function(X), atol=1e-5)
+
+
+def test_a_growing_penalty_is_told():
+    X, model = fitted(n=200, n_arrangements=20)
+    with pytest.warns(UserWarning, match="penalty grows from .* to"):
+        network = cone_decomposition(model, X)
+    assert network.penalty > 10 * network.gated_penalty
+
+
+def test_neurons_in_their_cones_stay():
+    X = np.abs(np.random.default_rng(0).standard_normal((20, 2)))
+    model = ConvexReLURegressor(
+        fit_intercept=False, **GATED | {"arrangements": "exact"}
+    )
+    model.fit(X, X @ [1.0, 0.5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = cone_decomposition(model, X)
+    assert_allclose(network.penalty, network.gated_penalty, rtol=0.5)
+
+
+def test_what_is_refused():
+    X, model = fitted()
+    with pytest.raises(ValueError, match="method='best'"):
+        cone_decomposition(model, X, method="best")
+    relu = ConvexReLURegressor(arrangements="sampled", n_arrangements=3)
+    with pytest.raises(ValueError, match="gated_relu"):
+        cone_decomposition(relu.fit(X, X[:, 0]), X)

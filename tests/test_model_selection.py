@@ -1,0 +1,457 @@
+"""The largest useful weight decay, regularisation paths and cross-validation."""
+
+import pickle
+import warnings
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import get_scorer, mean_squared_error
+from sklearn.model_selection import GroupKFold, KFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLUClassifierCV,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+    alpha_max,
+    column_generation,
+    convex_relu_path,
+)
+from tests.problems import as_targets, tiny_data
+
+
+def scaled(load, n=None):
+    X, y = load(return_X_y=True)
+    X, y = X[:n], y[:n]
+    X = StandardScaler().fit_transform(X)
+    return X, (y - y.mean()) / y.std() if load is load_diabetes else y
+
+
+def three_classes(X):
+    return np.digitize(X[:, 0] + 0.5 * X[:, -1] ** 2, [-0.2, 0.8])
+
+
+REGRESSORS = [
+    {},
+    {"fit_intercept": False},
+    {"loss": "huber", "epsilon": 0.5, "negative_slope": 0.2},
+    {"loss": "poisson"},
+    {"loss": "quantile", "quantile": 0.3},
+]
+CLASSIFIERS = [
+    {},
+    {"loss": "squared_hinge"},
+    {"loss": "hinge"},
+    pytest.param({"loss": "hinge", "fit_intercept": False}, marks=pytest.mark.slow),
+]
+
+
+def assert_is_largest(estimator, X, y, sample_weight=None):
+    found = alpha_max(estimator, X, y, sample_weight=sample_weight)
+    objectives = {}
+    for part in (3.0, 1.001, 0.999):
+        model = clone(estimator).set_params(
+            alpha=part * found.value, tol=1e-8, max_iter=5, random_state=0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(X, y, sample_weight=sample_weight)
+        objectives[part] = model.objective_
+        if part > 1:
+            assert model.n_neurons_ == 0
+    assert_allclose(objectives[1.001], objectives[3.0], rtol=1e-9)
+    assert objectives[0.999] < (1.0 - 1e-8) * objectives[3.0]
+    return found
+
+
+@pytest.mark.parametrize("params", REGRESSORS, ids=str)
+def test_alpha_max_of_regressors(params):
+    X, y, s = tiny_data("squared_error", n=30, d=3, weighted=True)
+    y = as_targets(params.get("loss"), y)
+    found = assert_is_largest(ConvexReLURegressor(**params), X, y, s)
+    assert found.kind == "global"
+    assert found.upper <= (1.0 + 1e-4) * found.value
+
+
+@pytest.mark.parametrize("params", CLASSIFIERS, ids=str)
+def test_alpha_max_of_classifiers(params):
+    X, y, s = tiny_data("log_loss", n=30, d=3, weighted=True)
+    # Of unbalanced labels the best constant of the hinge loss is on its kink.
+    y = np.where(np.arange(30) < 10, y, 1.0)
+    assert_is_largest(ConvexReLUClassifier(**params), X, y, s)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"hidden_layer": "separate", "loss": "squared_hinge"},
+        {"class_weight": "balanced"},
+        {"formulation": "gated_relu", "arrangements": "exact"},
+    ],
+    ids=str,
+)
+def test_alpha_max_of_several_outputs(params):
+    X, _, s = tiny_data("log_loss", n=30, d=3, weighted=True)
+    assert_is_largest(ConvexReLUClassifier(**params), X, three_classes(X), s)
+
+
+def test_alpha_max_of_sampled_gates():
+    X, y, _ = tiny_data("squared_error", n=30, d=3)
+    estimator = ConvexReLURegressor(
+        formulation="gated_relu", arrangements="sampled", random_state=0
+    )
+    found = assert_is_largest(estimator, X, y)
+    assert found.kind == "restricted"
+
+
+@pytest.mark.parametrize("n_features", [1, 2])
+def test_alpha_max_is_exact_for_low_rank(n_features):
+    X, y, _ = tiny_data("squared_error", n=40, d=n_features)
+    found = assert_is_largest(ConvexReLURegressor(), X, y)
+    assert_allclose(found.upper, found.value, rtol=1e-9)
+
+
+def test_alpha_max_is_bounded_where_it_cannot_be_proven():
+    X, y = scaled(load_diabetes)
+    found = alpha_max(ConvexReLURegressor(random_state=0), X, y)
+    assert found.kind == "estimated"
+    assert found.value < found.upper < 3 * found.value
+    classes = np.digitize(y, [-0.5, 0.5])
+    found = alpha_max(ConvexReLUClassifier(random_state=0), X, classes)
+    assert found.kind == "estimated"
+    assert found.value < found.upper < 3 * found.value
+
+
+def test_alpha_max_counts_a_weight_of_two_as_two_samples():
+    X, y, _ = tiny_data("squared_error", n=20, d=3)
+    s = np.where(np.arange(20) < 7, 2.0, 1.0)
+    estimator = ConvexReLURegressor(random_state=0)
+    weighted = alpha_max(estimator, X, y, sample_weight=s)
+    repeated = alpha_max(estimator, np.r_[X, X[:7]], np.r_[y, y[:7]])
+    assert_allclose(weighted.value, repeated.value, rtol=1e-12)
+
+
+PATHS = {
+    "scalar": (ConvexReLURegressor(), load_diabetes, 12),
+    "without biases": (ConvexReLURegressor(fit_intercept=False), load_diabetes, 8),
+    "log loss": (ConvexReLUClassifier(), load_breast_cancer, 12),
+    "softmax": (ConvexReLUClassifier(), load_wine, 6),
+    "separate": (
+        ConvexReLUClassifier(hidden_layer="separate", loss="squared_hinge"),
+        load_wine,
+        6,
+    ),
+    "hinge": (ConvexReLUClassifier(loss="hinge"), load_breast_cancer, 6),
+    "cuts": (ConvexReLURegressor(arrangements="cutting_cells", pricing="search"),)
+    + (load_diabetes, 4),
+}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("scalar", "log loss", "softmax"),
+        *(
+            pytest.param(case, marks=pytest.mark.slow)
+            for case in ("without biases", "separate", "hinge", "cuts")
+        ),
+    ],
+)
+def test_path_is_as_good_as_single_fits(case):
+    estimator, load, n_alphas = PATHS[case]
+    X, y = scaled(load, 150 if load is not load_wine else None)
+    estimator = clone(estimator).set_params(random_state=0)
+    alphas, models, gaps = convex_relu_path(estimator, X, y, alphas=n_alphas, eps=0.1)
+    assert_allclose(alphas[-1], 0.1 * alphas[0])
+    assert np.all(np.diff(alphas) < 0)
+    assert_array_equal(gaps, [model.dual_gap_ for model in models])
+    assert_array_equal(alphas, [model.alpha for model in models])
+    for alpha, model in list(zip(alphas, models))[1::4]:
+        single = clone(estimator).set_params(alpha=alpha).fit(X, y)
+        assert_allclose(model.objective_, single.objective_, rtol=1e-2)
+        # Bounds rest on searches, which are not exact.
+        assert model.dual_bound_ <= (1.0 + 1e-3) * single.objective_
+        assert single.dual_bound_ <= (1.0 + 1e-3) * model.objective_
+        assert model.dual_gap_ <= 1e-2 * model.objective_
+        assert model.certificate_ == single.certificate_
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"arrangements": "sampled"},
+        {"arrangements": "sampled", "formulation": "gated_relu"},
+    ],
+    ids=str,
+)
+def test_path_on_sampled_patterns_has_the_same_for_all(params):
+    X, y = scaled(load_diabetes, 150)
+    estimator = ConvexReLURegressor(**params, n_arrangements=20, tol=1e-4)
+    estimator.set_params(random_state=np.random.RandomState(0))
+    alphas, models, _ = convex_relu_path(estimator, X, y, alphas=3, eps=0.1)
+    for alpha, model in zip(alphas, models):
+        single = clone(model).set_params(alpha=alpha).fit(X, y)
+        assert_allclose(model.objective_, single.objective_, rtol=1e-3)
+        assert model.random_state == models[0].random_state
+        assert model.n_arrangements_ == 20
+
+
+def test_path_of_small_data_is_proven():
+    X, y, _ = tiny_data("squared_error", n=18, d=2)
+    estimator = ConvexReLURegressor(random_state=0)
+    alphas, models, _ = convex_relu_path(estimator, X, y, alphas=9, eps=0.05)
+    for alpha, model in zip(alphas, models):
+        assert model.certificate_ == "global"
+        exact = clone(estimator).set_params(alpha=alpha, arrangements="exact")
+        exact.fit(X, y)
+        assert model.dual_bound_ <= (1.0 + 1e-12) * exact.objective_
+        assert exact.dual_bound_ <= (1.0 + 1e-12) * model.objective_
+
+
+def test_path_searches_little(monkeypatch):
+    X, y = scaled(load_diabetes)
+    counts = {"place_neurons": 0, "search_widely": 0}
+
+    def counting(name):
+        function = getattr(column_generation, name)
+
+        def counted(*args, **kwargs):
+            counts[name] += 1
+            return function(*args, **kwargs)
+
+        return counted
+
+    for name in counts:
+        monkeypatch.setattr(column_generation, name, counting(name))
+    _, models, _ = convex_relu_path(
+        ConvexReLURegressor(random_state=0), X, y, alphas=20, eps=0.1
+    )
+    assert all(model.dual_gap_ <= 1e-2 * model.objective_ for model in models)
+    assert counts["place_neurons"] == 1
+    assert counts["search_widely"] < 14
+
+
+def test_alphas_of_a_path():
+    X, y = scaled(load_diabetes, 100)
+    estimator = ConvexReLURegressor(random_state=0)
+    alphas, models, _ = convex_relu_path(estimator, X, y, alphas=[9.0, 20, 20, 1e4])
+    assert_array_equal(alphas, [1e4, 20, 9])
+    assert models[0].n_neurons_ == 0
+    assert models[0].objective_ > models[1].objective_ > models[2].objective_
+    alphas, models, _ = convex_relu_path(estimator, X, y, alphas=1)
+    assert_allclose(alphas, [alpha_max(estimator, X, y).value])
+
+
+@pytest.mark.parametrize("alphas", [[], [1.0, -1.0], [0.0], [1.0, np.nan], 0])
+def test_errors_for_bad_alphas(alphas):
+    X, y = np.eye(4), np.arange(4.0)
+    with pytest.raises(ValueError, match="alphas"):
+        convex_relu_path(ConvexReLURegressor(), X, y, alphas=alphas)
+    with pytest.raises(ValueError, match="alphas"):
+        ConvexReLURegressorCV(alphas=alphas, cv=2).fit(X, y)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1.0])
+def test_errors_for_bad_eps(eps):
+    X, y = np.eye(4), np.arange(4.0)
+    with pytest.raises(ValueError, match="eps"):
+        convex_relu_path(ConvexReLURegressor(), X, y, eps=eps)
+    with pytest.raises(ValueError, match="eps"):
+        ConvexReLURegressorCV(eps=eps, cv=2).fit(X, y)
+
+
+def test_constant_targets():
+    X = tiny_data("squared_error", n=20, d=2)[0]
+    estimator = ConvexReLURegressor(random_state=0)
+    found = alpha_max(estimator, X, np.ones(20))
+    assert (found.value, found.upper) == (0.0, 0.0)
+    _, models, gaps = convex_relu_path(estimator, X, np.ones(20), alphas=3)
+    assert_allclose(gaps, 0.0, atol=1e-12)
+    assert models[-1].n_neurons_ == 0
+
+
+def test_warm_start_from_neurons_of_no_use():
+    X, y = scaled(load_diabetes, 120)
+    model = ConvexReLURegressor(alpha=20.0, warm_start=True, random_state=0).fit(X, y)
+    assert model.n_neurons_ > 0
+    model.set_params(alpha=1e4).fit(X, y)
+    assert model.n_neurons_ == 0
+    model.set_params(alpha=20.0).fit(X, y)
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+
+
+def test_regressor_cv_follows_the_paths_of_the_folds():
+    X, y = scaled(load_diabetes, 150)
+    folds = KFold(2, shuffle=True, random_state=0)
+    s = np.random.default_rng(0).uniform(0.5, 2.0, 150)
+    model = ConvexReLURegressorCV(alphas=4, eps=0.1, cv=folds, random_state=0)
+    model.fit(X, y, sample_weight=s)
+    base = ConvexReLURegressor(random_state=0)
+    largest = alpha_max(base, X, y, sample_weight=s).value
+    assert_allclose(model.alphas_, np.geomspace(largest, 0.1 * largest, 4))
+    assert model.mse_path_.shape == (4, 2)
+    for k, (train, test) in enumerate(folds.split(X)):
+        _, models, _ = convex_relu_path(
+            base, X[train], y[train], alphas=model.alphas_, sample_weight=s[train]
+        )
+        expected = [
+            mean_squared_error(y[test], m.predict(X[test]), sample_weight=s[test])
+            for m in models
+        ]
+        assert_allclose(model.mse_path_[:, k], expected)
+    assert_allclose(model.scores_path_, -model.mse_path_)
+    best = np.argmin(model.mse_path_.mean(axis=1))
+    assert model.alpha_ == model.alphas_[best]
+    single = base.set_params(alpha=model.alpha_).fit(X, y, sample_weight=s)
+    for name in vars(single):
+        if name.endswith("_") and name != "history_":
+            assert hasattr(model, name)
+    assert_allclose(model.predict(X), single.predict(X))
+    assert model.objective_ == single.objective_
+    assert model.certificate_ == single.certificate_
+
+
+def test_classifier_cv_of_labels_that_are_strings():
+    X, codes = scaled(load_wine)
+    y = np.array(["red", "rosé", "white"])[codes]
+    model = make_pipeline(
+        StandardScaler(),
+        ConvexReLUClassifierCV(
+            alphas=[50, 5, 20], cv=3, class_weight="balanced", random_state=0
+        ),
+    ).fit(X, y)
+    chosen = model[-1]
+    assert_array_equal(chosen.classes_, ["red", "rosé", "white"])
+    assert_array_equal(chosen.alphas_, [50, 20, 5])
+    assert chosen.alpha_ == 5
+    assert chosen.scores_path_.shape == (3, 3)
+    assert np.all(chosen.scores_path_ < 0)
+    assert not hasattr(chosen, "mse_path_")
+    assert model.score(X, y) > 0.95
+    again = pickle.loads(pickle.dumps(model))
+    assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("params", [{"loss": "squared_hinge"}, {"scoring": "f1"}])
+def test_scores_of_the_classifier(params):
+    X, y = scaled(load_breast_cancer, 100)
+    model = ConvexReLUClassifierCV(alphas=[30, 10], cv=2, random_state=0, **params)
+    model.fit(X, y)
+    assert np.all((model.scores_path_ > 0.5) & (model.scores_path_ <= 1))
+
+
+def test_scores_by_another_scorer():
+    X, y = scaled(load_diabetes, 100)
+    model = ConvexReLURegressorCV(alphas=[20.0], cv=2, scoring="r2", random_state=0)
+    model.fit(X, y)
+    base = ConvexReLURegressor(alpha=20.0, random_state=0).fit(X[50:], y[50:])
+    expected = get_scorer("r2")(base, X[:50], y[:50])
+    assert_allclose(model.scores_path_[0, 0], expected)
+    assert not hasattr(model, "mse_path_")
+    model.set_params(scoring=None).fit(X, y)
+    assert model.mse_path_.shape == (1, 2)
+
+
+def test_folds_may_lack_classes():
+    X, y = scaled(load_wine)
+    order = np.argsort(y, kind="stable")
+    train, test = order[:130], order[130:]
+    model = ConvexReLUClassifierCV(alphas=[10.0], cv=[(train, test)], random_state=0)
+    model.fit(X, y)
+    assert np.isfinite(model.scores_path_[0, 0])
+    assert len(model.classes_) == 3
+
+
+def test_several_outputs_and_sparse_data():
+    from scipy.sparse import csr_array
+
+    X, y = scaled(load_diabetes, 150)
+    Y = np.column_stack([y, X[:, 0] ** 2])
+    model = ConvexReLURegressorCV(alphas=2, eps=0.2, cv=2, random_state=0).fit(X, Y)
+    assert model.predict(X).shape == (150, 2)
+    sparse = clone(model).fit(csr_array(X), Y)
+    assert_allclose(sparse.mse_path_, model.mse_path_)
+
+
+def test_one_warning_for_all_fits():
+    X, y = scaled(load_diabetes, 150)
+    params = {"max_iter": 1, "tol": 1e-9, "random_state": 0}
+    with pytest.warns(ConvergenceWarning) as caught:
+        model = ConvexReLURegressorCV(alphas=[10.0, 5.0], cv=2, **params).fit(X, y)
+    assert len(caught) == 1
+    message = str(caught[0].message)
+    assert "5 of the 5 fits of ConvexReLURegressorCV stopped" in message
+    assert model.dual_gap_ > 1e-9 * model.objective_
+    with pytest.warns(ConvergenceWarning, match="2 of the 2 fits of convex_relu_path"):
+        convex_relu_path(ConvexReLURegressor(**params), X, y, alphas=[10.0, 5.0])
+
+
+@pytest.mark.parametrize(
+    "backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)]
+)
+def test_jobs_do_not_change_the_result(backend):
+    X, y = scaled(load_diabetes, 150)
+    model = ConvexReLURegressorCV(alphas=4, eps=0.1, cv=3, random_state=0).fit(X, y)
+    with joblib.parallel_config(backend):
+        other = clone(model).set_params(n_jobs=2).fit(X, y)
+    assert_allclose(other.mse_path_, model.mse_path_, rtol=1e-6)
+    assert_allclose(other.coefs_[0], model.coefs_[0], rtol=1e-6, atol=1e-9)
+
+
+@config_context(enable_metadata_routing=True)
+def test_metadata_routing():
+    X, y = scaled(load_diabetes, 120)
+    groups, s = np.repeat([0, 1, 2], 40), np.linspace(0.5, 2.0, 120)
+    model = ConvexReLURegressorCV(alphas=[20.0], cv=GroupKFold(3), random_state=0)
+    model.fit(X, y, sample_weight=s, groups=groups)
+    folds = list(GroupKFold(3).split(X, y, groups))
+    given = clone(model).set_params(cv=folds).fit(X, y, sample_weight=s)
+    assert_allclose(model.mse_path_, given.mse_path_)
+    with pytest.raises(ValueError, match="groups"):
+        model.fit(X, y)
+    scorer = get_scorer("neg_mean_squared_error").set_score_request(sample_weight=True)
+    scored = clone(model).set_params(scoring=scorer)
+    scored.fit(X, y, sample_weight=s, groups=groups)
+    assert_allclose(scored.scores_path_, -model.mse_path_)
+    plain = scorer.set_score_request(sample_weight=False)
+    plain = clone(model).set_params(scoring=plain)
+    plain.fit(X, y, sample_weight=s, groups=groups)
+    assert not np.allclose(plain.scores_path_, scored.scores_path_)
+
+
+def test_metadata_without_routing():
+    with pytest.raises(ValueError, match="enable_metadata_routing"):
+        ConvexReLURegressorCV(alphas=[1.0]).fit(np.eye(6), np.arange(6.0), groups=[0])
+
+
+def test_failed_fit_keeps_the_former_state():
+    X, y = scaled(load_diabetes, 120)
+    model = ConvexReLURegressorCV(alphas=[20.0], cv=2, random_state=0).fit(X, y)
+    before = dict(vars(model))
+    with pytest.raises(ValueError, match="n_splits"):
+        model.set_params(cv=1000).fit(X, y)
+    assert set(vars(model)) == set(before)
+    assert model.alpha_ == 20.0
+
+
+@pytest.mark.parametrize(
+    "kind, base",
+    [
+        (ConvexReLURegressorCV, ConvexReLURegressor),
+        (ConvexReLUClassifierCV, ConvexReLUClassifier),
+    ],
+)
+def test_parameters_are_those_of_the_base_estimator(kind, base):
+    own = {"alphas": 100, "eps": 1e-2, "cv": None, "scoring": None}
+    expected = {**base().get_params(), **own}
+    del expected["alpha"], expected["warm_start"]
+    assert kind().get_params() == expected

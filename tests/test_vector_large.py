@@ -1,0 +1,237 @@
+"""Training on many samples: batches, chunks, sampled pricing, single precision."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, descent
+from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.vector import problem as problem_module
+from sklearn_convexnn.vector.column_generation import generate_neurons
+from sklearn_convexnn.vector.large import generate_at_scale, goes_at_scale
+from sklearn_convexnn.vector.losses import Separable, Softmax
+from sklearn_convexnn.vector.mini_batches import descend_in_batches
+from sklearn_convexnn.vector.placing import (
+    improve_neurons,
+    network_of,
+    random_weights,
+)
+from sklearn_convexnn.vector.pricing import search_units
+from sklearn_convexnn.vector.problem import VectorProblem
+from sklearn_convexnn.vector.sampled_pricing import finish_on_all, sample_residuals
+
+
+def planted(n, d=5, c=2, *, loss="squared_error", alpha=1.0, seed=0, **options):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    Y = np.maximum(X @ rng.standard_normal((d, 4)), 0.0) @ rng.standard_normal((4, c))
+    Y += 0.1 * rng.standard_normal(Y.shape)
+    s = rng.uniform(0.5, 2.0, n)
+    if loss in ("hinge", "squared_hinge", "log_loss"):
+        Y = np.where(Y > 0, 1.0, -1.0)
+    if loss == "softmax":
+        Y = np.eye(c)[np.argmax(Y, axis=1)]
+    kind = Softmax() if loss == "softmax" else Separable(make_loss(loss))
+    defaults = {"fit_intercept": True, "negative_slope": 0.0, "separate": False}
+    return VectorProblem(X, Y, s, kind, alpha, **{**defaults, **options})
+
+
+def single(problem):
+    return replace(problem, X=problem.X.astype(np.float32))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("options", [{}, {"fit_intercept": False}])
+def test_chunks_do_not_change_the_problem(monkeypatch, dtype, options):
+    p = planted(200, **options)
+    network = network_of(*random_weights(p, 7, np.random.RandomState(0)))
+    p = replace(p, X=p.X.astype(dtype))
+    N = p.dual_point(p.outputs(network))
+    expected = p.outputs(network), p.slopes(network, N), improve_neurons(p, network, 3)
+    monkeypatch.setattr(problem_module, "_CHUNK", 100)
+    monkeypatch.setattr(descent, "_CHUNK", 100)
+    rtol = 1e-10 if dtype == np.float64 else 1e-3
+    assert_allclose(p.outputs(network), expected[0], rtol=rtol, atol=rtol)
+    assert_allclose(p.slopes(network, N), expected[1], rtol=rtol)
+    moved = improve_neurons(p, network, 3)
+    assert_allclose(p.objective(moved), p.objective(expected[2]), rtol=rtol)
+
+
+def test_slopes_are_of_double_precision():
+    p = planted(500)
+    network = network_of(*random_weights(p, 7, np.random.RandomState(0)))
+    N = p.dual_point(p.outputs(network))
+    short = single(p)
+    wide = replace(p, X=short.X.astype(np.float64))
+    assert_allclose(short.slopes(network, N), wide.slopes(network, N), rtol=1e-13)
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "softmax", "hinge", "log_loss"])
+def test_batches_come_close_to_descent_on_all(loss):
+    p = planted(3000, loss=loss, alpha=20.0)
+    rng = np.random.RandomState(0)
+    start = random_weights(p, 20, rng)
+    full = p.objective(improve_neurons(p, network_of(*start), 100))
+    W, V, bias, linear, offset = start
+    for problem in (p, single(p)):
+        found = descend_in_batches(problem, W, V, bias, offset, linear, rng, epochs=250)
+        network = network_of(*found[:3], linear, found[3])
+        assert p.objective(network) < 1.15 * full
+        assert p.objective(network) < 0.5 * p.objective(p.null())
+
+
+def test_batches_move_only_what_may_move():
+    p = planted(600, fit_intercept=False, separate=True)
+    rng = np.random.RandomState(0)
+    W, V, bias, linear, offset = random_weights(p, 6, rng)
+    _, moved, moved_bias, moved_offset = descend_in_batches(
+        p, W, V, bias, offset, linear, rng, epochs=3
+    )
+    assert_array_equal(moved == 0, V == 0)
+    assert not np.allclose(moved, V)
+    assert not moved_bias.any() and not moved_offset.any()
+
+
+def test_batches_end_in_time():
+    p = planted(5000)
+    rng = np.random.RandomState(0)
+    W, V, bias, linear, offset = random_weights(p, 50, rng)
+    start = perf_counter()
+    descend_in_batches(
+        p, W, V, bias, offset, linear, rng, epochs=1e6, deadline=start + 0.3
+    )
+    assert perf_counter() - start < 5.0
+
+
+def test_sampled_residuals_stand_for_all():
+    p = planted(400)
+    network = network_of(*random_weights(p, 5, np.random.RandomState(0)))
+    N = p.dual_point(p.outputs(network))
+    rng = np.random.RandomState(0)
+    direction = np.ones(p.X.shape[1])
+    exact = np.maximum(p.X @ direction, 0.0) @ N
+    estimates = []
+    for _ in range(400):
+        X, residual = sample_residuals(p, N, 100, rng)
+        assert len(X) <= 100
+        assert_allclose(residual.sum(axis=0), 0.0, atol=1e-8)
+        estimates.append(np.maximum(X @ direction, 0.0) @ residual)
+    error = np.std(estimates, axis=0) / 20.0
+    # Centring the residuals has a small effect of its own.
+    assert np.all(np.abs(np.mean(estimates, axis=0) - exact) < 5.0 * error)
+    X, residual = sample_residuals(p, N, 400, rng)
+    assert_array_equal(X, p.X)
+    assert_array_equal(residual, N)
+
+
+@pytest.mark.parametrize("separate", [False, True])
+def test_candidates_have_slopes_over_all_samples(separate):
+    p = single(planted(1000, separate=separate))
+    N = p.dual_point(p.outputs(p.null()))
+    rng = np.random.RandomState(0)
+    X, residual = sample_residuals(p, N, 200, rng)
+    options = {"free_bias": True, "separate": separate}
+    found = search_units(X, residual, rng.standard_normal((30, 5)), **options)
+    found = finish_on_all(p, N, found, 10)
+    Z = np.maximum(p.X.astype(float) @ found.directions.T + found.biases, 0.0)
+    assert_allclose(found.slopes, np.sum((Z.T @ N) * found.outputs, axis=1), rtol=1e-9)
+    best = search_units(p.X.astype(float), N, rng.standard_normal((300, 5)), **options)
+    assert found.slopes[0] > 0.97 * best.slopes[0]
+    assert found.slopes[0] <= best.slopes[0] * (1.0 + 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        ("squared_error", {}),
+        ("squared_error", {"fit_intercept": False}),
+        ("softmax", {"separate": True}),
+        ("squared_error", {"negative_slope": 0.2}),
+        ("softmax", {}),
+        ("hinge", {}),
+        ("squared_error", {"c": 1}),
+    ],
+)
+def test_agrees_with_column_generation(loss, options):
+    p = planted(200, d=3, alpha=4.0, loss=loss, **options)
+    exact = generate_neurons(p, np.random.RandomState(0), tol=1e-4)
+    found = generate_at_scale(p, np.random.RandomState(0), tol=5e-3)
+    assert found.status == "optimal"
+    assert_allclose(p.objective(found.neurons), found.objective, rtol=1e-5)
+    assert found.objective < exact.objective * (1.0 + 5.1e-3)
+    assert found.objective > exact.dual_bound * (1.0 - 1e-6)
+    # The bound is an estimate, of a gap of half a per cent.
+    assert found.dual_bound < exact.objective * (1.0 + 1e-3)
+    assert found.dual_bound > 0.99 * exact.objective
+
+
+@pytest.fixture(scope="module")
+def table():
+    p = planted(4200, d=4, c=3, alpha=30.0)
+    return p.X, p.Y, p.sample_weight
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_regressor(table, dtype):
+    X, Y, s = table
+    X = X.astype(dtype)
+    assert goes_at_scale(X, "adaptive") and not goes_at_scale(X, "sampled")
+    model = ConvexReLURegressor(alpha=30.0, tol=0.02, random_state=0)
+    model.fit(X, Y[:, 0], sample_weight=s)
+    assert model.coefs_[0].dtype == dtype
+    F = np.maximum(X.astype(float) @ model.coefs_[0] + model.intercepts_[0], 0.0)
+    F = F @ model.coefs_[1] + model.intercepts_[1]
+    decay = sum(np.sum(np.square(w, dtype=float)) for w in model.coefs_)
+    objective = 0.5 * s @ (F[:, 0] - Y[:, 0]) ** 2 + 15.0 * decay
+    assert_allclose(model.objective_, objective, rtol=1e-5)
+    assert model.certificate_ == "estimated"
+    assert 0 < model.dual_gap_ <= 0.02 * model.objective_
+
+
+@pytest.mark.slow
+def test_same_seed_same_network(table):
+    X, Y, _ = table
+    first, second = (
+        ConvexReLURegressor(alpha=30.0, tol=0.02, random_state=0).fit(X, Y)
+        for _ in range(2)
+    )
+    assert_array_equal(first.coefs_[0], second.coefs_[0])
+
+
+@pytest.mark.slow
+def test_classifier(table):
+    X, Y, _ = table
+    y = np.array(["a", "b", "c"])[np.argmax(Y, axis=1)]
+    model = ConvexReLUClassifier(alpha=30.0, tol=0.02, random_state=0).fit(X, y)
+    assert model.dual_gap_ <= 0.02 * model.objective_
+    assert model.score(X, y) > 0.9
+    before = model.objective_
+    model.set_params(warm_start=True, n_arrangements=3).fit(X, y)
+    assert model.objective_ < 1.02 * before
+
+
+def test_a_fit_that_is_out_of_time_has_a_network_and_a_bound(table):
+    X, Y, _ = table
+    model = ConvexReLURegressor(alpha=1.0, tol=1e-3, max_time=2.0, random_state=0)
+    start = perf_counter()
+    with pytest.warns(ConvergenceWarning, match="the time limit was reached"):
+        model.fit(X, Y)
+    assert perf_counter() - start < 30.0
+    assert model.n_neurons_ > 0
+    assert 0 <= model.dual_bound_ < model.objective_
+    rough = 0.5 * np.sum((Y - Y.mean(axis=0)) ** 2)
+    assert model.objective_ < 0.2 * rough
+
+
+@pytest.mark.slow
+def test_max_neurons(table):
+    X, Y, _ = table
+    model = ConvexReLURegressor(alpha=3.0, max_neurons=2, random_state=0)
+    with pytest.warns(ConvergenceWarning, match="max_neurons"):
+        model.fit(X, Y)
+    assert model.n_neurons_ <= 2
+    assert model.objective_ < 0.5 * np.sum((Y - Y.mean(axis=0)) ** 2)
