@@ -9,6 +9,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn import pricing, proofs
+from sklearn_convexnn._base import ConvexReLUMixin
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import with_ones
@@ -80,6 +81,11 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
     -------
     found : AlphaMax
 
+    Raises
+    ------
+    TypeError
+        If `estimator` is of another kind, as a pipeline.
+
     Notes
     -----
     The upper bound is proven by branch and bound for data of rank up to 5 (of
@@ -110,7 +116,26 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
     >>> round(found.value, 6), found.kind
     (0.333333, 'global')
     """
+    check_base(estimator, "alpha_max")
     return largest_slope(estimator, X, y, sample_weight)
+
+
+def check_base(estimator, name):
+    """Raise TypeError for estimators that do not train one network for one `alpha`.
+
+    Parameters
+    ----------
+    estimator : object
+    name : str
+        Of the function that needs one.
+    """
+    # Those that choose `alpha` themselves do not have it as a parameter.
+    if not (isinstance(estimator, ConvexReLUMixin) and hasattr(estimator, "alpha")):
+        given = estimator.__name__ if isinstance(estimator, type) else estimator
+        raise TypeError(
+            f"{name} needs an instance of ConvexReLURegressor or ConvexReLUClassifier, "
+            f"got {given}. Of a pipeline, take the last step, and transform X."
+        )
 
 
 def largest_slope(estimator, X, y, sample_weight, prove=True):
@@ -151,6 +176,9 @@ def _of_network(X, y, sample_weight, params, seed, prove):
     with blas_threads_for(len(X)):
         if params["formulation"] == "gated_relu":
             return _of_gates(X, problem, params, seed)
+        if not np.any(problem.X):
+            # All slopes are zero, and there is nothing to search.
+            return 0.0, 0.0, ""
         rng = check_random_state(seed)
         low, high = _subgradients(problem)
         if np.array_equal(low, high):

@@ -151,7 +151,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2
         params = {**self.get_params(deep=False), "loss": loss, "prove": prove}
-        params["like"] = None if issparse(X) else X[:1]
+        params["like"] = None if issparse(X) else X[:1, :]
         starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
         names = [
             f"{type(self).__name__}"

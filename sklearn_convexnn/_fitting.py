@@ -26,6 +26,8 @@ from sklearn_convexnn.vector.training import train_at_scale, train_outputs
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
+# Spread of a column, relative to its size, that is rounding.
+_FLAT = 1e-13
 
 
 @dataclass(frozen=True)
@@ -167,12 +169,19 @@ def build_problem(X, y, sample_weight, params):
     free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
+    centred = X - centre
+    if free_bias:
+        # What this leaves of constant columns is rounding of the mean, and neurons
+        # along them would be noise.
+        low, high = X.min(axis=0), X.max(axis=0)
+        flat = high - low <= _FLAT * np.maximum(high, -low)
+        centred[:, flat] = 0.0
     kind, options = Problem, {}
     if y.ndim == 2:
         kind = VectorProblem
         options["separate"] = params["hidden_layer"] == "separate"
     problem = kind(
-        without_rounding(X - centre),
+        without_rounding(centred),
         y,
         sample_weight,
         params["loss"],

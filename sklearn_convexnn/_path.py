@@ -3,14 +3,14 @@
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
+from sklearn.utils import check_random_state, check_scalar
 
-from sklearn_convexnn._alpha_max import largest_slope
+from sklearn_convexnn._alpha_max import check_base, largest_slope
 from sklearn_convexnn._base import Neighbour
 
 # The smallest alpha, by default, as a part of the largest.
@@ -96,6 +96,8 @@ def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None
 
     Raises
     ------
+    TypeError
+        If `estimator` is of another kind, as a pipeline, or `eps` is not a number.
     ValueError
         If `alphas` or `eps` is not as described.
 
@@ -138,6 +140,7 @@ def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None
     >>> bool(all(gap <= 1e-2 * model.objective_ for gap, model in zip(gaps, models)))
     True
     """
+    check_base(estimator, "convex_relu_path")
     alphas = grid(estimator, X, y, sample_weight, alphas, eps)
     models, short = fit_path(estimator, X, y, sample_weight, alphas)
     short.warn("convex_relu_path", estimator.tol)
@@ -159,23 +162,31 @@ def grid(estimator, X, y, sample_weight, alphas, eps):
     -------
     alphas : ndarray of shape (n_alphas,)
     """
-    if not isinstance(alphas, Integral):
-        values = np.unique(np.asarray(alphas, dtype=np.float64))
-        if not (values.size and np.all(np.isfinite(values)) and values[0] > 0):
-            raise ValueError(
-                "alphas must be a number of values or positive values, at least one, "
-                f"got {alphas!r}."
-            )
-        return values[::-1]
-    if alphas < 1 or not 0 < eps < 1:
-        raise ValueError(
-            "alphas must be at least 1 and eps between 0 and 1, got "
-            f"alphas={alphas!r} and eps={eps!r}."
-        )
+    check_scalar(eps, "eps", Real)
+    if not 0 < eps < 1:
+        raise ValueError(f"eps must be between 0 and 1, got {eps!r}.")
+    if not isinstance(alphas, Integral) or isinstance(alphas, bool):
+        return _distinct(alphas)
+    check_scalar(alphas, "alphas", Integral, min_val=1)
     largest = largest_slope(estimator, X, y, sample_weight, prove=False).value
     # It is zero if no network is better than a constant.
     largest = max(largest, np.finfo(np.float64).resolution)
     return np.geomspace(largest, eps * largest, alphas)
+
+
+def _distinct(alphas):
+    """Given values of `alpha`, decreasing."""
+    try:
+        values = np.asarray(alphas, dtype=np.float64)
+    except (TypeError, ValueError):
+        values = np.full(1, np.nan)
+    positive = np.all(np.isfinite(values)) and np.all(values > 0)
+    if values.ndim != 1 or values.size == 0 or not positive:
+        raise ValueError(
+            "alphas must be a number of values or a sequence of positive values, at "
+            f"least one, got {alphas!r}."
+        )
+    return np.unique(values)[::-1]
 
 
 def fit_path(estimator, X, y, sample_weight, alphas, prove=True):

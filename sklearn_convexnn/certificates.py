@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from time import perf_counter
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -20,6 +21,7 @@ from sklearn.utils import (
 )
 from sklearn.utils.validation import _check_sample_weight
 
+from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
@@ -256,6 +258,10 @@ def certify(
         raise ValueError(
             f"kind must be 'auto', 'global', 'estimated' or 'restricted', got {kind!r}."
         )
+    # Arrays of other libraries too.
+    X, y = X if issparse(X) else in_numpy(X), in_numpy(y)
+    if sample_weight is not None and not isinstance(sample_weight, Real):
+        sample_weight = in_numpy(sample_weight)
     X = check_array(X, accept_sparse="csr", dtype=np.float64)
     if hasattr(X, "toarray"):
         X = X.toarray()
@@ -265,7 +271,7 @@ def certify(
     )
     # As in a fit, labels without weight need not be known.
     used = weight > 0
-    X, y, weight = X[used], np.asarray(y)[used], weight[used]
+    X, y, weight = X[used], y[used], weight[used]
     Y, loss = read_targets(
         network, loss, y, weight, coefs[1].shape[1], epsilon=epsilon, quantile=quantile
     )

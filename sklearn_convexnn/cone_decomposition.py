@@ -4,14 +4,21 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import linprog
 from scipy.sparse import issparse
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_convexnn._devices import in_numpy
+from sklearn_convexnn._devices import float_dtypes, in_numpy
 from sklearn_convexnn.arrangements import with_ones
 
 # Growth of the penalty that is worth a warning.
 _EXPLODED = 10.0
+# Products of unit rows with gates that are as good as zero, relatively.
+_BORDER = 1e-9
+# Cone programs for one neuron, each in the units of the solution before, and the
+# tolerances of their solver.
+_SOLVES = 4
+_TOLERANCES = {"tol_feas": 1e-11, "tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10}
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,9 @@ def cone_decomposition(estimator, X, *, method="minimal"):
         The data that it was fitted on.
     method : {'minimal', 'explicit'}, default='minimal'
         'minimal' minimises ``||p|| + ||q||`` for each neuron, a second-order cone
-        program.  'explicit' adds the shortest multiple of the gate to both that puts
-        them into the cone, at hardly any cost.
+        program; what the solver leaves of the constraints is repaired, so that the
+        outputs are the same to rounding.  'explicit' adds the shortest multiple of
+        the gate to both that puts them into the cone, at hardly any cost.
 
     Returns
     -------
@@ -62,7 +70,8 @@ def cone_decomposition(estimator, X, *, method="minimal"):
     Raises
     ------
     ValueError
-        If the estimator is not that of a gated network, or `method` is unknown.
+        If the estimator is not that of a gated network, `method` is unknown, or `X`
+        is not as in the fit.
 
     Warns
     -----
@@ -103,39 +112,56 @@ def cone_decomposition(estimator, X, *, method="minimal"):
         )
     if method not in ("minimal", "explicit"):
         raise ValueError(f"method={method!r} is not 'minimal' or 'explicit'.")
-    X = X.toarray() if issparse(X) else in_numpy(X)
-    gates, hidden, output, offset = (
-        in_numpy(part).astype(np.float64)
-        for part in (estimator.gates_, *estimator.coefs_, estimator.intercepts_[1])
+    X = validate_data(
+        estimator, X, accept_sparse="csr", dtype=float_dtypes(X), reset=False
     )
-    rows = with_ones(X.astype(np.float64), len(gates) > X.shape[1])
+    X = X.toarray() if issparse(X) else in_numpy(X)
+    d = X.shape[1]
+    gates = in_numpy(estimator.gates_)
+    # As in prediction, to the last bit.
+    patterns = X @ gates[:d] + gates[d:].sum(axis=0) > 0
+    X, gates, hidden, output, offset = (
+        in_numpy(part).astype(np.float64)
+        for part in (X, gates, *estimator.coefs_, estimator.intercepts_[1])
+    )
+    free_bias = len(gates) > d
+    # Without a large mean, which biases absorb, and with entries of about one, less
+    # is lost to rounding.  Weights are those of the data in these units until the end.
+    centre = X.mean(axis=0) if free_bias else np.zeros(d)
+    size = np.sqrt(np.mean((X - centre) ** 2)) or 1.0
+    rows = with_ones((X - centre) / size, free_bias)
     # Samples of zeros are in every cone, and nothing comes out for them.
-    rows = rows[np.any(rows != 0, axis=1)]
+    used = np.any(rows != 0, axis=1)
+    rows, patterns = rows[used], patterns[used]
     units, weights, offset = [], [], offset.copy()
-    for gate, w, v in zip(gates.T, hidden.T, output):
-        active = rows @ gate > 0
+    gates, gated = (
+        _shifted(part.T, centre, size)
+        for part in (gates, np.pad(hidden, [(0, len(gates) - d), (0, 0)]))
+    )
+    for gate, active, w, v in zip(gates, patterns.T, gated, output):
         if not active.any():
             continue
-        if active.all() and len(gate) > len(w):
+        if active.all() and free_bias:
             # Linear on the data, so that a bias does.
-            bias = max(0.0, float(-np.min(X @ w)))
-            units.append(np.append(w, bias))
+            bias = max(0.0, float(-np.min(rows @ w)))
+            w[d] += bias
+            units.append(w)
             weights.append(v)
             offset -= bias * v
             continue
         cone = np.where(active, 1.0, -1.0)[:, None] * rows
-        lacking = np.maximum(-cone[:, : len(w)] @ w, 0.0)
-        q = lift = _along_gate(cone, lacking, gate)
-        if method == "minimal" and np.any(lift):
-            q = _shortest(cone, lacking, w, lift)
-        p = q.copy()
-        p[: len(w)] += w
-        units += [p, q]
+        cone /= np.linalg.norm(cone, axis=1)[:, None]
+        lacking = np.maximum(-cone @ w, 0.0)
+        gate = _inside(cone, lacking, gate)
+        q = _along_gate(cone, lacking, gate)
+        if method == "minimal" and np.any(q):
+            q = _shortest(cone, lacking, w, q, gate, d)
+        units += [q + w, q]
         weights += [v, -v]
-    shape = len(units), len(gates)
-    coefs, biases = _balanced(
-        np.reshape(units, shape), np.reshape(weights, (len(units), len(offset))), X
-    )
+    units = np.reshape(units, (len(units), rows.shape[1]))
+    units = _shifted(units, -centre / size, 1.0 / size)
+    weights = np.reshape(weights, (len(units), len(offset)))
+    coefs, biases = _balanced(units, weights, d)
     factor = 0.5 * float(estimator.alpha)
     before = factor * float(np.sum(hidden**2) + np.sum(output**2))
     after = factor * float(sum(np.sum(coef**2) for coef in coefs))
@@ -148,39 +174,90 @@ def cone_decomposition(estimator, X, *, method="minimal"):
     return ConeDecomposition(coefs, [biases, offset], before, after)
 
 
+def _shifted(units, centre, size):
+    """Rows of weights, and biases if any, for the data ``(X - centre) / size``."""
+    d = len(centre)
+    moved = units.copy()
+    moved[:, :d] *= size
+    moved[:, d:] += (units[:, :d] @ centre)[:, None]
+    return moved
+
+
+def _inside(cone, lacking, gate):
+    """The gate, or a vector farther inside if samples are on the border of its cone."""
+    short = lacking > 0
+    reach = cone[short] @ gate
+    if np.min(reach, initial=np.inf) > _BORDER * np.linalg.norm(gate):
+        return gate
+    # Unknowns are a vector and its least product with those rows, which is maximised.
+    found = linprog(
+        np.append(np.zeros(len(gate)), -1.0),
+        A_ub=np.column_stack([-cone, short]),
+        b_ub=np.zeros(len(cone)),
+        bounds=[(-1.0, 1.0)] * len(gate) + [(0.0, None)],
+    )
+    if found.x is None or found.x[-1] <= _BORDER:
+        raise ValueError(
+            "The cone of a gate is flat, as the gate goes through samples on opposite "
+            "sides: no ReLU neurons have its outputs. Fit with gates drawn for X."
+        )
+    return found.x[:-1]
+
+
 def _along_gate(cone, lacking, gate):
     """Least multiple of the gate with ``cone @ q >= lacking``."""
-    reach = cone @ gate
-    short = lacking > 0
-    return np.max(lacking[short] / reach[short], initial=0.0) * gate
+    reach = np.maximum(cone @ gate, 1e-100)
+    return np.max(lacking / reach) * gate
 
 
-def _shortest(cone, lacking, w, lift):
-    """The ``q`` with ``cone @ q >= lacking`` that minimises ``||q + w|| + ||q||``.
+def _length(q, w, d):
+    """What is to be minimised: biases, behind the weights, have no part in it."""
+    return np.linalg.norm(q[:d]) + np.linalg.norm((q + w)[:d])
 
-    Biases, behind the weights, have no part in the norms.
-    """
+
+def _shortest(cone, lacking, w, lift, gate, d):
+    """The ``q`` with ``cone @ q >= lacking`` that minimises ``||q + w|| + ||q||``."""
+    best = lift
+    for _ in range(_SOLVES):
+        # In units in which a solution is about one, which a first one tells.
+        length = _length(best, w, d)
+        q = _solved(cone, lacking / length, w / length, d)
+        if q is None:
+            break
+        q *= length
+        # Solvers keep constraints up to a tolerance only.
+        q = q + _along_gate(cone, np.maximum(lacking - cone @ q, 0.0), gate)
+        if not _length(q, w, d) < _length(best, w, d):
+            break
+        best = q
+        if _length(best, w, d) > 0.5 * length:
+            break
+    return best
+
+
+def _solved(cone, lacking, w, d):
+    """The same by a conic solver, up to its tolerance, or None."""
     import cvxpy as cp  # slow to import
 
-    d, scale = len(w), np.linalg.norm(lift)
-    q = cp.Variable(len(lift))
-    # In units in which a solution is about one.
-    norms = cp.norm(q[:d]) + cp.norm(q[:d] + w / scale)
-    problem = cp.Problem(cp.Minimize(norms), [cone @ q >= lacking / scale])
-    try:
-        problem.solve(solver="CLARABEL")
-    except cp.SolverError:
-        return lift
-    if q.value is None or problem.status not in ("optimal", "optimal_inaccurate"):
-        return lift
-    return scale * q.value
+    q = cp.Variable(len(w))
+    problem = cp.Problem(
+        cp.Minimize(cp.norm(q[:d]) + cp.norm(q[:d] + w[:d])), [cone @ q >= lacking]
+    )
+    with warnings.catch_warnings():
+        # What comes out is checked, and repaired.
+        warnings.simplefilter("ignore")
+        try:
+            problem.solve(solver="CLARABEL", **_TOLERANCES)
+        except cp.SolverError:
+            return None
+    return q.value
 
 
-def _balanced(units, weights, X):
+def _balanced(units, weights, d):
     """Weights of both layers with the least sum of squares, and the hidden biases."""
-    d = X.shape[1]
     sizes, masses = (np.linalg.norm(part, axis=1) for part in (units[:, :d], weights))
-    used = (sizes > 1e-12 * sizes.max(initial=0.0)) & (masses > 0)
+    products = sizes * masses
+    used = products > 1e-15 * products.max(initial=0.0)
     ratio = np.sqrt(masses[used] / sizes[used])[:, None]
     units, weights = units[used] * ratio, weights[used] / ratio
     return [units[:, :d].T, weights], units[:, d:].sum(axis=1)

@@ -1,5 +1,6 @@
 """Estimators that choose the weight decay by cross-validation."""
 
+import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -65,10 +66,12 @@ class _CrossValidatedMixin:
         model = self._base(
             **{key: values[key] for key in values if key not in _OWN_CONSTRAINTS}
         )
-        self.alphas_ = grid(model, X, y, weight, self.alphas, self.eps)
         classification = self._base is ConvexReLUClassifier
         splitter = check_cv(self.cv, y, classifier=classification)
         folds = list(splitter.split(X, y, **splitting))
+        if not folds:
+            raise ValueError(f"cv has to give at least one fold, got cv={self.cv!r}.")
+        self.alphas_ = grid(model, X, y, weight, self.alphas, self.eps)
         score = type(self)._default_score
         if self.scoring is not None:
             score = check_scoring(model, scoring=self.scoring)
@@ -80,9 +83,7 @@ class _CrossValidatedMixin:
             for train, test in folds
         )
         self.scores_path_ = np.column_stack([scores for scores, _ in results])
-        # The first of equal ones has the smallest network.
-        best = np.argmax(np.mean(self.scores_path_, axis=1))
-        self.alpha_ = float(self.alphas_[best])
+        self.alpha_ = float(self.alphas_[self._best(self.scores_path_.mean(axis=1))])
         model.set_params(alpha=self.alpha_, n_jobs=n_jobs)
         fitted = model._fit_between(X, y, weight)
         for name, value in vars(model).items():
@@ -91,6 +92,22 @@ class _CrossValidatedMixin:
         whole.end({})
         short = joined([*(short for _, short in results), shortness(model, fitted)])
         short.warn(type(self).__name__, self.tol)
+
+    def _best(self, means):
+        """Index of the largest mean score that is a number."""
+        known = np.flatnonzero(~np.isnan(means))
+        if len(known) == 0:
+            raise ValueError(
+                "The mean score is not a number for any of the values of alpha: "
+                f"scoring={self.scoring!r} does not suit the data or the folds."
+            )
+        if len(known) < len(means):
+            warnings.warn(
+                f"The mean score is not a number for {len(means) - len(known)} of the "
+                f"{len(means)} values of alpha, which are not chosen from."
+            )
+        # The first of equal ones has the smallest network.
+        return known[np.argmax(means[known])]
 
     def _routed(self, sample_weight, params):
         """What the splitter and the scorer get of the metadata."""
@@ -194,7 +211,8 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         How cutting planes find and bound the steepest neuron.
     fit_intercept : bool, default=True
         Whether to use free biases in both layers.
-    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+    solver : {'auto', 'interior_point', 'direction_generation', \
+            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
         Solver of programs over given patterns.
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
@@ -240,7 +258,8 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     The folds are fixed once.  For each, networks are trained for all of `alphas_`
     by :func:`convex_relu_path`, each started from its neighbours.  The scores are
     averaged over the folds, of equal averages the largest `alpha` is taken, and a
-    network for it is trained on all data, independently of the paths.
+    network for it is trained on all data, independently of the paths.  Averages
+    that are not numbers come last, with a warning.
 
     The losses are summed over the samples, not averaged, so of `k` folds the
     networks of the paths are trained with a weight decay that is larger by the
@@ -383,7 +402,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         How cutting planes find and bound the steepest neuron.
     fit_intercept : bool, default=True
         Whether to use free biases in both layers.
-    solver : {'auto', 'interior_point', 'cvxpy'}, default='auto'
+    solver : {'auto', 'interior_point', 'direction_generation', \
+            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
         Solver of programs over given patterns.
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
@@ -427,7 +447,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     The folds are fixed once.  For each, networks are trained for all of `alphas_`
     by :func:`convex_relu_path`, each started from its neighbours.  The scores are
     averaged over the folds, of equal averages the largest `alpha` is taken, and a
-    network for it is trained on all data, independently of the paths.
+    network for it is trained on all data, independently of the paths.  Averages
+    that are not numbers come last, with a warning.
 
     The losses are summed over the samples, not averaged, so of `k` folds the
     networks of the paths are trained with a weight decay that is larger by the

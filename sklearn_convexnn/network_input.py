@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.utils import check_array, column_or_1d
 
+from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
@@ -72,8 +73,11 @@ def read_network(network, loss, fit_intercept, negative_slope):
             "certify needs a network with one hidden layer (two weight matrices), "
             f"but network has {len(coefs)} weight matrices."
         )
-    coefs = [np.asarray(coef, dtype=np.float64) for coef in coefs]
-    intercepts = [np.asarray(bias, dtype=np.float64).ravel() for bias in intercepts]
+    coefs, intercepts = (
+        [np.asarray(in_numpy(part), dtype=np.float64) for part in parts]
+        for parts in (coefs, intercepts)
+    )
+    intercepts = [np.ravel(bias) for bias in intercepts]
     if coefs[1].ndim == 1:
         coefs[1] = coefs[1][:, None]
     if (

@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from time import perf_counter
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
+from sklearn import config_context
 from sklearn.datasets import load_diabetes, load_iris
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
@@ -606,6 +608,24 @@ def test_sparse_data_zero_weights_and_string_labels():
     plain = certify(network, X[5:], y[5:], alpha=1.0, loss="log_loss")
     assert_allclose(certificate.objective, plain.objective)
     assert_allclose(certificate.dual_bound, plain.dual_bound)
+
+
+@pytest.mark.parametrize("dispatch", [False, True])
+def test_tensors(dispatch):
+    torch = pytest.importorskip("torch")
+    if dispatch and os.environ.get("SCIPY_ARRAY_API") != "1":
+        pytest.skip("needs SCIPY_ARRAY_API=1")
+    X, y, s = tiny_data("squared_error", weighted=True)
+    network = random_network(2)
+    given = [[torch.asarray(np.array(part)) for part in parts] for parts in network]
+    plain = certify(network, X, y, alpha=1.0, sample_weight=s)
+    X, y, s = (torch.asarray(values) for values in (X, y, s))
+    with config_context(array_api_dispatch=dispatch):
+        found = certify(given, X, y, alpha=1.0, sample_weight=s)
+        assert_allclose(found.objective, plain.objective)
+        assert_allclose(found.dual_bound, plain.dual_bound)
+        found = certify(network, X, y, alpha=1.0, sample_weight=s)
+        assert_allclose(found.dual_bound, plain.dual_bound)
 
 
 X_OK, Y_OK, _ = tiny_data("squared_error")

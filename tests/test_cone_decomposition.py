@@ -51,6 +51,97 @@ def test_outputs_on_the_training_data_are_the_same(bias, n_outputs, method):
     assert np.abs(relu_outputs(network, new) - model.predict(new).reshape(20, -1)).max()
 
 
+def data_of_kind(kind):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 3))
+    Y = np.abs(X[:, :2]) + X[:, 2:]
+    if kind == "sparse":
+        X = csr_array(np.where(X > 0.3, X, 0.0))
+    elif kind == "one feature":
+        X = X[:, :1]
+    elif kind == "integers":
+        X = np.round(X)
+    elif kind == "several outputs":
+        return X, Y
+    elif kind == "mixed":
+        X = X * [1.0, 1e-3, 1e3] + [0.0, 1.0, 0.0]
+    else:
+        scale, shift = kind
+        X = scale * X + shift
+    return X, Y[:, 0]
+
+
+KINDS = [(1e-6, 0.0), (1e-3, 0.0), (1e3, 0.0), (1.0, 100.0)]
+KINDS += ["sparse", "one feature", "integers", "several outputs", "mixed"]
+
+
+@pytest.mark.filterwarnings("ignore:Only .* distinct activation patterns")
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_data_of_any_scale_and_kind(bias, kind):
+    X, Y = data_of_kind(kind)
+    alpha = 0.1 * (kind[0] if isinstance(kind, tuple) else 1.0)
+    model = ConvexReLURegressor(alpha=alpha, n_arrangements=12, fit_intercept=bias)
+    model.set_params(max_iter=1000, **GATED).fit(X, Y)
+    expected = model.predict(X).reshape(X.shape[0], -1)
+    penalties = {}
+    for method in ("minimal", "explicit"):
+        network = cone_decomposition(model, X, method=method)
+        error = np.abs(relu_outputs(network, X) - expected).max()
+        assert error <= 1e-10 * np.abs(expected).max()
+        penalties[method] = network.penalty
+    assert penalties["minimal"] <= (1 + 1e-9) * penalties["explicit"]
+
+
+def test_the_explicit_answer_where_the_solver_fails(monkeypatch):
+    X, model = fitted()
+    explicit = cone_decomposition(model, X, method="explicit")
+
+    def fail(*args, **kwargs):
+        raise cp.SolverError
+
+    monkeypatch.setattr(cp.Problem, "solve", fail)
+    network = cone_decomposition(model, X)
+    assert network.penalty == explicit.penalty
+    assert_allclose(network.coefs_[0], explicit.coefs_[0])
+
+
+def test_an_answer_that_is_not_in_the_cone_is_repaired(monkeypatch):
+    X, model = fitted()
+    solve = cp.Problem.solve
+
+    def inaccurate(problem, **kwargs):
+        solve(problem, **kwargs)
+        (q,) = problem.variables()
+        q.value = 0.99 * q.value
+        warnings.warn("Solution may be inaccurate.")
+
+    monkeypatch.setattr(cp.Problem, "solve", inaccurate)
+    network = cone_decomposition(model, X)
+    outputs = relu_outputs(network, X)
+    assert_allclose(outputs[:, 0], model.predict(X), atol=1e-12)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_gates_through_samples(bias):
+    X, model = fitted(bias)
+    # The first sample goes onto the border of the first pattern.
+    gate = model.gates_[:3, 0]
+    X[0] -= (X[0] @ gate + model.gates_[3:, 0].sum()) / (gate @ gate) * gate
+    for method in ("minimal", "explicit"):
+        network = cone_decomposition(model, X, method=method)
+        outputs = relu_outputs(network, X)
+        assert_allclose(outputs[:, 0], model.predict(X), atol=1e-9)
+
+
+def test_gates_through_opposite_samples():
+    X, model = fitted()
+    model.gates_[:, 0] = [1.0, 0.0, 0.0]
+    X[0], X[1] = [0.0, 1.0, 2.0], [0.0, -1.0, -2.0]
+    with pytest.raises(ValueError, match="on opposite sides"):
+        cone_decomposition(model, X)
+
+
 @pytest.mark.parametrize("bias", [False, True])
 def test_minimal_is_minimal(bias):
     X, model = fitted(bias)
@@ -105,6 +196,10 @@ def test_what_is_refused():
     X, model = fitted()
     with pytest.raises(ValueError, match="method='best'"):
         cone_decomposition(model, X, method="best")
+    with pytest.raises(ValueError, match="contains NaN"):
+        cone_decomposition(model, np.full_like(X, np.nan))
+    with pytest.raises(ValueError, match="2 features"):
+        cone_decomposition(model, X[:, :2])
     relu = ConvexReLURegressor(arrangements="sampled", n_arrangements=3)
     with pytest.raises(ValueError, match="gated_relu"):
         cone_decomposition(relu.fit(X, X[:, 0]), X)

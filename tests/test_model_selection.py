@@ -251,7 +251,10 @@ def test_alphas_of_a_path():
     assert_allclose(alphas, [alpha_max(estimator, X, y).value])
 
 
-@pytest.mark.parametrize("alphas", [[], [1.0, -1.0], [0.0], [1.0, np.nan], 0])
+@pytest.mark.parametrize(
+    "alphas",
+    [[], [1.0, -1.0], [0.0], [1.0, np.nan], 0, True, "x", None, [[1.0, 2.0]], {1.0: 2}],
+)
 def test_errors_for_bad_alphas(alphas):
     X, y = np.eye(4), np.arange(4.0)
     with pytest.raises(ValueError, match="alphas"):
@@ -260,13 +263,56 @@ def test_errors_for_bad_alphas(alphas):
         ConvexReLURegressorCV(alphas=alphas, cv=2).fit(X, y)
 
 
-@pytest.mark.parametrize("eps", [0.0, 1.0])
+@pytest.mark.parametrize("eps", [0.0, 1.0, np.nan, None, "a"])
 def test_errors_for_bad_eps(eps):
     X, y = np.eye(4), np.arange(4.0)
-    with pytest.raises(ValueError, match="eps"):
+    with pytest.raises((ValueError, TypeError), match="eps"):
         convex_relu_path(ConvexReLURegressor(), X, y, eps=eps)
     with pytest.raises(ValueError, match="eps"):
         ConvexReLURegressorCV(eps=eps, cv=2).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(StandardScaler(), ConvexReLURegressor()),
+        ConvexReLURegressorCV(),
+        ConvexReLUClassifierCV(),
+        ConvexReLURegressor,
+    ],
+    ids=["pipeline", "regressor", "classifier", "class"],
+)
+def test_other_estimators_are_refused(estimator):
+    X, y = np.eye(4), np.arange(4.0)
+    accepted = "needs an instance of ConvexReLURegressor or ConvexReLUClassifier"
+    with pytest.raises(TypeError, match="alpha_max " + accepted):
+        alpha_max(estimator, X, y)
+    with pytest.raises(TypeError, match="convex_relu_path " + accepted):
+        convex_relu_path(estimator, X, y)
+
+
+def test_no_folds():
+    with pytest.raises(ValueError, match="cv has to give at least one fold"):
+        ConvexReLURegressorCV(alphas=[1.0], cv=[]).fit(np.eye(4), np.arange(4.0))
+
+
+@pytest.mark.parametrize("columns", [[3.0], [3.0, 0.1]], ids=str)
+@pytest.mark.parametrize("loss", ["squared_error", "quantile"])
+def test_constant_columns(loss, columns):
+    X, y = np.tile(columns, (40, 1)), np.random.RandomState(0).randn(40)
+    estimator = ConvexReLURegressor(loss=loss, random_state=0)
+    # Warnings are errors here.
+    found = alpha_max(estimator, X, y)
+    assert (found.value, found.upper, found.kind) == (0.0, 0.0, "global")
+    _, models, _ = convex_relu_path(estimator, X, y, alphas=3)
+    assert [model.n_neurons_ for model in models] == [0, 0, 0]
+    classifier = ConvexReLUClassifier(random_state=0)
+    _, models, _ = convex_relu_path(classifier, X, np.arange(40) % 3, alphas=2)
+    assert [model.n_neurons_ for model in models] == [0, 0]
+    # Beside another column they say nothing.
+    x = np.random.RandomState(1).randn(40, 1)
+    beside = alpha_max(estimator, np.hstack([X, x]), y)
+    assert_allclose(beside.value, alpha_max(estimator, x, y).value, rtol=1e-4)
 
 
 def test_constant_targets():
@@ -359,6 +405,22 @@ def test_scores_by_another_scorer():
     assert not hasattr(model, "mse_path_")
     model.set_params(scoring=None).fit(X, y)
     assert model.mse_path_.shape == (1, 2)
+
+
+def test_scores_that_are_not_numbers_come_last():
+    X, y = scaled(load_diabetes, 60)
+
+    def unknown(model, X, y):
+        return np.nan if model.alpha > 10 else -model.alpha
+
+    params = {"cv": 2, "random_state": 0, "scoring": unknown}
+    model = ConvexReLURegressorCV(alphas=[40.0, 20.0, 9.0, 8.0], **params)
+    with pytest.warns(UserWarning, match="not a number for 2 of the 4 values"):
+        model.fit(X, y)
+    assert model.alpha_ == 8.0
+    assert np.all(np.isnan(model.scores_path_[:2]))
+    with pytest.raises(ValueError, match="does not suit"):
+        model.set_params(alphas=[40.0, 20.0]).fit(X, y)
 
 
 def test_folds_may_lack_classes():

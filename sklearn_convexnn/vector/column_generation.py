@@ -215,8 +215,11 @@ class VectorRun(Generation):
         # Without curvature the residual is not a dual point, and descent gets stuck.
         return work <= _MOST_WORK or not p.loss.smooth
 
-    def select(self):
-        """Neurons of the pool that the group lasso needs, and its dual point."""
+    def select(self, max_iter=300):
+        """Neurons of the pool that the group lasso needs, and its dual point.
+
+        If it is solved by descent, in at most `max_iter` steps.
+        """
         p, pool = self.problem, self.pool.joined(self.cuts)
         Z = p.features(pool)
         size = np.linalg.norm(Z, axis=0)
@@ -236,7 +239,7 @@ class VectorRun(Generation):
             outputs, offset, N = solution.values, solution.offset, solution.N
             vague = 0.0
         else:
-            outputs, offset = improve_outputs(p, pool, Z, deadline=self.deadline)
+            outputs, offset = improve_outputs(p, pool, Z, max_iter, self.deadline)
             N = p.dual_point(Z @ outputs.astype(Z.dtype, copy=False) + offset)
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
@@ -271,7 +274,7 @@ class VectorRun(Generation):
     def search(self, N, thorough):
         return self.search_on(self.problem.X, N, N, thorough)
 
-    def search_on(self, X, residual, N, thorough):
+    def search_on(self, X, residual, N, thorough, **options):
         """Search with samples `X` and their `residual`, for the dual point `N`."""
         p = self.problem
         options = {
@@ -280,6 +283,7 @@ class VectorRun(Generation):
             "negative_slope": p.negative_slope,
             "floor": p.alpha,
             "polish": 60 if thorough else 20,
+            **options,
         }
         size = self.search_size(thorough, min(_MOST_OUTPUTS // residual.size, 600))
         if p.separate:

@@ -27,13 +27,14 @@ LARGE = 2_000_000
 _EPOCHS, _BATCHES = 40, 3000
 # Share of the time that is left for placing, and then for each improvement.
 _PLACING, _IMPROVING = 0.6, 0.4
-# Steps of L-BFGS in an improvement.
-_STEPS = 100
+# Steps of L-BFGS before an improvement, where it is only to tell which units are of
+# use, and in it.
+_FIRST_STEPS, _STEPS = 30, 100
 # Samples, and random directions, with which pricing searches from round to round.
 _SAMPLES, _STARTS = 3000, 60
 # Entries of the data, with an overhead for each sample, in a thorough search; how
-# often it draws others; candidates that then climb on, with all samples.
-_WORK, _OVERHEAD, _DRAWS, _FINISHED = 3e6, 20, 3, 32
+# often it draws others; candidates that are finished, on all samples.
+_WORK, _OVERHEAD, _DRAWS, _FINISHED = 1e6, 20, 2, 24
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
 # Share of the time that is kept for a thorough search.
@@ -123,6 +124,7 @@ def generate_at_scale(
 class _Run(VectorRun):
     def __init__(self, problem, rng, tol, max_neurons, deadline):
         super().__init__(problem, rng, tol, max_neurons, deadline)
+        self.begin, self.end = perf_counter(), deadline
         if np.isfinite(deadline):
             self.deadline = self._until(1.0 - _LAST)
 
@@ -156,7 +158,7 @@ class _Run(VectorRun):
 
     def round(self):
         if self.started:
-            selected, _ = self.select()
+            selected, _ = self.select(_FIRST_STEPS)
             if len(selected) > self.max_neurons:
                 selected = self.within_limit(selected)
             moved = self.improve(selected)
@@ -166,7 +168,7 @@ class _Run(VectorRun):
         if limited:
             self.pool = self.within_limit(self.pool)
         self.started = True
-        selected, N = self.select()
+        selected, N = self.select(_STEPS)
         self.pool = selected
         if not (self.closed and self.confirm()):
             self.price(self.problem.project(N))
@@ -180,23 +182,37 @@ class _Run(VectorRun):
         return len(p.X) * unknowns**2 <= _MOST_WORK
 
     def conclude(self):
-        # Whatever ended the rounds, the bound is to be one that was looked at.
+        # Whatever ended the rounds, the bound is to be one that was looked at, also if
+        # the last round has taken the time for it.
+        now = perf_counter()
+        self.end = max(self.end, now + _LAST * (now - self.begin))
         if not self.duals[0].confirmed:
             self.price(self.duals[0].nu, thorough=True)
 
     def search_size(self, thorough, most):
+        if not self.duals:
+            # Whether there is anything to train, and a first few neurons.
+            return _STARTS // 3
         return 2 * _STARTS if thorough else _STARTS
 
     def search(self, N, thorough):
-        p = self.problem
+        p, most = self.problem, _FINISHED if thorough else _FINISHED // 3
+        options = {"polish": most}
+        if not p.separate:
+            options["deadline"] = self.end
         rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):
-            return self.search_on(p.X.astype(np.float64, copy=False), N, N, thorough)
+            X = p.X.astype(np.float64, copy=False)
+            return self.search_on(X, N, N, thorough, **options)
         # Steep units may be active on few samples, all of them left out by chance.
-        found = [
-            self.search_on(*sample_residuals(p, N, rows, self.rng), N, thorough)
-            for _ in range(_DRAWS if thorough else 1)
-        ]
-        found = finish_on_all(p, N, merge_candidates(found, p.X), _FINISHED)
+        found = []
+        for _ in range(_DRAWS if thorough else 1):
+            if found and perf_counter() > self.end:
+                break
+            X, residual = sample_residuals(p, N, rows, self.rng)
+            # To finish on some samples would be in vain.
+            options["polish"] = 0
+            found.append(self.search_on(X, residual, N, thorough, **options))
+        found = finish_on_all(p, N, merge_candidates(found, p.X), most)
         return found.select(found.slopes > _WORTH * p.alpha)

@@ -6,6 +6,7 @@ what it does not find is not proven to be absent.
 """
 
 from dataclasses import dataclass
+from time import perf_counter
 
 import numpy as np
 
@@ -22,6 +23,8 @@ from sklearn_convexnn.pricing import (
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
+# Directions in a batch if there is a deadline to look at.
+_IN_TIME = 64
 # Below this part of the slope wanted a candidate is not worth finishing.
 _WORTH_POLISH = 0.98
 
@@ -70,6 +73,7 @@ def search_units(
     rescale=False,
     max_iter=80,
     polish=60,
+    deadline=np.inf,
 ):
     r"""Local maximisers of the slope from many starting directions at once.
 
@@ -97,6 +101,8 @@ def search_units(
     max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` after which no more starts are taken.
 
     Returns
     -------
@@ -132,14 +138,17 @@ def search_units(
     low = floor / unit_X / unit_N
     starts = starts @ axes
     size = max(1, _BATCH // len(X))
-    parts = [
-        rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
-        for i in range(0, len(starts), size)
-    ]
+    if deadline < np.inf:
+        size = min(size, _IN_TIME)
+    parts = []
+    for i in range(0, len(starts), size):
+        if parts and perf_counter() > deadline:
+            break
+        parts.append(rough.ascend(starts[i : i + size], low, widths, max_iter, rescale))
     U, at = (np.concatenate(part) for part in zip(*parts))
     found = merge_candidates([search.evaluate(U @ axes.T, at)], X)
     worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
-    if worth:
+    if worth and perf_counter() < deadline:
         finished = search.polish(found.select(slice(0, worth)))
         found = merge_candidates([finished, found.select(slice(worth, None))], X)
     return found
