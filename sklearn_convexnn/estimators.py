@@ -153,8 +153,9 @@ class ConvexReLURegressor(
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
-    solver : {'auto', 'interior_point', 'direction_generation', \
-            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
+    solver : str, default='auto'
+        One of 'auto', 'interior_point', 'direction_generation',
+        'augmented_lagrangian', 'penalised' and 'cvxpy'.
         Solver of the program over given patterns, that is with 'sampled' and
         'exact', of one output; the others always use the solvers of this package.
         'interior_point' is a method made for these programs, exact and cubic in
@@ -553,8 +554,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
-    solver : {'auto', 'interior_point', 'direction_generation', \
-            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
+    solver : str, default='auto'
+        One of 'auto', 'interior_point', 'direction_generation',
+        'augmented_lagrangian', 'penalised' and 'cvxpy'.
         Solver of the program over given patterns, that is with 'sampled' and
         'exact', of one output; the others always use the solvers of this package.
         'interior_point' is a method made for these programs, exact and cubic in

@@ -211,8 +211,9 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         How cutting planes find and bound the steepest neuron.
     fit_intercept : bool, default=True
         Whether to use free biases in both layers.
-    solver : {'auto', 'interior_point', 'direction_generation', \
-            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
+    solver : str, default='auto'
+        One of 'auto', 'interior_point', 'direction_generation',
+        'augmented_lagrangian', 'penalised' and 'cvxpy'.
         Solver of programs over given patterns.
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
@@ -402,8 +403,9 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         How cutting planes find and bound the steepest neuron.
     fit_intercept : bool, default=True
         Whether to use free biases in both layers.
-    solver : {'auto', 'interior_point', 'direction_generation', \
-            'augmented_lagrangian', 'penalised', 'cvxpy'}, default='auto'
+    solver : str, default='auto'
+        One of 'auto', 'interior_point', 'direction_generation',
+        'augmented_lagrangian', 'penalised' and 'cvxpy'.
         Solver of programs over given patterns.
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
