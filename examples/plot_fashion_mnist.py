@@ -149,7 +149,7 @@ print(f"{'':22s} best test accuracy on the way {100 * max(scores):.2f} %")
 
 figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
 axis.plot(times, scores, color="0.6", label="MLPClassifier(100), each epoch")
-axis.plot(*zip(*ours), "o-", label="ConvexReLUClassifier, each with its own limit")
+axis.plot(*zip(*ours), "o", label="ConvexReLUClassifier, each with its own limit")
 axis.set_xlabel("seconds")
 axis.set_ylabel("test accuracy")
 lowest = min(min(score for _, score in ours), np.median(scores))

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import qr
+from scipy.sparse import eye_array
 
 from sklearn_convexnn._climbing import Hill, row_norms
 
@@ -23,6 +24,8 @@ the slope wanted that has to be reached there.  Of the climbs that ended above t
 slope, none had been below these parts (measured on two tables)."""
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
+# Features up to which their principal axes are looked for.
+_MANY_FEATURES = 1000
 # Below this part of the slope wanted a candidate is not worth finishing.
 _WORTH_POLISH = 0.98
 
@@ -252,8 +255,12 @@ def principal_axes(X, centred=False):
 
     Returns
     -------
-    axes : ndarray of shape (n_features, n_features)
+    axes : {ndarray, sparse array} of shape (n_features, n_features)
+        Those of the features if they are so many that others would take longer to
+        find than they save.
     """
+    if X.shape[1] > _MANY_FEATURES:
+        return eye_array(X.shape[1], format="csr")
     X = X - X.mean(axis=0) if centred else X
     unit = max(np.max(np.abs(X), initial=0.0), np.finfo(float).tiny)
     return np.linalg.eigh((X / unit).T @ (X / unit))[1]

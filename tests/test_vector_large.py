@@ -8,7 +8,12 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, descent
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    descent,
+    pricing,
+)
 from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.vector import problem as problem_module
 from sklearn_convexnn.vector.column_generation import generate_neurons
@@ -235,3 +240,16 @@ def test_max_neurons(table):
         model.fit(X, Y)
     assert model.n_neurons_ <= 2
     assert model.objective_ < 0.5 * np.sum((Y - Y.mean(axis=0)) ** 2)
+
+
+def test_search_among_many_features(monkeypatch):
+    p = planted(300, c=3)
+    N = p.dual_point(p.outputs(p.null()))
+    starts = np.random.RandomState(0).standard_normal((100, 5))
+    options = {"free_bias": True, "rescale": True}
+    expected = search_units(p.X, N, starts, **options)
+    monkeypatch.setattr(pricing, "_MANY_FEATURES", 2)
+    found = search_units(p.X, N, starts, **options)
+    assert_allclose(found.slopes[0], expected.slopes[0], rtol=1e-3)
+    plain, shaped = pricing.random_directions(p.X, 6, np.random.RandomState(0), True)
+    assert plain.shape == (3, 5) and shaped.shape == (6, 5)
