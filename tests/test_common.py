@@ -26,8 +26,6 @@ INSTANCES = [
 ]
 INSTANCES += [
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
-    ConvexReLUClassifier(**ADAPTIVE),
-    ConvexReLURegressorCV(alphas=[3.0], cv=2, **CHEAP),
     ConvexReLUClassifierCV(alphas=[3.0], cv=2, **CHEAP),
 ]
 # As a user gets them, and others that together take long.
@@ -44,10 +42,12 @@ OTHERS = [
     ConvexReLUClassifier(loss="hinge", fit_intercept=False, **ADAPTIVE),
     # Not of the Poisson loss: some checks have negative targets.
     ConvexReLURegressor(loss="quantile", **CHEAP),
+    ConvexReLUClassifier(**ADAPTIVE),
     ConvexReLUClassifier(hidden_layer="separate", **ADAPTIVE),
     ConvexReLUClassifier(loss="squared_hinge", minimal=True, **ADAPTIVE),
     ConvexReLUClassifier(formulation="gated_relu", **CHEAP),
     ConvexReLURegressor(formulation="gated_relu", fit_intercept=False, **CHEAP),
+    ConvexReLURegressorCV(alphas=[3.0], cv=2, **CHEAP),
     ConvexReLURegressorCV(alphas=3, cv=2, **ADAPTIVE),
     ConvexReLUClassifierCV(alphas=3, eps=0.1, cv=2, **ADAPTIVE),
 ]

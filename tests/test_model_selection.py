@@ -185,6 +185,7 @@ def test_path_is_as_good_as_single_fits(case):
         assert model.certificate_ == single.certificate_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "params",
     [
@@ -205,6 +206,7 @@ def test_path_on_sampled_patterns_has_the_same_for_all(params):
         assert model.n_arrangements_ == 20
 
 
+@pytest.mark.slow
 def test_path_of_small_data_is_proven():
     X, y, _ = tiny_data("squared_error", n=18, d=2)
     estimator = ConvexReLURegressor(random_state=0)
@@ -335,6 +337,7 @@ def test_warm_start_from_neurons_of_no_use():
     assert model.dual_gap_ <= 1e-2 * model.objective_
 
 
+@pytest.mark.slow
 def test_regressor_cv_follows_the_paths_of_the_folds():
     X, y = scaled(load_diabetes, 150)
     folds = KFold(2, shuffle=True, random_state=0)
@@ -433,6 +436,7 @@ def test_folds_may_lack_classes():
     assert len(model.classes_) == 3
 
 
+@pytest.mark.slow
 def test_several_outputs_and_sparse_data():
     from scipy.sparse import csr_array
 

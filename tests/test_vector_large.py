@@ -154,10 +154,10 @@ def test_candidates_have_slopes_over_all_samples(separate):
     [
         ("squared_error", {}),
         ("squared_error", {"fit_intercept": False}),
-        ("softmax", {"separate": True}),
-        ("squared_error", {"negative_slope": 0.2}),
+        pytest.param("softmax", {"separate": True}, marks=pytest.mark.slow),
+        pytest.param("squared_error", {"negative_slope": 0.2}, marks=pytest.mark.slow),
         ("softmax", {}),
-        ("hinge", {}),
+        pytest.param("hinge", {}, marks=pytest.mark.slow),
         ("squared_error", {"c": 1}),
     ],
 )
@@ -180,7 +180,9 @@ def table():
     return p.X, p.Y, p.sample_weight
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.float32]
+)
 def test_regressor(table, dtype):
     X, Y, s = table
     X = X.astype(dtype)
