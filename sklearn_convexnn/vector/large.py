@@ -158,15 +158,13 @@ class _Run(VectorRun):
 
     def round(self):
         if self.started:
-            selected, _ = self.select(_FIRST_STEPS)
-            if len(selected) > self.max_neurons:
-                selected = self.within_limit(selected)
-            moved = self.improve(selected)
-            self.keep(moved)
-            self.pool = moved
+            self.pool, _ = self.select(_FIRST_STEPS)
         limited = len(self.pool) > self.max_neurons
         if limited:
             self.pool = self.within_limit(self.pool)
+        if self.started:
+            self.pool = self.improve(self.pool)
+            self.keep(self.pool)
         self.started = True
         selected, N = self.select(_STEPS)
         self.pool = selected

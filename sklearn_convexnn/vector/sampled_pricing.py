@@ -29,12 +29,10 @@ def sample_residuals(problem, N, size, rng):
     Returns
     -------
     X : ndarray of shape (n_drawn, n_features)
-        In double precision; all samples if there are no more.
+        In double precision.
     residual : ndarray of shape (n_drawn, n_outputs)
         Weighted to stand for all; its columns sum to zero if biases are free.
     """
-    if size >= len(N):
-        return problem.X.astype(np.float64, copy=False), N
     norms = row_norms(N)
     chance = 0.5 * (norms / np.sum(norms) + 1.0 / len(norms))
     order = rng.permutation(len(norms))
