@@ -41,6 +41,8 @@ class MaskedOperator:
         Number of blocks, and of blocks with a cone (the first ones).
     n_distinct : int
         Number of blocks that differ by more than the sign of their output.
+    n_norms : int
+        Number of norms of each block: 1.
     n_constraints : int
         Number of inequalities of each cone.  Rows of ``M`` that repeat an
         earlier one (unless there are open sides) or are zero add none.
@@ -68,6 +70,7 @@ class MaskedOperator:
         self.linear = linear
         self.n_patterns = len(patterns)
         self.paired = outputs is None
+        self.n_norms = 1
         self.outputs = np.ones(self.n_patterns) if self.paired else outputs
         if open_sides is None:
             rows, first = np.unique(M, axis=0, return_index=True)
@@ -147,6 +150,14 @@ class MaskedOperator:
             copies = values.reshape(-1, *self.signs.shape)
             copies *= self.signs
         return values
+
+    def pattern_cone(self, theta):
+        """Slacks of one block for each pattern, shape (n_patterns, n_constraints)."""
+        return (theta @ self.cone_rows.T) * self.signs
+
+    def pattern_cone_adjoint(self, rho):
+        """Transpose of `pattern_cone`."""
+        return (rho * self.signs) @ self.cone_rows
 
     def cone(self, theta):
         """Slacks ``S_b M theta_b``, shape (n_cones, n_constraints)."""

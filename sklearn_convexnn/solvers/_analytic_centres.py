@@ -14,12 +14,12 @@ def analytic_centres(operator, starts, r, max_iter=60):
     if n_patterns == 0 or operator.n_constraints == 0:
         return centres
 
-    closed = np.ones_like(operator.signs, dtype=bool)
+    closed = np.ones((n_patterns, operator.n_constraints), dtype=bool)
     closed[operator.open[:2]] = False
 
     def slacks(theta):
         # Open entries do not constrain: a constant keeps them out of the way.
-        return np.where(closed, (theta @ operator.cone_rows.T) * operator.signs, 1.0)
+        return np.where(closed, operator.pattern_cone(theta), 1.0)
 
     theta = starts[:n_patterns]
     norm = np.linalg.norm(theta[:, :r], axis=1, keepdims=True)
@@ -33,7 +33,9 @@ def analytic_centres(operator, starts, r, max_iter=60):
         hessian = operator.cone_gram(half)[:n_patterns]
         index = np.arange(r)
         hessian[:, index, index] += 1.0
-        gradient = -(closed * operator.signs / w) @ operator.cone_rows
+        block, absent = np.nonzero(np.einsum("bii->bi", hessian) == 0)
+        hessian[block, absent, absent] = 1.0
+        gradient = -operator.pattern_cone_adjoint(closed / w)
         gradient[:, :r] += theta[:, :r]
         try:
             step = -np.linalg.solve(hessian, gradient[:, :, None])[:, :, 0]

@@ -17,15 +17,16 @@ class NewtonSystem:
         op, r = state.operator, state.r
         self._share_open_sides()
         blocks = op.cone_gram(self.weights)
-        scaling.add_reduced(blocks[:, :r, :r])
-        if op.linear:
-            # The coordinates that the block without a cone does not have.
-            free = np.arange(r, op.p)
-            blocks[-1, free, free] = 1.0
+        for k in range(op.n_norms):
+            part = slice(k * r, (k + 1) * r)
+            scaling.add_reduced(blocks[:, part, part], slice(k, None, op.n_norms))
+        # The coordinates that a block does not have.
+        block, free = np.nonzero(np.einsum("bii->bi", blocks) == 0)
+        blocks[block, free, free] = 1.0
         self.stiffness, self.link = self._loss_terms()
         self.free = state.program.fit_intercept
         self.dual_slopes = op.adjoint(state.nu) + op.cone_adjoint(state.rho)
-        self.dual_slopes[:, :r] += state.z
+        self.dual_slopes[:, : state.n_penalised] += state.by_block(state.z)
         self.slack_error = op.cone(state.theta) - state.w
         # Squared errors have a constant part of the loss, which is formed once.
         self.constant = not (np.any(state.has_lower | state.has_upper) or len(state.m))
@@ -157,7 +158,7 @@ class NewtonSystem:
 
     def solve(self, slack, other, head, tail, low, up, *, refined):
         """Newton step for the given complementarity targets."""
-        state, op, r = self.state, self.state.operator, self.state.r
+        state, op = self.state, self.state.operator
         shift, step_t, step_z = self.scaling.eliminate(head, tail)
         reduced = (slack - state.rho * self.slack_error) / state.w
         at, slope = state.open, op.negative_slope
@@ -170,7 +171,7 @@ class NewtonSystem:
             constant = moved - slope * moved_m - self.share * error
             outputs = op.outputs[op.open[0]]
         h = self.dual_slopes + op.cone_adjoint(reduced)
-        h[:, :r] += shift
+        h[:, : state.n_penalised] += state.by_block(shift)
         q = self.link + np.where(state.has_lower, low / self.gap_low, 0.0)
         q -= np.where(state.has_upper, up / self.gap_up, 0.0)
         if len(state.m):
@@ -201,8 +202,8 @@ class NewtonSystem:
             "rho": rho,
             "m": m,
             "sigma": sigma,
-            "t": step_t(theta[:, :r]),
-            "z": step_z(theta[:, :r]),
+            "t": step_t(state.rows(theta)),
+            "z": step_z(state.rows(theta)),
             "nu": nu,
             "a": np.where(state.has_lower, (low - state.a * nu) / self.gap_low, 0.0),
             "b": np.where(state.has_upper, (up + state.b * nu) / self.gap_up, 0.0),

@@ -60,17 +60,20 @@ class ConeScaling:
         x = (lead * head - _dot(rest, tail)) / minkowski(lead, rest, lead, rest)
         return x, (tail - rest * x[:, None]) / lead[:, None]
 
-    def add_reduced(self, matrices):
+    def add_reduced(self, matrices, some=slice(None)):
         """Add the curvature of the cones, with ``t`` eliminated, to `matrices`.
 
         Parameters
         ----------
-        matrices : ndarray of shape (n_blocks, r, r)
+        matrices : ndarray of shape (n_matrices, r, r)
             Changed in place.
+        some : slice
+            The cones that they are for.
         """
-        inverse_square = 1.0 / self._factor**2
-        weight = 2.0 * inverse_square / (1.0 + 2.0 * self._tail_square)
-        matrices -= (weight[:, None] * self._tail)[:, :, None] * self._tail[:, None, :]
+        inverse_square = 1.0 / self._factor[some] ** 2
+        weight = 2.0 * inverse_square / (1.0 + 2.0 * self._tail_square[some])
+        tail = self._tail[some]
+        matrices -= (weight[:, None] * tail)[:, :, None] * tail[:, None, :]
         index = np.arange(matrices.shape[1])
         matrices[:, index, index] += inverse_square[:, None]
 

@@ -130,7 +130,9 @@ class _State:
         self.program = program
         self.operator = op = program.operator
         self.normal_matrix = None
+        # Norms are taken over rows of this length, of one block or part of one.
         self.r = program.n_penalised
+        self.n_penalised = self.r * op.n_norms
         self.loss, self.y, self.s = program.loss, program.y, program.sample_weight
         self.lower, self.upper = self.loss.dual_bounds(self.y, self.s)
         self.has_lower, self.has_upper = (
@@ -139,7 +141,7 @@ class _State:
         )
         self.scale = program.null_objective()
         self.open = op.open[:2]
-        self.tau = np.full(op.n_blocks, float(program.alpha))
+        self.tau = np.full(op.n_blocks * op.n_norms, float(program.alpha))
         if program.warm_start is None:
             self._start_central()
         else:
@@ -170,7 +172,7 @@ class _State:
         self.m = small + np.maximum(-z, 0.0)
         self.rho[self.open] = mu / self.w[self.open]
         self.sigma = mu / self.m
-        v = theta[:, : self.r]
+        v = self.rows(theta)
         ratio = _WIDE * mu / program.alpha
         self.t = 0.5 * ratio + np.sqrt(0.25 * ratio**2 + np.sum(v**2, axis=1))
         self.z = -program.alpha * v / self.t[:, None]
@@ -182,17 +184,17 @@ class _State:
         # Analytic centres of the cones with a common scaling of slacks,
         # multipliers and second-order cones are on the central path for nu = 0.
         k = op.n_constraints
-        centres = analytic_centres(op, program.starts, self.r)
+        centres = analytic_centres(op, program.starts, self.n_penalised)
         size = 0.3 * self.scale / (program.alpha * op.n_blocks * np.sqrt(k + 1))
         mu = program.alpha * size / np.sqrt(k + 1)
         self.theta = size * centres
-        self.t = np.full(op.n_blocks, size * np.sqrt(k + 1))
+        self.t = np.full(len(self.tau), size * np.sqrt(k + 1))
         slack = op.cone(self.theta)
         self.w = np.maximum(slack, 1e-12 * slack.max(initial=0.0))
         self._open_sides(slack)
         self.rho = mu / self.w
         self.sigma = mu / self.m
-        self.z = -op.cone_adjoint(self.rho)[:, : self.r]
+        self.z = -self.rows(op.cone_adjoint(self.rho))
         norm = np.linalg.norm(self.z, axis=1)
         self.z *= (np.minimum(norm, 0.999 * program.alpha) / np.maximum(norm, 1e-300))[
             :, None
@@ -241,6 +243,14 @@ class _State:
         self.a = a + np.where(low, mu / below, 0.0)
         self.b = b + np.where(up, mu / above, 0.0)
 
+    def rows(self, theta):
+        """The parts of blocks that norms are taken of, as rows."""
+        return theta[:, : self.n_penalised].reshape(-1, self.r)
+
+    def by_block(self, rows):
+        """Rows as parts of blocks again."""
+        return rows.reshape(self.operator.n_blocks, self.n_penalised)
+
     @property
     def feasible(self):
         error = self.operator.cone(self.theta) - self.w
@@ -265,7 +275,7 @@ class _State:
             w, rho, m, sigma, a, b, nu, t, theta, z = (
                 getattr(self, name) + size * step[name] for name in names
             )
-        v = theta[:, : self.r]
+        v = self.rows(theta)
         products = [
             (w * rho).ravel(),
             m * sigma,
@@ -283,7 +293,7 @@ class _State:
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
         mu = self.mu
-        scaling = ConeScaling(self.t, self.theta[:, : self.r], self.tau, self.z)
+        scaling = ConeScaling(self.t, self.rows(self.theta), self.tau, self.z)
         system = NewtonSystem(self, scaling)
         if not system.factored:
             return False
@@ -322,7 +332,7 @@ class _State:
             low -= predictor["nu"] * predictor["a"]
             up += predictor["nu"] * predictor["b"]
             s_head, s_tail = scaling.apply_inverse(
-                predictor["t"], predictor["theta"][:, : self.r]
+                predictor["t"], self.rows(predictor["theta"])
             )
             z_head, z_tail = scaling.apply(np.zeros_like(lead), predictor["z"])
             head -= s_head * z_head + np.einsum("bi,bi->b", s_tail, z_tail)
@@ -395,7 +405,7 @@ class _State:
         ]
 
     def _cone_step(self, step):
-        v, d_v = self.theta[:, : self.r], step["theta"][:, : self.r]
+        v, d_v = self.rows(self.theta), self.rows(step["theta"])
         return min(
             largest_step(self.t, v, step["t"], d_v),
             largest_step(self.tau, self.z, np.zeros_like(self.tau), step["z"]),

@@ -24,6 +24,8 @@ from sklearn_convexnn.vector.pricing import (
     search_widely,
 )
 
+# Neurons that go on to the next round, for each number in the targets.
+_SPARE = 3
 # Operations of an iteration up to which the group lasso is solved by a second-order
 # method; beyond that by descent.
 _MOST_WORK = 4e8
@@ -248,6 +250,12 @@ class VectorRun(Generation):
         typical = np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
         selected = selected.select(sizes > max(1e-6 * np.sum(sizes), vague * typical))
         self.keep(selected)
+        # An optimum needs no more than one for each number in the targets; where many
+        # are equally good, the solution is spread over all of them.
+        most = _SPARE * p.Y.size
+        if len(selected) > most:
+            order = np.argsort(-selected.sizes, kind="stable")
+            selected = selected.select(np.sort(order[:most]))
         return selected, N
 
     def unused(self, found):

@@ -1,0 +1,1 @@
+"""Networks of parallel sub-networks with two and more hidden layers."""
