@@ -65,10 +65,10 @@ def enumerate_blocks(X, architecture, *, free_bias, most=20_000):
             return None
         parts = []
         for group in groups:
-            if merge and not free_bias:
-                # Those of one sign are never active, or as good as their leaves.
-                if len({sign for sign, _ in group}) == 1 and len(group) > 1:
-                    continue
+            one_sign = len(group) > 1 and len({sign for sign, _ in group}) == 1
+            if merge and not free_bias and one_sign:
+                # Never active, or as good as its leaves.
+                continue
             parts += _units(group, len(X), free_bias, fill=architecture.width)
             if len(parts) > most:
                 return None

@@ -64,7 +64,7 @@ class CoupledOperator:
         """Masks of outputs, ``(n_cones, n_sources, n_samples)``, and of the cones."""
         n_sources = self.n_leaves + self.n_biases
         present = blocks.present
-        inputs, cones, own = None, [], []
+        inputs, cones = None, []
         start = self.n_leaves
         for level, patterns in enumerate(blocks.patterns):
             n_blocks, n_units, n = patterns.shape

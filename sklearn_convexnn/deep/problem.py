@@ -1,6 +1,7 @@
 """The training problem of parallel sub-networks."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -79,7 +80,7 @@ class DeepProblem(VectorProblem):
     def no_weights(self, n_units):
         """Weights and biases of zero for sub-networks."""
         sizes = (self.X.shape[1], *self.architecture.widths)
-        weights = [np.zeros((n_units, *pair)) for pair in zip(sizes, sizes[1:])]
+        weights = [np.zeros((n_units, *pair)) for pair in pairwise(sizes)]
         return weights, [np.zeros((n_units, size)) for size in sizes[1:]]
 
     def from_weights(self, weights, biases, outputs, offset=None):
@@ -106,7 +107,7 @@ class DeepProblem(VectorProblem):
         return made.select(cost > 0)
 
     def embedded(self, directions, biases, outputs):
-        """Two-layer neurons as sub-networks, in which one unit of a layer works.
+        """Two-layer neurons as sub-networks that cost the least.
 
         Parameters
         ----------
@@ -119,9 +120,12 @@ class DeepProblem(VectorProblem):
         subnetworks : Subnetworks
         """
         weights, shifts = self.no_weights(len(biases))
-        weights[0][:, :, 0], shifts[0][:, 0] = directions, biases
-        for W in weights[1:]:
-            W[:, 0, 0] = 1.0
+        # With the path norm the sum of equal leaves costs less than one of them.
+        working = slice(None) if self.architecture.norm == "path" else slice(1)
+        weights[0][:, :, working] = directions[:, :, None]
+        shifts[0][:, working] = biases[:, None]
+        for W, used in zip(weights[1:], self.architecture.connections[1:]):
+            W[:, working, working] = 1.0 if used is None else used[working, working]
         return self.from_weights(weights, shifts, outputs)
 
     def features(self, units, rows=slice(None)):

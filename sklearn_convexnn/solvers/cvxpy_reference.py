@@ -1,11 +1,14 @@
 """The restricted program as it stands in the papers, for a conic solver."""
 
 import warnings
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
+from scipy.sparse import block_diag, csr_array, hstack
 from scipy.special import xlogy
 
+from sklearn_convexnn.programs.deep import DeepProgram
 from sklearn_convexnn.solvers._result import SolverError, SolverResult, gap_closed
 
 CONIC_SOLVERS = {
@@ -31,7 +34,7 @@ def solve_cvxpy(
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : TwoLayerProgram or DeepProgram
     tol : float, default=1e-6
         Relative duality gap asked of the conic solver.
     max_iter : int, default=200
@@ -54,28 +57,15 @@ def solve_cvxpy(
     import cvxpy as cp
 
     start = perf_counter()
-    op, s, y = program.operator, program.sample_weight, program.y
-    n_patterns, r = op.n_patterns, program.n_penalised
-    f = cp.Variable(op.n_samples)
-    outputs, norms, cones = 0, [], []
-    blocks = []
-    if n_patterns:
-        theta = cp.Variable((op.n_cones, op.p))
-        difference = theta[:n_patterns] - theta[n_patterns:]
-        outputs = cp.sum(cp.multiply(op.masks, difference @ op.M.T), axis=0)
-        signs = np.concatenate([op.signs, op.signs])
-        if op.n_constraints:
-            cones = [cp.multiply(signs, theta @ op.cone_rows.T) >= 0]
-        norms.append(cp.sum(cp.norm(theta[:, :r], axis=1)))
-        blocks.append(theta)
-    if op.linear:
-        last = cp.Variable(r)
-        outputs = outputs + op.M[:, :r] @ last
-        norms.append(cp.norm(last))
+    s, y = program.sample_weight, program.y
+    describe = _deep if isinstance(program, DeepProgram) else _two_layer
+    form = describe(cp, program)
+    f = cp.Variable(len(y))
     offset = cp.Variable() if program.fit_intercept else 0.0
-    link = f == outputs + offset
-    objective = _loss_expression(cp, program.loss, f, y, s) + program.alpha * sum(norms)
-    problem = cp.Problem(cp.Minimize(objective), [link, *cones])
+    link = f == form.outputs + offset
+    objective = _loss_expression(cp, program.loss, f, y, s)
+    objective += program.alpha * form.penalty
+    problem = cp.Problem(cp.Minimize(objective), [link, *form.cones])
 
     options = CONIC_SOLVERS[conic_solver](tol)
     if conic_solver == "CLARABEL":
@@ -100,14 +90,7 @@ def solve_cvxpy(
             "use solver='interior_point', or raise max_iter or tol."
         )
 
-    solution = np.zeros((op.n_blocks, op.p))
-    rho = np.zeros((op.n_cones, op.n_constraints))
-    if n_patterns:
-        solution[: op.n_cones] = blocks[0].value
-        if op.n_constraints:
-            rho = np.maximum(cones[0].dual_value, 0.0)
-    if op.linear:
-        solution[-1, :r] = last.value
+    solution, rho = form.solution()
     constant = float(offset.value) if program.fit_intercept else 0.0
     nu = np.asarray(link.dual_value, dtype=np.float64)
     value = program.objective(solution, constant)
@@ -142,6 +125,107 @@ def solve_cvxpy(
         n_iter=n_iter,
         history={key: np.array([entry]) for key, entry in record.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """A program in the terms of CVXPY: linear outputs, penalty and cones.
+
+    `solution` gives the blocks and the multipliers of the cones, once solved.
+    """
+
+    outputs: object
+    penalty: object
+    cones: list
+    solution: object
+
+
+def _two_layer(cp, program):
+    op, r = program.operator, program.n_penalised
+    n_patterns = op.n_patterns
+    outputs, penalty, cones = 0, 0, []
+    if n_patterns:
+        theta = cp.Variable((op.n_cones, op.p))
+        difference = theta[:n_patterns] - theta[n_patterns:]
+        outputs = cp.sum(cp.multiply(op.masks, difference @ op.M.T), axis=0)
+        signs = np.concatenate([op.signs, op.signs])
+        if op.n_constraints:
+            cones = [cp.multiply(signs, theta @ op.cone_rows.T) >= 0]
+        penalty = cp.sum(cp.norm(theta[:, :r], axis=1))
+    if op.linear:
+        last = cp.Variable(r)
+        outputs = outputs + op.M[:, :r] @ last
+        penalty = penalty + cp.norm(last)
+
+    def solution():
+        blocks = np.zeros((op.n_blocks, op.p))
+        rho = np.zeros((op.n_cones, op.n_constraints))
+        if n_patterns:
+            blocks[: op.n_cones] = theta.value
+            if op.n_constraints:
+                rho = np.maximum(cones[0].dual_value, 0.0)
+        if op.linear:
+            blocks[-1, :r] = last.value
+        return blocks, rho
+
+    return _Form(outputs, penalty, cones, solution)
+
+
+def _deep(cp, program):
+    op = program.operator
+    size = op.n_norms * program.n_penalised
+    pairs = [_block_matrices(op, program.blocks, b) for b in range(op.n_cones)]
+    features = [sign * F for sign, (F, _) in zip(op.outputs, pairs)]
+    if op.linear:
+        straight = np.zeros((op.n_samples, op.p))
+        straight[:, : op.n_straight * op.n_features] = np.tile(op.M, op.n_straight)
+        features.append(csr_array(straight))
+    A = block_diag([A for _, A in pairs], format="csr")
+    # Constraints of units that are not there, or at which none is active.
+    needed = np.diff(A.indptr) > 0
+    theta = cp.Variable((op.n_blocks, op.p))
+    coned = cp.vec(theta[: op.n_cones], order="C")
+    cones = [A[needed] @ coned >= 0] if needed.any() else []
+    rows = cp.reshape(theta[:, :size], (-1, program.n_penalised), order="C")
+
+    def solution():
+        rho = np.zeros(len(needed))
+        if needed.any():
+            rho[needed] = np.maximum(cones[0].dual_value, 0.0)
+        return theta.value, rho.reshape(op.n_cones, op.n_constraints)
+
+    outputs = hstack(features, format="csr") @ cp.vec(theta, order="C")
+    return _Form(outputs, cp.sum(cp.norm(rows, axis=1)), cones, solution)
+
+
+def _block_matrices(op, blocks, b):
+    """``D G`` of the last unit of a block, and ``S G`` of all units below each other.
+
+    Unit by unit from the patterns and signs, for rows of data that differ.
+    """
+    X, n = op.M, op.n_samples
+    bias = op.n_leaves * op.n_features
+    cones, inputs = [], []
+    for level, (patterns, present) in enumerate(zip(blocks.patterns, blocks.present)):
+        outputs = []
+        for unit, pattern in enumerate(patterns[b]):
+            G = np.zeros((n, op.p))
+            if present[b, unit]:
+                if level == 0:
+                    G[:, unit * op.n_features : (unit + 1) * op.n_features] = X
+                else:
+                    fan_in = len(inputs) // len(patterns[b])
+                    G += sum(inputs[unit * fan_in : (unit + 1) * fan_in])
+            linear = blocks.linear[level][b, unit]
+            if op.linear:
+                G[:, bias] = op.unit * (present[b, unit] and not linear)
+                bias += 1
+            sides = np.where(pattern, 1.0, -1.0)[:, None]
+            cones.append((sides * G)[op.cone_index] * (not linear))
+            sign = blocks.signs[level][b, unit] if level < len(blocks.signs) else 1
+            outputs.append(sign * pattern[:, None] * G)
+        inputs = outputs
+    return csr_array(inputs[0]), csr_array(np.concatenate(cones))
 
 
 def _loss_expression(cp, loss, f, y, s):

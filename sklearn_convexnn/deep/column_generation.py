@@ -1,0 +1,151 @@
+"""Column generation over whole sub-networks."""
+
+from dataclasses import replace
+
+import numpy as np
+from scipy.linalg import svd
+
+from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn.deep.placing import improve_subnetworks, place_subnetworks
+from sklearn_convexnn.deep.pricing import NEAR, ascend, ranked, search_widely
+from sklearn_convexnn.vector.column_generation import VectorRun
+from sklearn_convexnn.vector.pricing import search_widely as search_neurons_widely
+
+# Steps of a search, and of a thorough one.
+_STEPS, _MORE_STEPS = 80, 200
+# Steep sub-networks that are known to climb from, at most.
+_NEAR = 150
+# Outputs (samples times units of all sub-networks) of one search.
+_MOST_OUTPUTS = 4_000_000
+
+
+def generate_subnetworks(
+    problem,
+    rng,
+    *,
+    n_units=100,
+    known=None,
+    duals=(),
+    tol=1e-4,
+    max_iter=200,
+    max_units=None,
+    deadline=np.inf,
+    callback=None,
+    task=None,
+):
+    r"""Train parallel sub-networks, of any number, to a small duality gap.
+
+    As `generate_neurons` of several outputs, with whole sub-networks in place of
+    neurons: they are placed by descent, the group lasso over the outputs of their
+    last units selects some, descent moves these, and the dual point is priced.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    rng : RandomState
+    n_units : int, default=100
+        Number of sub-networks to place.
+    known : Subnetworks or None
+        Sub-networks to start from, in place of placed ones.
+    duals : sequence of DualPoint
+        Dual points that are known, of which the steepest slopes are.
+    tol : float, default=1e-4
+        Stop when the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        Limit of rounds.
+    max_units : int or None
+        Limit of sub-networks.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with a dict of what `history` gets.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+
+    Returns
+    -------
+    result : GlobalResult
+        Its `neurons` are `Subnetworks`, and `nu` has a column per output.
+    """
+    run = DeepRun(problem, rng, tol, max_units, deadline)
+    with blas_threads_for(0):
+        return run.solve(n_units, known, duals, max_iter, callback, task or FitTask())
+
+
+class DeepRun(VectorRun):
+    """Rounds of the group lasso, descent and pricing, with sub-networks."""
+
+    def place(self, n_neurons):
+        return place_subnetworks(
+            self.problem, int(n_neurons), self.rng, deadline=self.deadline
+        )
+
+    def improve(self, neurons):
+        return improve_subnetworks(self.problem, neurons, deadline=self.deadline)
+
+    def unused(self, found):
+        return replace(found.units, outputs=np.zeros_like(found.units.outputs))
+
+    def linear_slope(self, N):
+        p = self.problem
+        units, size, _ = svd(p.X.T @ N, full_matrices=False)
+        if p.separate:
+            size = np.linalg.norm(p.X.T @ N, axis=0)
+            units = (p.X.T @ N) / np.maximum(size, 1e-300)
+        units = units.T[size > p.alpha]
+        shift = np.max(-p.X @ units.T, axis=0, initial=0.0)
+        outputs = np.zeros((len(units), p.n_outputs))
+        return size.max(initial=0.0), p.embedded(units, shift, outputs)
+
+    def search(self, N, thorough):
+        p = self.problem
+        steps = _MORE_STEPS if thorough else _STEPS
+        most = _MOST_OUTPUTS // (len(p.X) * sum(p.architecture.widths))
+        size = self.search_size(thorough, min(most, 400))
+        found = [search_widely(p, N, size, self.rng, steps)]
+        near = self.steepest(self.pool, N, size)
+        near = near.joined(self.steepest(self.archive, N, size))
+        near = near.joined(self._neurons(N, size, thorough))
+        near = ranked(p, N, near, min(size, _NEAR)).units
+        if thorough:
+            near = near.joined(self._shaken_units(near, 0.1))
+            near = near.joined(self._shaken_units(near, 0.4))
+        if len(near):
+            found.append(ascend(p, N, near, widths=NEAR, max_iter=steps))
+        units = found[0].units
+        for other in found[1:]:
+            units = units.joined(other.units)
+        return ranked(p, N, units, 400)
+
+    def _neurons(self, N, size, thorough):
+        """Two-layer neurons that are steep, as sub-networks."""
+        p = self.problem
+        found = search_neurons_widely(
+            p.X,
+            N,
+            size,
+            self.rng,
+            separate=p.separate,
+            free_bias=p.fit_intercept,
+            negative_slope=0.0,
+            floor=0.0,
+            polish=20 if thorough else 5,
+        ).select(slice(0, size))
+        outputs = np.zeros((len(found), p.n_outputs))
+        return p.embedded(found.directions, found.biases, outputs)
+
+    def _shaken_units(self, units, shake):
+        """Sub-networks with weights and biases moved by `shake` of their size."""
+        p = self.problem
+        weights = []
+        for W, used in zip(units.weights, p.architecture.connections):
+            size = np.sqrt(np.mean(W**2, axis=(1, 2), keepdims=True))
+            noise = shake * size * self.rng.standard_normal(W.shape)
+            weights.append(W + (noise if used is None else noise * used))
+        biases = list(units.biases)
+        if p.fit_intercept:
+            biases = [
+                b * (1.0 + shake * self.rng.standard_normal(b.shape)) for b in biases
+            ]
+        return p.from_weights(weights, biases, np.zeros_like(units.outputs))

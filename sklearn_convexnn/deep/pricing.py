@@ -1,0 +1,225 @@
+"""Search for sub-networks that are steep at a dual point."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sklearn_convexnn.deep.placing import random_subnetworks
+from sklearn_convexnn.deep.problem import Subnetworks, backward, pre_activation
+from sklearn_convexnn.pricing import first_of_each
+
+# Widths of smoothed kinks, relative to the spread of the inputs of a unit: those of
+# the stages of a search from anywhere, and from where units are steep already.
+FAR = (0.5, 0.1, 0.02, 0.0)
+NEAR = (0.05, 0.0)
+# Part of the steepest slope that a climber needs to go on to the next stage.
+_HOPELESS = 0.3
+# Step below which a climber rests.
+_RESTS = 1e-5
+# Outputs (samples times inner units) that are in memory at once.
+_CHUNK = 2_000_000
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Sub-networks with their slopes, steepest first.
+
+    Attributes
+    ----------
+    units : Subnetworks
+        Whose outputs have the directions of the slopes.
+    slopes : ndarray of shape (n_units,)
+    """
+
+    units: Subnetworks
+    slopes: np.ndarray
+
+    def __len__(self):
+        return len(self.slopes)
+
+    def select(self, keep):
+        """The candidates at index or mask `keep`."""
+        return Candidates(self.units.select(keep), self.slopes[keep])
+
+
+def ascend(problem, N, starts, *, widths, max_iter, most=200):
+    """Move sub-networks uphill on the slope at a dual point.
+
+    Many at once, each with a step of its own that grows with success and shrinks
+    with failure.  Kinks are smoothed at first, as slopes have many small peaks.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    N : ndarray of shape (n_samples, n_outputs)
+        The dual point.
+    starts : Subnetworks
+    widths : sequence of float
+        Of the smoothed kinks in each stage, the last one zero.
+    max_iter : int
+        Steps of all stages.
+    most : int, default=200
+        Candidates to return.
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    size = max(1, _CHUNK // (len(problem.X) * sum(problem.architecture.widths)))
+    parts = [
+        _Climbers(problem, N, starts.select(slice(i, i + size)))
+        for i in range(0, len(starts), size)
+    ]
+    for stage, width in enumerate(widths):
+        for part in parts:
+            part.climb(width, max(1, max_iter // len(widths)))
+        if stage + 1 < len(widths):
+            best = max(np.max(part.value, initial=0.0) for part in parts)
+            for part in parts:
+                part.keep(part.value > _HOPELESS * best)
+    weights, biases = zip(*((part.weights, part.biases) for part in parts))
+    units = problem.from_weights(
+        [np.concatenate(W) for W in zip(*weights)],
+        [np.concatenate(b) for b in zip(*biases)],
+        np.zeros((sum(len(part.value) for part in parts), problem.n_outputs)),
+    )
+    return ranked(problem, N, units, most)
+
+
+def ranked(problem, N, units, most):
+    """Distinct candidates of sub-networks, steepest first.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    N : ndarray of shape (n_samples, n_outputs)
+    units : Subnetworks
+    most : int
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    p = problem
+    per_output = p.slopes_by_output(units, N)
+    if p.separate:
+        top = np.abs(per_output).max(axis=1, keepdims=True)
+        per_output = np.where(np.abs(per_output) == top, per_output, 0.0)
+    slopes = np.linalg.norm(per_output, axis=1)
+    order = np.argsort(-slopes, kind="stable")
+    order = order[slopes[order] > 0]
+    units, slopes = units.select(order), slopes[order]
+    units = replace(units, outputs=per_output[order] / slopes[:, None])
+    # The same outputs on the samples are the same unit.
+    probe = np.random.RandomState(0).standard_normal((len(p.X), 8))
+    points = p.features(units).T @ probe
+    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-300)
+    keep = first_of_each(points, np.zeros(len(points)), 1e-4)[:most]
+    return Candidates(units.select(keep), slopes[keep])
+
+
+class _Climbers:
+    """Sub-networks of cost one on their way up."""
+
+    def __init__(self, problem, N, units):
+        self.problem, self.N = problem, N
+        self.weights, self.biases = list(units.weights), list(units.biases)
+        self.step = np.full(len(units), 0.3)
+        self.value = np.zeros(len(units))
+        # Biases move in units of the data.
+        self.entry = np.linalg.norm(problem.X) / np.sqrt(problem.X.size)
+        self.entry = max(self.entry, 1e-300) * problem.fit_intercept
+
+    def keep(self, some):
+        self.weights = [W[some] for W in self.weights]
+        self.biases = [b[some] for b in self.biases]
+        self.step, self.value = self.step[some], self.value[some]
+
+    def climb(self, width, n_steps):
+        """Take steps with kinks of some width."""
+        live = np.arange(len(self.value))
+        self.step[:] = np.maximum(self.step, 0.01)
+        self.value, gradient = self._evaluate(self.weights, self.biases, width)
+        for _ in range(n_steps):
+            live = live[self.step[live] > _RESTS]
+            if len(live) == 0:
+                return
+            weights = [W[live] for W in self.weights]
+            biases = [b[live] for b in self.biases]
+            ahead = self._moved(weights, biases, [g[live] for g in gradient], live)
+            value, slope = self._evaluate(*ahead, width)
+            better = value > self.value[live]
+            index = live[better]
+            self.value[index] = value[better]
+            for own, new in zip(self.weights + self.biases, ahead[0] + ahead[1]):
+                own[index] = new[better]
+            for own, new in zip(gradient, slope):
+                own[index] = new[better]
+            factor = np.where(better, 1.5, 0.4)
+            self.step[live] = np.minimum(self.step[live] * factor, 1.0)
+
+    def _moved(self, weights, biases, gradient, live):
+        """Units after a step along their gradients, of cost one again."""
+        n_layers = len(weights)
+        length = np.sqrt(
+            sum(np.sum(g**2, axis=tuple(range(1, g.ndim))) for g in gradient)
+        )
+        size = self.step[live] / np.maximum(length, 1e-300)
+        moved = [
+            W + size[:, None, None] * g for W, g in zip(weights, gradient[:n_layers])
+        ]
+        shifted = [
+            b + self.entry * size[:, None] * g
+            for b, g in zip(biases, gradient[n_layers:])
+        ]
+        return self.problem.architecture.normalised(moved, shifted)[:2]
+
+    def _evaluate(self, weights, biases, width):
+        """Slopes of units of cost one, and gradients at a fixed cost."""
+        p = self.problem
+        layers, masks = [], []
+        for W, b in zip(weights, biases):
+            z = pre_activation(layers[-1] if layers else p.X, W) + b
+            layer, mask = np.maximum(z, 0.0), z > 0
+            if width > 0:
+                # As far as they are from zero, and no more than they spread.
+                size = width * np.sqrt(np.mean(z**2, axis=0)) + 1e-300
+                mask = np.clip(z / size + 0.5, 0.0, 1.0)
+                layer = mask * z + 0.5 * size * (mask - mask**2)
+            layers.append(layer)
+            masks.append(mask)
+        slopes = np.einsum("nk,nc->kc", layers[-1][:, :, 0], self.N)
+        if p.separate:
+            top = np.abs(slopes).max(axis=1, keepdims=True)
+            slopes = np.where(np.abs(slopes) == top, slopes, 0.0)
+        value = np.linalg.norm(slopes, axis=1)
+        outputs = slopes / np.maximum(value, 1e-300)[:, None]
+        to_weights, to_biases = backward(
+            p.X, weights, layers, self.N @ outputs.T, masks
+        )
+        _, by_cost = p.architecture.cost_squared(weights)
+        gradient = []
+        for slope, cost, used in zip(to_weights, by_cost, p.architecture.connections):
+            slope = slope - 0.5 * value[:, None, None] * cost
+            gradient.append(slope if used is None else slope * used)
+        gradient += [self.entry * slope for slope in to_biases]
+        return value, gradient
+
+
+def search_widely(problem, N, size, rng, max_iter):
+    """Candidates from random sub-networks.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    N : ndarray of shape (n_samples, n_outputs)
+    size : int
+    rng : RandomState
+    max_iter : int
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    starts = random_subnetworks(problem, size, rng)
+    return ascend(problem, N, starts, widths=FAR, max_iter=max_iter)
