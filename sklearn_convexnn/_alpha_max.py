@@ -121,7 +121,7 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
 
 
 def check_base(estimator, name):
-    """Raise TypeError for estimators that do not train one network for one `alpha`.
+    """Raise an error for estimators that do not train two layers for one `alpha`.
 
     Parameters
     ----------
@@ -135,6 +135,11 @@ def check_base(estimator, name):
         raise TypeError(
             f"{name} needs an instance of ConvexReLURegressor or ConvexReLUClassifier, "
             f"got {given}. Of a pipeline, take the last step, and transform X."
+        )
+    if estimator.depth > 2:
+        raise ValueError(
+            f"{name} is for depth=2, got depth={estimator.depth}; for deeper networks "
+            "search over alpha with sklearn.model_selection.GridSearchCV."
         )
 
 

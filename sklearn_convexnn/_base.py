@@ -24,6 +24,8 @@ from sklearn_convexnn._devices import (
     placed,
 )
 from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn.deep.recovery import layers_of_output
+from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
 from sklearn_convexnn.gated_arrangement import KnownNeurons
 from sklearn_convexnn.training import CUTS, HISTORY
 from sklearn_convexnn.vector.large import goes_at_scale
@@ -147,6 +149,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         n_outputs = Y.shape[1]
         if gated:
             self._check_gated(loss)
+        if self.depth > 2:
+            self._check_deep(loss, n_outputs)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2
@@ -166,14 +170,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
             for y, start, name, (run, task) in zip(targets, starts, names, tasks)
         )
 
-        sizes = [len(part.output) for part in fitted]
-        self.coefs_ = [
-            np.concatenate([part.hidden for part in fitted], axis=1),
-            block_diag(*(part.output for part in fitted)),
-        ]
+        first, *others = zip(*(part.coefs for part in fitted))
+        self.coefs_ = [np.concatenate(first, axis=1)]
+        self.coefs_ += [block_diag(*parts) for parts in others]
         self.intercepts_ = [
-            np.concatenate([part.hidden_bias for part in fitted]),
-            np.concatenate([part.output_bias for part in fitted]),
+            np.concatenate(parts)
+            for parts in zip(*(part.intercepts for part in fitted))
         ]
         for weights in (self.coefs_, self.intercepts_):
             weights[:] = [placed(part, X, X.dtype) for part in weights]
@@ -182,9 +184,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
             self.gates_ = placed(gates, X, X.dtype)
         elif hasattr(self, "gates_"):
             del self.gates_
-        self.n_layers_ = 3
+        self.n_layers_ = len(self.coefs_) + 1
         self.n_outputs_ = n_outputs
-        self.n_neurons_ = sum(sizes)
+        self.n_neurons_ = len(self.coefs_[-1])
         trained = [part.trained for part in fitted]
         self.n_arrangements_ = max(part.n_patterns for part in trained)
         self.n_iter_ = max(part.n_iter for part in trained)
@@ -198,8 +200,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
         self.history_["output"] = np.repeat(np.arange(len(trained)), lengths)
 
         raw = in_numpy(self._raw_predict(X if on_device(X) else data))
+        # The layers before have norms of one.
         squares = [
-            np.sum(in_numpy(weights).astype(np.float64) ** 2) for weights in self.coefs_
+            np.sum(in_numpy(weights).astype(np.float64) ** 2)
+            for weights in self.coefs_[-2:]
         ]
         penalty = 0.5 * self.alpha * float(sum(squares))
         if joint:
@@ -210,6 +214,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
         self.dual_bound_ = float(sum(part.dual_bound for part in trained))
         self.dual_gap_ = self.objective_ - self.dual_bound_
+        if self.depth > 2:
+            self.proven_bound_ = float(sum(part.proven_bound for part in trained))
+        elif hasattr(self, "proven_bound_"):
+            del self.proven_bound_
         whole.end({})
         return fitted
 
@@ -260,6 +268,43 @@ class ConvexReLUMixin(CallbackSupportMixin):
                     f"{getattr(self, name)!r}."
                 )
 
+    def _check_deep(self, loss, n_outputs):
+        """Raise ValueError for what deeper networks do not have."""
+        for name, allowed in (
+            ("formulation", ("relu",)),
+            ("negative_slope", (0,)),
+            ("minimal", (False,)),
+            ("arrangements", ("adaptive", "sampled", "exact")),
+            ("solver", tuple(SOLVERS_OF_BLOCKS)),
+        ):
+            if getattr(self, name) not in allowed:
+                choices = " or ".join(repr(value) for value in allowed)
+                raise ValueError(
+                    f"depth={self.depth} needs {name}={choices}, got "
+                    f"{getattr(self, name)!r}."
+                )
+        if self.arrangements == "adaptive":
+            return
+        if n_outputs > 1 and (
+            isinstance(loss, Softmax) or self.hidden_layer != "separate"
+        ):
+            raise ValueError(
+                f"arrangements={self.arrangements!r} is not there for several outputs "
+                "of shared sub-networks: use arrangements='adaptive', or "
+                "hidden_layer='separate' and a loss other than the softmax."
+            )
+        if self.depth > 3 and self.subnetwork_norm != "path":
+            raise ValueError(
+                f"arrangements={self.arrangements!r} with depth={self.depth} needs "
+                "subnetwork_norm='path': no convex program is known for "
+                f"{self.subnetwork_norm!r}; use arrangements='adaptive'."
+            )
+        if self.solver == "penalised" and not loss.smooth:
+            raise ValueError(
+                "solver='penalised' follows gradients and needs a smooth loss, but "
+                f"loss={loss.name!r}; use solver='interior_point'."
+            )
+
     def _begin_tasks(self, n_networks, given):
         """The task of the fit, and for each network what runs it, and its task."""
         by_rounds = self.arrangements not in ("sampled", "exact")
@@ -276,6 +321,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         """What each network starts from, if anything: neurons and dual points."""
         if self.formulation == "gated_relu":
             return self._known_gated(n_features, n_outputs, joint)
+        if self.depth > 2:
+            return self._known_subnetworks(n_features, n_outputs, joint)
         if not neighbours and self.warm_start and hasattr(self, "coefs_"):
             neighbours = [Neighbour(self, None)]
         neighbours = [
@@ -329,6 +376,30 @@ class ConvexReLUMixin(CallbackSupportMixin):
             KnownNeurons(gates.T[used], hidden.T[used], column[used, None])
             for column, used in zip(output.T, output.T != 0)
         ]
+
+    def _known_subnetworks(self, n_features, n_outputs, joint):
+        """Layers of an earlier fit for each network, if they are to be used."""
+        n_networks = 1 if joint else n_outputs
+        if not self.warm_start or not hasattr(self, "coefs_"):
+            return [None] * n_networks
+        tree = self.subnetwork_norm == "path" or self.depth == 3
+        widths = [
+            self.subnetwork_width ** (level if tree else 1)
+            for level in range(self.depth - 2, 0, -1)
+        ]
+        n_units = len(self.coefs_[-1])
+        shapes = [n_features, *(width * n_units for width in widths), n_units]
+        if [len(W) for W in self.coefs_] != shapes or n_units == 0:
+            return [None] * n_networks
+        if self.coefs_[-1].shape[1] != n_outputs or hasattr(self, "gates_"):
+            return [None] * n_networks
+        coefs, intercepts = (
+            [in_numpy(part).astype(np.float64) for part in parts]
+            for parts in (self.coefs_, self.intercepts_)
+        )
+        if joint:
+            return [(coefs, intercepts, ())]
+        return [(*layers_of_output(coefs, intercepts, k), ()) for k in range(n_outputs)]
 
     def _gate_rows(self):
         """Hidden weights of the neurons as rows, with the biases if these are free."""
@@ -391,16 +462,18 @@ class ConvexReLUMixin(CallbackSupportMixin):
     def _raw_predict(self, X):
         """Outputs of the network, shape (n_samples, n_outputs)."""
         xp, _ = get_namespace(self.coefs_[0])
-        hidden = X @ self.coefs_[0]
+        for W, b in zip(self.coefs_[:-2], self.intercepts_):
+            X = xp.clip(X @ W + b, min=0.0)
+        hidden = X @ self.coefs_[-2]
         if hasattr(self, "gates_"):
             d = X.shape[1]
             open_ = X @ self.gates_[:d, :] + xp.sum(self.gates_[d:, :], axis=0) > 0
             hidden = hidden * xp.astype(open_, hidden.dtype)
         else:
-            hidden = hidden + self.intercepts_[0]
+            hidden = hidden + self.intercepts_[-2]
             slope = self.negative_slope * hidden
             hidden = xp.where(hidden > 0, hidden, slope)
-        return hidden @ self.coefs_[1] + self.intercepts_[1]
+        return hidden @ self.coefs_[-1] + self.intercepts_[-1]
 
     def _validated_raw_predict(self, X, method):
         check_is_fitted(self)

@@ -8,6 +8,10 @@ from scipy.sparse import issparse
 from sklearn_convexnn._devices import on_device, selected
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
+from sklearn_convexnn.deep.architecture import Architecture
+from sklearn_convexnn.deep.problem import DeepProblem
+from sklearn_convexnn.deep.recovery import layers_of_subnetworks, subnetworks_of_layers
+from sklearn_convexnn.deep.training import train_subnetworks
 from sklearn_convexnn.gated_arrangement import gated_arrangement
 from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
 from sklearn_convexnn.problem import Problem
@@ -39,10 +43,8 @@ class Fitted:
     `gates` for each neuron.
     """
 
-    hidden: np.ndarray
-    hidden_bias: np.ndarray
-    output: np.ndarray
-    output_bias: np.ndarray
+    coefs: list
+    intercepts: list
     null_objective: float
     trained: Trained
     gates: np.ndarray | None = None
@@ -85,9 +87,10 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         For gated networks also sparse, or an array of another library.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
-    start : tuple (gates, outputs, duals), KnownNeurons or None
-        Neurons of earlier fits, as rows, with their output weights, and dual
-        points; or gated neurons.
+    start : tuple, KnownNeurons or None
+        ``(gates, outputs, duals)``: neurons of earlier fits, as rows, with their
+        output weights, and dual points.  Of deeper networks ``(coefs, intercepts,
+        duals)``.  Or gated neurons.
     seed : int
     deadline : float
     name : str
@@ -103,15 +106,19 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     """
     if params["formulation"] == "gated_relu":
         return _fit_gated(X, y, sample_weight, start, seed, deadline, name, params)
-    at_scale = goes_at_scale(X, params["arrangements"])
-    if at_scale and y.ndim == 1:
+    deep = params["depth"] > 2
+    at_scale = not deep and goes_at_scale(X, params["arrangements"])
+    if (deep or at_scale) and y.ndim == 1:
         # One method there, for any number of outputs.
         y, loss = y[:, None], Separable(params["loss"])
         params = {**params, "loss": loss, "hidden_layer": "shared"}
         if start is not None:
-            gates, outputs, duals = start
+            *known, duals = start
             duals = [replace(point, nu=point.nu.reshape(-1, 1)) for point in duals]
-            start = gates, outputs[:, None], duals
+            if at_scale:
+                gates, outputs = known
+                known = gates, outputs[:, None]
+            start = *known, duals
     if at_scale and X.size > LARGE:
         # To sort them would take more time and memory than they do.
         used = sample_weight > 0
@@ -124,16 +131,26 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         run, to_weights = train_outputs, vector_network_weights
     if at_scale:
         run = train_at_scale
+    if deep:
+        run = train_subnetworks
 
     def weights(neurons):
-        hidden, hidden_bias, output, output_bias = to_weights(neurons, problem.X)
-        if y.ndim == 1:
-            output, output_bias = output[:, None], np.array([output_bias])
-        return hidden, hidden_bias - centre @ hidden, output, output_bias
+        if deep:
+            coefs, intercepts = layers_of_subnetworks(neurons)
+        else:
+            hidden, hidden_bias, output, output_bias = to_weights(neurons, problem.X)
+            if y.ndim == 1:
+                output, output_bias = output[:, None], np.array([output_bias])
+            coefs, intercepts = [hidden, output], [hidden_bias, output_bias]
+        return coefs, [intercepts[0] - centre @ coefs[0], *intercepts[1:]]
 
     task = task.through(weights)
     known, duals = None, ()
-    if start is not None:
+    if start is not None and deep:
+        coefs, intercepts, duals = start
+        intercepts = [intercepts[0] + centre @ coefs[0], *intercepts[1:]]
+        known = subnetworks_of_layers(problem, coefs, intercepts)
+    elif start is not None:
         *known, duals = start
         *lines, outputs = _unit_gates(*known, centre, problem.fit_intercept)
         known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
@@ -141,8 +158,10 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         trained = run(problem, known, seed, deadline, name, params, task, duals)
         if params["minimal"]:
             trained = _minimal(problem, trained, deadline, name, params)
+    coefs, intercepts = weights(trained.neurons)
     return Fitted(
-        *weights(trained.neurons),
+        coefs,
+        intercepts,
         null_objective=problem.objective(problem.null()),
         trained=trained,
     )
@@ -162,7 +181,7 @@ def build_problem(X, y, sample_weight, params):
 
     Returns
     -------
-    problem : Problem or VectorProblem
+    problem : Problem, VectorProblem or DeepProblem
     centre : ndarray of shape (n_features,)
         What has been taken off the samples.
     """
@@ -177,8 +196,14 @@ def build_problem(X, y, sample_weight, params):
         flat = high - low <= _FLAT * np.maximum(high, -low)
         centred[:, flat] = 0.0
     kind, options = Problem, {}
-    if y.ndim == 2:
+    if params["depth"] > 2:
+        kind = DeepProblem
+        options["architecture"] = Architecture(
+            params["depth"], params["subnetwork_width"], params["subnetwork_norm"]
+        )
+    elif y.ndim == 2:
         kind = VectorProblem
+    if y.ndim == 2:
         options["separate"] = params["hidden_layer"] == "separate"
     problem = kind(
         without_rounding(centred),
@@ -235,10 +260,8 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     zeros = np.zeros(Y.shape)
     null = zeros + (loss.best_offset(zeros, Y, sample_weight) if free_bias else 0.0)
     return Fitted(
-        hidden=network.hidden,
-        hidden_bias=np.zeros(network.hidden.shape[1]),
-        output=network.output,
-        output_bias=network.offset,
+        coefs=[network.hidden, network.output],
+        intercepts=[np.zeros(network.hidden.shape[1]), network.offset],
         gates=network.gates,
         null_objective=loss.value(null, Y, sample_weight),
         trained=Trained(
@@ -291,11 +314,11 @@ def fit_part(*args):
 
 def _network_attributes(weights):
     """Attributes of an estimator with this network."""
-    hidden, hidden_bias, output, output_bias = weights
+    coefs, intercepts = weights
     return {
-        "coefs_": [hidden, output],
-        "intercepts_": [hidden_bias, output_bias],
-        "n_outputs_": output.shape[1],
+        "coefs_": coefs,
+        "intercepts_": intercepts,
+        "n_outputs_": coefs[-1].shape[1],
     }
 
 

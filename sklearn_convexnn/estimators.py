@@ -48,6 +48,9 @@ _COMMON_CONSTRAINTS = {
     "pricing": [
         StrOptions({"exact", "search", "nonnegative", "triangle", "semidefinite"})
     ],
+    "depth": [Interval(Integral, 2, None, closed="left")],
+    "subnetwork_width": [Interval(Integral, 1, None, closed="left")],
+    "subnetwork_norm": [StrOptions({"frobenius", "path"})],
     "formulation": [StrOptions({"relu", "gated_relu"})],
     "hidden_layer": [StrOptions({"shared", "separate"})],
     "fit_intercept": ["boolean"],
@@ -341,6 +344,9 @@ class ConvexReLURegressor(
         epsilon=1.35,
         quantile=0.5,
         negative_slope=0.0,
+        depth=2,
+        subnetwork_width=2,
+        subnetwork_norm="frobenius",
         formulation="relu",
         hidden_layer="shared",
         arrangements="adaptive",
@@ -363,6 +369,9 @@ class ConvexReLURegressor(
         self.epsilon = epsilon
         self.quantile = quantile
         self.negative_slope = negative_slope
+        self.depth = depth
+        self.subnetwork_width = subnetwork_width
+        self.subnetwork_norm = subnetwork_norm
         self.formulation = formulation
         self.hidden_layer = hidden_layer
         self.arrangements = arrangements
@@ -739,6 +748,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         loss="log_loss",
         class_weight=None,
         negative_slope=0.0,
+        depth=2,
+        subnetwork_width=2,
+        subnetwork_norm="frobenius",
         formulation="relu",
         hidden_layer="shared",
         arrangements="adaptive",
@@ -760,6 +772,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.class_weight = class_weight
         self.negative_slope = negative_slope
+        self.depth = depth
+        self.subnetwork_width = subnetwork_width
+        self.subnetwork_norm = subnetwork_norm
         self.formulation = formulation
         self.hidden_layer = hidden_layer
         self.arrangements = arrangements

@@ -37,13 +37,17 @@ _OWN_CONSTRAINTS = {
 }
 
 
+# Paths, and so their cross-validation, are of two layers.
+_DEEP = ("depth", "subnetwork_width", "subnetwork_norm")
+
+
 def _constraints(base):
     """Constraints of the parameters of a base estimator with cross-validation."""
     constraints = {**base._parameter_constraints, **_OWN_CONSTRAINTS}
     return {
         name: kinds
         for name, kinds in constraints.items()
-        if name not in ("alpha", "warm_start")
+        if name not in ("alpha", "warm_start", *_DEEP)
     }
 
 

@@ -50,6 +50,8 @@ class Trained:
         See `HISTORY`.
     dual : DualPoint or None
         That of the bound, if the method has one to go on from.
+    proven_bound : float or None
+        A proven bound for all networks, if there is one besides `dual_bound`.
     """
 
     neurons: Neurons
@@ -61,6 +63,7 @@ class Trained:
     n_patterns: int
     history: dict
     dual: DualPoint | None = None
+    proven_bound: float | None = None
 
 
 def train(problem, known, seed, deadline, name, params, task=None, duals=()):

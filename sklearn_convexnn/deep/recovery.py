@@ -1,8 +1,14 @@
 """From blocks to sub-networks, and from sub-networks to the weights of an MLP."""
 
+from dataclasses import replace
+
 import numpy as np
+from scipy.linalg import block_diag
 
 from sklearn_convexnn.deep.problem import pre_activation
+from sklearn_convexnn.vector.recovery import prune, split_outputs
+
+_ROUNDING = 1e-15
 
 
 def subnetworks_of_blocks(problem, program, theta, offset):
@@ -31,6 +37,7 @@ def subnetworks_of_blocks(problem, program, theta, offset):
     weights, biases = problem.no_weights(len(blocks))
     outputs = program.operator.outputs[:, None].copy()
     offset = np.full(1, float(offset))
+    needed = np.zeros((len(blocks), 1))
     weights[0][:] = (vectors * present[0][:, :, None]).transpose(0, 2, 1)
     inputs = problem.X
     for level, (W, b) in enumerate(zip(weights, biases)):
@@ -58,17 +65,117 @@ def subnetworks_of_blocks(problem, program, theta, offset):
         costs = problem.architecture.cost(weights) > 0
         offset -= outputs[costs, 0] @ needed[costs, 0]
         if np.any(straight):
-            line = _straight(problem, straight)
-            units = units.joined(line[0])
-            offset -= line[1]
-    return type(units)(units.weights, units.biases, units.outputs, offset)
+            shift = np.max(-problem.X @ straight, initial=0.0)
+            line = straight[None], np.array([shift]), np.ones((1, 1))
+            units = units.joined(problem.embedded(*line))
+            offset -= shift
+    return replace(units, offset=offset)
 
 
-def _straight(problem, direction):
-    """A sub-network that is linear on the samples, and the constant it adds."""
-    shift = np.max(-problem.X @ direction, initial=0.0)
-    unit = problem.embedded(direction[None], np.array([shift]), np.ones((1, 1)))
-    constant = np.mean(
-        problem.features(unit) @ unit.outputs - (problem.X @ direction)[:, None]
-    )
-    return unit, constant
+def simplify(problem, units):
+    """A small network that is at least as good as the given one.
+
+    Drops sub-networks that are almost zero, and prunes to linearly independent
+    outputs.  Each step is taken only if the objective does not rise.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    units : Subnetworks
+
+    Returns
+    -------
+    units : Subnetworks
+        At most ``n_samples * n_outputs`` of them.
+    """
+    best = problem.objective(units)
+    slack = 1e-12 * abs(best)
+    sizes = units.sizes
+    for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0):
+        candidate = units.select(sizes > threshold * sizes.max(initial=0.0))
+        if problem.objective(candidate) <= best + slack:
+            units = candidate
+            break
+    units = prune(problem, units)
+    if problem.separate:
+        units = split_outputs(units)
+    empty = problem.null()
+    if problem.objective(empty) <= problem.objective(units) + slack:
+        return empty
+    return units
+
+
+def layers_of_subnetworks(units):
+    """Weights of the network in the shapes of scikit-learn's MLP.
+
+    Parameters
+    ----------
+    units : Subnetworks
+
+    Returns
+    -------
+    coefs : list of ndarray
+        The first has the layers of all sub-networks side by side, the others have
+        them as blocks on the diagonal.  Inner layers have norm one, and those of
+        the last two the same norm in each sub-network.
+    intercepts : list of ndarray
+    """
+    root = np.sqrt(units.sizes)
+    layers = [*units.weights[:-1], units.weights[-1] * root[:, None, None]]
+    biases = [*units.biases[:-1], units.biases[-1] * root[:, None]]
+    # At most one, also after rounding.
+    layers[0] = layers[0] * (1.0 - _ROUNDING)
+    layers[-1] = layers[-1] / (1.0 - _ROUNDING)
+    coefs = [layers[0].transpose(1, 0, 2).reshape(layers[0].shape[1], -1)]
+    for layer in layers[1:]:
+        shape = len(units) * layer.shape[1], len(units) * layer.shape[2]
+        coefs.append(block_diag(*layer).reshape(shape))
+    coefs.append(units.outputs / root[:, None])
+    return coefs, [*(b.reshape(-1) for b in biases), units.offset]
+
+
+def subnetworks_of_layers(problem, coefs, intercepts):
+    """The inverse of `layers_of_subnetworks`.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    coefs, intercepts : list of ndarray
+
+    Returns
+    -------
+    units : Subnetworks
+    """
+    n_units = len(coefs[-1])
+    weights, biases = problem.no_weights(n_units)
+    weights[0][:] = coefs[0].reshape(len(coefs[0]), n_units, -1).transpose(1, 0, 2)
+    for W, coef in zip(weights[1:], coefs[1:-1]):
+        blocks = coef.reshape(n_units, W.shape[1], n_units, W.shape[2])
+        W[:] = blocks[np.arange(n_units), :, np.arange(n_units)]
+    for b, shift in zip(biases, intercepts):
+        b[:] = shift.reshape(b.shape)
+    return problem.from_weights(weights, biases, coefs[-1], intercepts[-1])
+
+
+def layers_of_output(coefs, intercepts, output):
+    """The layers of the sub-networks that feed one of the outputs.
+
+    Parameters
+    ----------
+    coefs, intercepts : list of ndarray
+        As of `layers_of_subnetworks`.
+    output : int
+
+    Returns
+    -------
+    coefs, intercepts : list of ndarray
+    """
+    used = coefs[-1][:, output] != 0
+    widths = [len(b) // len(used) for b in intercepts[:-1]]
+    masks = [np.repeat(used, width) for width in widths]
+    kept = [coefs[0][:, masks[0]]]
+    for W, before, after in zip(coefs[1:-1], masks, masks[1:]):
+        kept.append(W[before][:, after])
+    kept.append(coefs[-1][used][:, [output]])
+    shifts = [b[mask] for b, mask in zip(intercepts, masks)]
+    return kept, [*shifts, intercepts[-1][[output]]]

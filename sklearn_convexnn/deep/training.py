@@ -1,0 +1,225 @@
+"""The routes from data to parallel sub-networks, with their certificates."""
+
+import warnings
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from sklearn_convexnn.deep.blocks import blocks_of, distinct
+from sklearn_convexnn.deep.column_generation import generate_subnetworks
+from sklearn_convexnn.deep.enumeration import enumerate_blocks
+from sklearn_convexnn.deep.placing import random_subnetworks
+from sklearn_convexnn.deep.recovery import simplify, subnetworks_of_blocks
+from sklearn_convexnn.deep.slope_bounds import slope_bound
+from sklearn_convexnn.programs.deep import DeepProgram
+from sklearn_convexnn.rounds import MESSAGES, DualPoint
+from sklearn_convexnn.solvers import SOLVERS, null_result
+from sklearn_convexnn.training import HISTORY, Trained, round_printer
+
+SOLVERS_OF_BLOCKS = {
+    "auto": SOLVERS["interior_point"],
+    **{name: SOLVERS[name] for name in ("interior_point", "cvxpy")},
+}
+"""Solvers of programs over blocks, by the names that the estimators use."""
+
+# Draws of random sub-networks for each block that is asked for.
+_DRAWS = 20
+
+
+def train_subnetworks(
+    problem, known, seed, deadline, name, params, task=None, duals=()
+):
+    """Train one network of parallel sub-networks.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    known : Subnetworks or None
+        Sub-networks of an earlier fit.
+    seed : int
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    name : str
+        What the lines of `verbose` call the network.
+    params : dict
+        Parameters of the estimator.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+    duals : sequence of DualPoint
+        Dual points that are known.
+
+    Returns
+    -------
+    trained : Trained
+
+    Raises
+    ------
+    ValueError
+        If all blocks are asked for, and they are too many.
+    """
+    empty = problem.null()
+    objective = problem.objective(empty)
+    if not (objective > 0 and np.any(problem.X)):
+        return _trained_to_nothing(empty, objective)
+    if params["arrangements"] != "adaptive":
+        return _train_on_blocks(problem, known, seed, deadline, name, params)
+    result = generate_subnetworks(
+        problem,
+        check_random_state(seed),
+        # The optimum never needs more than one for each number in the targets.
+        n_units=min(params["n_arrangements"], max(2 * problem.Y.size, 100)),
+        known=known,
+        duals=duals,
+        # A little room for the rounding of the weights.
+        tol=0.9 * params["tol"],
+        max_iter=params["max_iter"],
+        max_units=params["max_neurons"],
+        deadline=deadline,
+        callback=round_printer(name, params),
+        task=task,
+    )
+    units = simplify(problem, result.neurons)
+    kappa = slope_bound(problem, result.nu)
+    proven = problem.bound(result.nu, kappa)
+    closed = proven >= (1.0 - params["tol"]) * problem.objective(units)
+    return Trained(
+        neurons=units,
+        dual_bound=proven if closed else result.dual_bound,
+        certificate="global" if closed else "estimated",
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=int(np.max(result.history["cells"])),
+        history={key: result.history[key] for key in HISTORY},
+        dual=DualPoint(result.nu, kappa if closed else result.kappa, closed),
+        proven_bound=proven,
+    )
+
+
+def _trained_to_nothing(empty, objective):
+    row = (0.0, objective, objective, np.nan, np.nan, 0)
+    return Trained(
+        neurons=empty,
+        dual_bound=objective,
+        certificate="global",
+        status="optimal",
+        message=MESSAGES["optimal"],
+        n_iter=0,
+        n_patterns=0,
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+        proven_bound=objective,
+    )
+
+
+def _all_blocks(problem):
+    blocks = enumerate_blocks(
+        problem.X, problem.architecture, free_bias=problem.fit_intercept
+    )
+    if blocks is None:
+        raise ValueError(
+            "arrangements='exact' needs all blocks of patterns of the sub-networks, "
+            f"which are too many for {len(problem.X)} distinct samples and "
+            f"subnetwork_width={problem.architecture.width}; use "
+            "arrangements='adaptive' or 'sampled'. count_patterns predicts their "
+            "number."
+        )
+    return blocks
+
+
+def _sampled_blocks(problem, n_blocks, seed, known):
+    """Blocks of random sub-networks, and of those of an earlier fit."""
+    rng = check_random_state(seed)
+    free, merge = problem.fit_intercept, problem.architecture.norm == "frobenius"
+    blocks = None
+    for _ in range(_DRAWS):
+        units = random_subnetworks(problem, n_blocks, rng)
+        found = blocks_of(problem.X, units.weights, units.biases, free_bias=free)
+        found = found if blocks is None else blocks.joined(found)
+        blocks = distinct(found, merge=merge, free_bias=free)
+        if len(blocks) >= n_blocks:
+            break
+    if len(blocks) < n_blocks:
+        warnings.warn(
+            f"Only {len(blocks)} distinct blocks of activation patterns were found, "
+            f"fewer than n_arrangements={n_blocks}: the data may have no more. Use "
+            "arrangements='exact' if they are few and of low rank.",
+            UserWarning,
+        )
+    blocks = blocks.select(slice(0, n_blocks))
+    if known is not None and len(known):
+        earlier = blocks_of(problem.X, known.weights, known.biases, free_bias=free)
+        blocks = distinct(earlier.joined(blocks), merge=merge, free_bias=free)
+    return blocks
+
+
+def _train_on_blocks(problem, known, seed, deadline, name, params):
+    """The program over all blocks, or over those of random sub-networks."""
+    if params["arrangements"] == "sampled":
+        blocks = _sampled_blocks(problem, params["n_arrangements"], seed, known)
+    else:
+        blocks = _all_blocks(problem)
+    verbose = params["verbose"]
+    if verbose:
+        scope = "all" if blocks.complete else "sampled"
+        print(
+            f"[{name}] {len(problem.X)} distinct samples, {len(blocks)} blocks "
+            f"({scope})"
+        )
+    y, loss = problem.Y[:, 0], problem.loss.loss
+    program = DeepProgram(
+        problem.X,
+        y,
+        problem.sample_weight,
+        loss,
+        problem.alpha,
+        blocks,
+        norm=problem.architecture.norm,
+        fit_intercept=problem.fit_intercept,
+    )
+
+    def report(iteration, objective, bound):
+        if verbose > 1:
+            print(
+                f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
+                f"dual bound {bound:.8g}"
+            )
+
+    if not program.can_improve:
+        result = null_result(program)
+    else:
+        result = SOLVERS_OF_BLOCKS[params["solver"]](
+            program,
+            # As of two layers: a loose solution has many more sub-networks.
+            tol=0.9 * min(params["tol"], 1e-4),
+            max_iter=params["max_iter"],
+            deadline=deadline,
+            callback=report,
+        )
+    units = subnetworks_of_blocks(problem, program, result.theta, result.offset)
+    units = simplify(problem, units)
+    if verbose:
+        print(
+            f"[{name}] {len(units)} sub-networks after {result.n_iter} iterations, "
+            f"dual bound {result.dual_bound:.8g}: {result.message}"
+        )
+    N = problem.project(result.nu[:, None])
+    proven = problem.bound(N, slope_bound(problem, N))
+    if blocks.complete:
+        proven = max(proven, result.dual_bound)
+    length = len(result.history["time"])
+    history = {
+        "kappa": np.full(length, np.nan),
+        "cells": np.full(length, len(blocks)),
+        **result.history,
+    }
+    return Trained(
+        neurons=units,
+        dual_bound=result.dual_bound,
+        certificate="global" if blocks.complete else "restricted",
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=len(blocks),
+        history={key: history[key] for key in HISTORY},
+        proven_bound=proven,
+    )
