@@ -7,17 +7,27 @@ from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn.deep.cells import solve_on_blocks
 from sklearn_convexnn.deep.placing import improve_subnetworks, place_subnetworks
-from sklearn_convexnn.deep.pricing import NEAR, ascend, ranked, search_widely
+from sklearn_convexnn.deep.pricing import (
+    FAR,
+    NEAR,
+    SLOW,
+    ascend,
+    ranked,
+    search_widely,
+)
 from sklearn_convexnn.vector.column_generation import VectorRun
 from sklearn_convexnn.vector.pricing import search_widely as search_neurons_widely
 
 # Steps of a search, and of a thorough one.
-_STEPS, _MORE_STEPS = 80, 200
+_STEPS, _MORE_STEPS = 80, 300
+# Random sub-networks in a thorough search, and operations of inner units in a search.
+_MOST_STARTS, _WORK = 1000, 150_000_000
+# Relative gap from which on the program over the patterns at hand is solved.
+_CLOSE = 0.1
 # Steep sub-networks that are known to climb from, at most.
 _NEAR = 150
-# Outputs (samples times units of all sub-networks) of one search.
-_MOST_OUTPUTS = 4_000_000
 
 
 def generate_subnetworks(
@@ -82,7 +92,14 @@ class DeepRun(VectorRun):
         )
 
     def improve(self, neurons):
-        return improve_subnetworks(self.problem, neurons, deadline=self.deadline)
+        moved = improve_subnetworks(self.problem, neurons, deadline=self.deadline)
+        if self.objective - self.bound > _CLOSE * self.objective:
+            return moved
+        tol = min(1e-4, 0.1 * self.tol)
+        solved = solve_on_blocks(self.problem, moved, tol=tol, deadline=self.deadline)
+        if solved is None:
+            return moved
+        return min(moved, solved, key=self.problem.objective)
 
     def unused(self, found):
         return replace(found.units, outputs=np.zeros_like(found.units.outputs))
@@ -100,10 +117,16 @@ class DeepRun(VectorRun):
 
     def search(self, N, thorough):
         p = self.problem
-        steps = _MORE_STEPS if thorough else _STEPS
-        most = _MOST_OUTPUTS // (len(p.X) * sum(p.architecture.widths))
-        size = self.search_size(thorough, min(most, 400))
-        found = [search_widely(p, N, size, self.rng, steps)]
+        steps, schedules = _STEPS, (FAR,)
+        size = self.search_size(thorough, 400)
+        if thorough:
+            steps, schedules = _MORE_STEPS, (FAR, SLOW)
+            size = max(size, _MOST_STARTS)
+        work = len(p.X) * sum(p.architecture.widths) * steps
+        size = int(np.clip(_WORK // work, 50, size))
+        parts = [
+            search_widely(p, N, size, self.rng, widths, steps) for widths in schedules
+        ]
         near = self.steepest(self.pool, N, size)
         near = near.joined(self.steepest(self.archive, N, size))
         near = near.joined(self._neurons(N, size, thorough))
@@ -112,9 +135,9 @@ class DeepRun(VectorRun):
             near = near.joined(self._shaken_units(near, 0.1))
             near = near.joined(self._shaken_units(near, 0.4))
         if len(near):
-            found.append(ascend(p, N, near, widths=NEAR, max_iter=steps))
-        units = found[0].units
-        for other in found[1:]:
+            parts.append(ascend(p, N, near, widths=NEAR, max_iter=steps))
+        units = parts[0].units
+        for other in parts[1:]:
             units = units.joined(other.units)
         return ranked(p, N, units, 400)
 

@@ -12,7 +12,7 @@ from sklearn_convexnn.solvers._result import MESSAGES, gap_closed
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 
 # Accelerated steps between two looks at the gap.
-_STEPS = 50
+_STEPS = 100
 # Weight of the penalty relative to the largest multiplier seen: above one, it is exact.
 _EXACT = 2.0
 # Sub-networks of a network that compete for output weights, and the least size,
@@ -20,6 +20,7 @@ _EXACT = 2.0
 _MOST, _GONE = 100, 1e-6
 # Iterations without progress after which no more is to be expected.
 _PATIENCE = 50
+_MESSAGES = {**MESSAGES, "stalled": "the duality gap does not get any smaller"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def solve_deep_penalised(
     With :math:`\rho` above the largest multiplier it is exact; with less, blocks
     are outside of their cones, and its value is below that of any network.
 
-    So the value is never reported.  After every 50 steps, which count as one
+    So the value is never reported.  After every 100 steps, which count as one
     iteration, the vectors of the blocks become weights of real sub-networks, which
     compete for output weights with those of the best network so far; the objective
     is that of the winners.  The slopes of the penalty are multipliers of the cones,
@@ -190,7 +191,7 @@ def _solve(program, problem, tol, max_iter, deadline, callback, penalty):
         theta=descent.theta,
         offset=descent.offset(),
         status=status,
-        message=MESSAGES[status],
+        message=_MESSAGES[status],
         n_iter=n_iter,
         history={key: np.asarray(entries) for key, entries in history.items()},
     )

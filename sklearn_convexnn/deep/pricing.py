@@ -11,6 +11,7 @@ from sklearn_convexnn.pricing import first_of_each
 # Widths of smoothed kinks, relative to the spread of the inputs of a unit: those of
 # the stages of a search from anywhere, and from where units are steep already.
 FAR = (0.5, 0.1, 0.02, 0.0)
+SLOW = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
 NEAR = (0.05, 0.0)
 # Part of the steepest slope that a climber needs to go on to the next stage.
 _HOPELESS = 0.3
@@ -206,7 +207,7 @@ class _Climbers:
         return value, gradient
 
 
-def search_widely(problem, N, size, rng, max_iter):
+def search_widely(problem, N, size, rng, widths, max_iter):
     """Candidates from random sub-networks.
 
     Parameters
@@ -215,11 +216,13 @@ def search_widely(problem, N, size, rng, max_iter):
     N : ndarray of shape (n_samples, n_outputs)
     size : int
     rng : RandomState
+    widths : sequence of float
     max_iter : int
+        As of `ascend`.
 
     Returns
     -------
     candidates : Candidates
     """
     starts = random_subnetworks(problem, size, rng)
-    return ascend(problem, N, starts, widths=FAR, max_iter=max_iter)
+    return ascend(problem, N, starts, widths=widths, max_iter=max_iter)
