@@ -147,10 +147,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
         sample_weight = np.asarray(sample_weight, dtype=np.float64)
         _check_range(X=data, y=Y, sample_weight=sample_weight, alpha=self.alpha)
         n_outputs = Y.shape[1]
-        if gated:
-            self._check_gated(loss)
         if self.depth > 2:
             self._check_deep(loss, n_outputs)
+        elif gated:
+            self._check_gated(loss)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2

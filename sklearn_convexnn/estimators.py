@@ -70,7 +70,7 @@ _COMMON_CONSTRAINTS = {
 class ConvexReLURegressor(
     MultiOutputMixin, ConvexReLUMixin, RegressorMixin, BaseEstimator
 ):
-    r"""Two-layer ReLU network for regression, trained by convex optimisation.
+    r"""ReLU network for regression, trained by convex optimisation.
 
     Minimises, over networks of any width,
 
@@ -107,6 +107,17 @@ class ConvexReLURegressor(
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
+    depth : int, default=2
+        Number of weight layers: 2 for one hidden layer.  Networks with more are
+        sums of parallel sub-networks, each with its own units in every hidden
+        layer and one in the last; see the notes.
+    subnetwork_width : int, default=2
+        Units in each inner layer of a sub-network, for `depth` of at least 3; with
+        the path norm, inputs of each unit.
+    subnetwork_norm : {'frobenius', 'path'}, default='frobenius'
+        What is at most one for the inner layers of a sub-network, for `depth` of
+        at least 3: the Frobenius norm of the weight matrix of each layer, or the
+        norm of the weights of each unit, which is the path norm.
     formulation : {'relu', 'gated_relu'}, default='relu'
         'gated_relu' trains a network whose neurons are switched on by gates that
         do not learn, ``f(x) = sum_j v_j 1[x^T h_j + c_j > 0] x^T w_j + b_0``: of
@@ -169,6 +180,8 @@ class ConvexReLURegressor(
         'cvxpy' (with Clarabel) is a slow and independent reference.  'auto' is
         'interior_point' for small programs, otherwise 'direction_generation',
         and 'interior_point' after all where that is slow.
+        With `depth` of at least 3 there are 'interior_point', which is 'auto',
+        'penalised' and 'cvxpy'.
     tol : float, default=1e-2
         Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
         the objective of the network without neurons.  Programs over given
@@ -207,11 +220,13 @@ class ConvexReLURegressor(
 
     Attributes
     ----------
-    coefs_ : list of two ndarrays
+    coefs_ : list of `depth` ndarrays
         Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
-        in scikit-learn's MLP, with the dtype of `X`.
-    intercepts_ : list of two ndarrays
-        Biases of shape (n_neurons,) and (n_outputs,).
+        in scikit-learn's MLP, with the dtype of `X`.  Of deeper networks, the
+        inner layers of the sub-networks side by side: those after the first are
+        block diagonal.
+    intercepts_ : list of `depth` ndarrays
+        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`.
     gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
         Gate vectors, with `fit_intercept` their offsets in the last row; only for
         the formulation 'gated_relu'.
@@ -225,6 +240,9 @@ class ConvexReLURegressor(
         `certificate_`, and with the reservation stated there.
     dual_gap_ : float
         ``objective_ - dual_bound_``, in the units of the objective.
+    proven_bound_ : float
+        Lower bound that is proven for every network, often far below
+        `dual_bound_`; only for `depth` of at least 3.
     certificate_ : {'global', 'estimated', 'restricted'}
         'global': the bound is proven for networks of every width.
         'estimated': it is meant for networks of every width, but rests on a
@@ -234,9 +252,8 @@ class ConvexReLURegressor(
         of neurons that are active on all samples, and says nothing of the
         others.  See the notes.
     n_neurons_ : int
-        Number of hidden neurons; at most the number of samples times that of
-        outputs.
-        See `minimal`.
+        Number of hidden neurons, for `depth` of at least 3 that of sub-networks; at
+        most the number of samples times that of outputs.  See `minimal`.
     n_arrangements_ : int
         Number of patterns used, the largest over the networks; the most that
         were in the program at once.  For 'cutting_planes' that of neurons.
@@ -249,7 +266,7 @@ class ConvexReLURegressor(
         in the program, or cuts), 'neurons', and 'output', the index of the
         network: 0, or the output that it is for.
     n_layers_ : int
-        3, counting the input, as in scikit-learn's MLP.
+        ``depth + 1``, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
     out_activation_ : str
         'exp' if `loss` is 'poisson', otherwise 'identity'.
@@ -282,6 +299,26 @@ class ConvexReLURegressor(
     a few 1e-4 of the objective, and by up to 1e-2 without biases on samples far
     from the origin.
 
+    With a `depth` ``L`` of at least 3 the network is
+    ``f(x) = sum_k w_kL (... ((x^T W_k1 + b_k1)_+ W_k2 + b_k2)_+ ...)_+ + b_0``, of
+    any number of sub-networks, and minimises the losses plus `alpha` / 2 times the
+    sum of squares of the weights of the last two layers, with norms of the others
+    of at most one [7]_.  Weight decay of all layers has no such program.  Networks
+    of fewer layers are among these, at the same cost.  Three layers, and with
+    ``subnetwork_norm='path'`` more of them, have a convex program over blocks of
+    patterns: 'exact' takes all of it, for a few samples of low rank
+    (:func:`~sklearn_convexnn.deep.counts.count_blocks` bounds their number),
+    'sampled' the blocks of `n_arrangements` random sub-networks.  With more than
+    three layers each unit of a sub-network under the path norm feeds one other,
+    for which the program is exact; networks that share inner units are no better
+    at the same `subnetwork_width`.  With the Frobenius norm and more than three
+    layers only 'adaptive' is there.  It is column generation over whole
+    sub-networks; the search for those that are missing is harder than for neurons,
+    so that the estimated bound can be off by up to a hundredth of the objective.
+    The certificate is then 'global' only where `proven_bound_` is close enough.
+    There is no depth with `formulation` 'gated_relu', cutting planes,
+    `negative_slope`, `minimal`, paths and cross-validation estimators.
+
     Several outputs share a hidden layer by default, and the program has a norm of
     matrices for each pattern that is hard to compute [5]_; single neurons with
     a group lasso over their output weights take its place.  Then a proof is
@@ -311,6 +348,8 @@ class ConvexReLURegressor(
     .. [6] Mishkin, A., Sahiner, A. and Pilanci, M. (2022). "Fast Convex
        Optimization for Two-Layer ReLU Networks: Equivalent Model Classes and
        Cone Decompositions". ICML.
+    .. [7] Ergen, T. and Pilanci, M. (2021). "Global Optimality Beyond Two
+       Layers: Training Deep ReLU Networks via Convex Programs". ICML.
 
     Examples
     --------
@@ -484,7 +523,7 @@ def _has_probabilities(estimator):
 
 
 class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
-    r"""Two-layer ReLU network for classification, trained by convex optimisation.
+    r"""ReLU network for classification, trained by convex optimisation.
 
     Minimises, over networks of any width,
 
@@ -514,6 +553,17 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
+    depth : int, default=2
+        Number of weight layers: 2 for one hidden layer.  Networks with more are
+        sums of parallel sub-networks, each with its own units in every hidden
+        layer and one in the last; see the notes.
+    subnetwork_width : int, default=2
+        Units in each inner layer of a sub-network, for `depth` of at least 3; with
+        the path norm, inputs of each unit.
+    subnetwork_norm : {'frobenius', 'path'}, default='frobenius'
+        What is at most one for the inner layers of a sub-network, for `depth` of
+        at least 3: the Frobenius norm of the weight matrix of each layer, or the
+        norm of the weights of each unit, which is the path norm.
     formulation : {'relu', 'gated_relu'}, default='relu'
         'gated_relu' trains a network whose neurons are switched on by gates that
         do not learn, ``f(x) = sum_j v_j 1[x^T h_j + c_j > 0] x^T w_j + b_0``: of
@@ -576,6 +626,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         'cvxpy' (with Clarabel) is a slow and independent reference.  'auto' is
         'interior_point' for small programs, otherwise 'direction_generation',
         and 'interior_point' after all where that is slow.
+        With `depth` of at least 3 there are 'interior_point', which is 'auto',
+        'penalised' and 'cvxpy'.
     tol : float, default=1e-2
         Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
         the objective of the network without neurons.  Programs over given
@@ -615,11 +667,13 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
-    coefs_ : list of two ndarrays
+    coefs_ : list of `depth` ndarrays
         Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
-        in scikit-learn's MLP, with the dtype of `X`.
-    intercepts_ : list of two ndarrays
-        Biases of shape (n_neurons,) and (n_outputs,).
+        in scikit-learn's MLP, with the dtype of `X`.  Of deeper networks, the
+        inner layers of the sub-networks side by side: those after the first are
+        block diagonal.
+    intercepts_ : list of `depth` ndarrays
+        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`.
     gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
         Gate vectors, with `fit_intercept` their offsets in the last row; only for
         the formulation 'gated_relu'.
@@ -633,6 +687,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         `certificate_`, and with the reservation stated there.
     dual_gap_ : float
         ``objective_ - dual_bound_``, in the units of the objective.
+    proven_bound_ : float
+        Lower bound that is proven for every network, often far below
+        `dual_bound_`; only for `depth` of at least 3.
     certificate_ : {'global', 'estimated', 'restricted'}
         'global': the bound is proven for networks of every width.
         'estimated': it is meant for networks of every width, but rests on a
@@ -642,9 +699,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         of neurons that are active on all samples, and says nothing of the
         others.  See the notes.
     n_neurons_ : int
-        Number of hidden neurons; at most the number of samples times that of
-        outputs.
-        See `minimal`.
+        Number of hidden neurons, for `depth` of at least 3 that of sub-networks; at
+        most the number of samples times that of outputs.  See `minimal`.
     n_arrangements_ : int
         Number of patterns used, the largest over the networks; the most that
         were in the program at once.  For 'cutting_planes' that of neurons.
@@ -657,7 +713,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         in the program, or cuts), 'neurons', and 'output', the index of the
         network: 0, or the output that it is for.
     n_layers_ : int
-        3, counting the input, as in scikit-learn's MLP.
+        ``depth + 1``, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
         1 for two classes, otherwise the number of classes.
     out_activation_ : str
@@ -692,6 +748,26 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     a few 1e-4 of the objective, and by up to 1e-2 without biases on samples far
     from the origin.
 
+    With a `depth` ``L`` of at least 3 the network is
+    ``f(x) = sum_k w_kL (... ((x^T W_k1 + b_k1)_+ W_k2 + b_k2)_+ ...)_+ + b_0``, of
+    any number of sub-networks, and minimises the losses plus `alpha` / 2 times the
+    sum of squares of the weights of the last two layers, with norms of the others
+    of at most one [7]_.  Weight decay of all layers has no such program.  Networks
+    of fewer layers are among these, at the same cost.  Three layers, and with
+    ``subnetwork_norm='path'`` more of them, have a convex program over blocks of
+    patterns: 'exact' takes all of it, for a few samples of low rank
+    (:func:`~sklearn_convexnn.deep.counts.count_blocks` bounds their number),
+    'sampled' the blocks of `n_arrangements` random sub-networks.  With more than
+    three layers each unit of a sub-network under the path norm feeds one other,
+    for which the program is exact; networks that share inner units are no better
+    at the same `subnetwork_width`.  With the Frobenius norm and more than three
+    layers only 'adaptive' is there.  It is column generation over whole
+    sub-networks; the search for those that are missing is harder than for neurons,
+    so that the estimated bound can be off by up to a hundredth of the objective.
+    The certificate is then 'global' only where `proven_bound_` is close enough.
+    There is no depth with `formulation` 'gated_relu', cutting planes,
+    `negative_slope`, `minimal`, paths and cross-validation estimators.
+
     Three and more classes have an output each: with the log loss the softmax of
     the outputs is the probability, and the losses of the hinge kind are those of
     each class against the rest, added up.  They share a hidden layer by default,
@@ -722,6 +798,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     .. [6] Mishkin, A., Sahiner, A. and Pilanci, M. (2022). "Fast Convex
        Optimization for Two-Layer ReLU Networks: Equivalent Model Classes and
        Cone Decompositions". ICML.
+    .. [7] Ergen, T. and Pilanci, M. (2021). "Global Optimality Beyond Two
+       Layers: Training Deep ReLU Networks via Convex Programs". ICML.
 
     Examples
     --------

@@ -519,5 +519,7 @@ def test_failed_fit_keeps_the_former_state():
 def test_parameters_are_those_of_the_base_estimator(kind, base):
     own = {"alphas": 100, "eps": 1e-2, "cv": None, "scoring": None}
     expected = {**base().get_params(), **own}
-    del expected["alpha"], expected["warm_start"]
+    for name in ("alpha", "warm_start", "depth"):
+        del expected[name]
+    del expected["subnetwork_width"], expected["subnetwork_norm"]
     assert kind().get_params() == expected

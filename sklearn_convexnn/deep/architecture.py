@@ -5,6 +5,9 @@ from functools import cached_property
 
 import numpy as np
 
+# Norms relative to the largest that are as good as zero.
+_NOTHING = 1e-30
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -143,7 +146,9 @@ class Architecture:
 
 
 def _inverse(values):
-    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
+    """Inverses, of what is not negligible: biases are multiplied by them."""
+    least = _NOTHING * np.max(values, initial=0.0)
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > least)
 
 
 def _products_of_others(factors):

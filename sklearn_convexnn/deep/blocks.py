@@ -137,12 +137,14 @@ def simplified(blocks, *, free_bias):
     biases = [part.copy() for part in blocks.biases]
     vectors, linear = blocks.vectors.copy(), []
     for level, patterns in enumerate(blocks.patterns):
-        straight = patterns.all(axis=2)
-        if not free_bias:
-            straight &= level > 0
-            if level > 0:
-                inputs = signs[level - 1].reshape(*straight.shape, -1)
-                straight &= np.all(inputs >= 0, axis=2)
+        if free_bias:
+            straight = patterns.all(axis=2)
+        elif level == 0:
+            straight = np.zeros(patterns.shape[:2], dtype=bool)
+        else:
+            # Also where none of what they add is active.
+            inputs = signs[level - 1].reshape(*patterns.shape[:2], -1)
+            straight = np.all(inputs >= 0, axis=2)
         linear.append(straight)
         if level == len(signs):
             break
@@ -225,15 +227,23 @@ def _keys(blocks):
 
 
 def _without_copies(blocks):
-    """Leaves that repeat an earlier one of their unit are not there."""
-    signs = blocks.signs[0].copy()
+    """Leaves that repeat an earlier one of their unit become part of it."""
+    signs, vectors = blocks.signs[0].copy(), blocks.vectors.copy()
+    biases = blocks.biases[0].copy()
     leaves = np.packbits(blocks.patterns[0], axis=2)
     for j in range(1, signs.shape[1]):
         for i in range(j):
             same = np.all(leaves[:, i] == leaves[:, j], axis=1)
             same &= (signs[:, i] == signs[:, j]) & (signs[:, i] != 0)
             signs[same, j] = 0
-    return replace(blocks, signs=(signs, *blocks.signs[1:]))
+            vectors[same, i] += vectors[same, j]
+            biases[same, i] += biases[same, j]
+    return replace(
+        blocks,
+        signs=(signs, *blocks.signs[1:]),
+        vectors=vectors,
+        biases=(biases, *blocks.biases[1:]),
+    )
 
 
 def _split_sums(blocks):

@@ -42,6 +42,8 @@ def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
     blocks = blocks_of(p.X, units.weights, units.biases, free_bias=free)
     merge = p.architecture.norm == "frobenius"
     blocks = distinct(blocks, merge=merge, free_bias=free)
+    if len(blocks) == 0:
+        return None
     program = DeepProgram(
         p.X,
         p.Y[:, 0],

@@ -73,9 +73,8 @@ class CoupledOperator:
             if inputs is None:
                 reach[:, units, units] = present[0][:, :, None]
             else:
-                reach += inputs.reshape(n_blocks, n_units, -1, n_sources, n).sum(
-                    axis=2, dtype=np.int8
-                )
+                grouped = n_blocks, n_units, inputs.shape[1] // n_units, n_sources, n
+                reach += inputs.reshape(grouped).sum(axis=2, dtype=np.int8)
             if self.linear:
                 has = present[level] & ~blocks.linear[level]
                 reach[:, units, start + units] = has[:, :, None]
@@ -167,7 +166,7 @@ class CoupledOperator:
 
     def pattern_cone_adjoint(self, rho):
         """`cone_adjoint` of the blocks with a cone."""
-        rho = rho.reshape(self.n_cones, -1, len(self.cone_index))
+        rho = rho.reshape(self.n_cones, self.cone_masks.shape[1], len(self.cone_index))
         values = np.einsum("bqsn,bqn->bsn", self.cone_masks, rho)
         return self._from_sources(values, self.cone_rows)
 
@@ -175,7 +174,8 @@ class CoupledOperator:
         """``A_b^T diag(weights_b) A_b``, shape (n_blocks, p, p)."""
         gram = np.zeros((self.n_blocks, self.p, self.p))
         n, size = len(self.cone_index), self.n_leaves * self.n_features
-        weights = weights.reshape(self.n_cones, -1, n).transpose(0, 2, 1)
+        weights = weights.reshape(self.n_cones, self.cone_masks.shape[1], n)
+        weights = weights.transpose(0, 2, 1)
         n_sources = self.masks.shape[1]
         P, d = self.n_leaves, self.n_features
         step = max(1, _CHUNK // max(1, n * n_sources**2))
@@ -203,7 +203,8 @@ class CoupledOperator:
         """Features ``F_b^T`` of some blocks, shape (n_some, p, n_samples)."""
         masks = self.masks[some]
         vectors = masks[:, : self.n_leaves, None] * self.M.T
-        parts = [vectors.reshape(len(masks), -1, self.n_samples)]
+        size = self.n_leaves * self.n_features
+        parts = [vectors.reshape(len(masks), size, self.n_samples)]
         if self.linear:
             parts.append(self.unit * masks[:, self.n_leaves :])
         return np.concatenate(parts, axis=1)
@@ -234,7 +235,7 @@ class CoupledOperator:
         """
         gram = np.zeros((self.n_samples, self.n_samples), order="F")
         for some, columns in self._chunks():
-            part = (roots[some] @ columns).reshape(-1, self.n_samples)
+            part = np.concatenate([*(roots[some] @ columns)])
             gram = dsyrk(1.0, part.T, 1.0, gram, lower=1, overwrite_c=1)
         return gram
 

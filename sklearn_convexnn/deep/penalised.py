@@ -232,7 +232,8 @@ class _Descent:
     def __init__(self, program, penalty):
         self.program = program
         op = program.operator
-        self.theta = np.zeros((op.n_blocks, op.p))
+        self.theta = self.point = np.zeros((op.n_blocks, op.p))
+        self.inertia = 1.0
         self.centre = np.zeros((op.n_cones, op.n_constraints))
         # Constraints that are there only to repeat others are none.
         self.own = op.own.reshape(self.centre.shape)
@@ -279,19 +280,18 @@ class _Descent:
         return self.centre
 
     def run(self, n_steps, deadline):
-        """Take steps, which start without inertia."""
-        point, inertia = self.theta, 1.0
+        """Take steps, with the inertia of those before."""
         for _ in range(n_steps):
             if perf_counter() > deadline:
                 return
-            new = self._descend(point)
-            if np.sum((point - new) * (new - self.theta)) > 0:
+            new = self._descend(self.point)
+            if np.sum((self.point - new) * (new - self.theta)) > 0:
                 # The inertia points uphill.
-                inertia = 1.0
-            following = 0.5 + (0.25 + inertia**2) ** 0.5
-            factor = (inertia - 1.0) / following
-            point, inertia = new + factor * (new - self.theta), following
-            self.theta = new
+                self.inertia = 1.0
+            following = 0.5 + (0.25 + self.inertia**2) ** 0.5
+            factor = (self.inertia - 1.0) / following
+            self.point = new + factor * (new - self.theta)
+            self.theta, self.inertia = new, following
 
     def _descend(self, point):
         """Proximal step from `point`, shorter until the model is above the value."""

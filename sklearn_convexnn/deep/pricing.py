@@ -5,7 +5,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklearn_convexnn.deep.placing import random_subnetworks
-from sklearn_convexnn.deep.problem import Subnetworks, backward, pre_activation
+from sklearn_convexnn.deep.problem import (
+    Subnetworks,
+    backward,
+    forward,
+    pre_activation,
+)
 from sklearn_convexnn.pricing import first_of_each
 
 # Widths of smoothed kinks, relative to the spread of the inputs of a unit: those of
@@ -17,6 +22,8 @@ NEAR = (0.05, 0.0)
 _HOPELESS = 0.3
 # Step below which a climber rests.
 _RESTS = 1e-5
+# Samples on which kinks are tried, at most.
+_HANGERS = 30
 # Outputs (samples times inner units) that are in memory at once.
 _CHUNK = 2_000_000
 
@@ -73,6 +80,8 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
     ]
     for stage, width in enumerate(widths):
         for part in parts:
+            if width == 0 and problem.fit_intercept:
+                part.hang()
             part.climb(width, max(1, max_iter // len(widths)))
         if stage + 1 < len(widths):
             best = max(np.max(part.value, initial=0.0) for part in parts)
@@ -104,8 +113,7 @@ def ranked(problem, N, units, most):
     p = problem
     per_output = p.slopes_by_output(units, N)
     if p.separate:
-        top = np.abs(per_output).max(axis=1, keepdims=True)
-        per_output = np.where(np.abs(per_output) == top, per_output, 0.0)
+        per_output = _largest(per_output)
     slopes = np.linalg.norm(per_output, axis=1)
     order = np.argsort(-slopes, kind="stable")
     order = order[slopes[order] > 0]
@@ -135,6 +143,31 @@ class _Climbers:
         self.weights = [W[some] for W in self.weights]
         self.biases = [b[some] for b in self.biases]
         self.step, self.value = self.step[some], self.value[some]
+
+    def hang(self):
+        """Put the kinks of units on the samples where their slopes are largest.
+
+        The slope is piecewise linear in each bias, and mostly largest where the
+        input of its unit is zero at a sample.
+        """
+        p, biases = self.problem, self.biases
+        n = len(p.X)
+        some = np.arange(n)
+        if n > _HANGERS:
+            some = np.linspace(0, n - 1, _HANGERS).astype(int)
+        self.value, _ = self._evaluate(self.weights, biases, 0.0)
+        for level in range(len(biases)):
+            layers = forward(p.X, self.weights[:level], biases[:level])
+            z = pre_activation(layers[-1] if layers else p.X, self.weights[level])
+            for unit in range(biases[level].shape[1]):
+                for i in some:
+                    trial = [b.copy() for b in biases]
+                    trial[level][:, unit] = -z[i, :, unit]
+                    outputs = forward(p.X, self.weights, trial)[-1][:, :, 0]
+                    value = self._norms(outputs.T @ self.N)[1]
+                    better = value > self.value
+                    biases[level][better] = trial[level][better]
+                    self.value[better] = value[better]
 
     def climb(self, width, n_steps):
         """Take steps with kinks of some width."""
@@ -175,6 +208,12 @@ class _Climbers:
         ]
         return self.problem.architecture.normalised(moved, shifted)[:2]
 
+    def _norms(self, slopes):
+        """Slopes by output, those that count, and their norms."""
+        if self.problem.separate:
+            slopes = _largest(slopes)
+        return slopes, np.linalg.norm(slopes, axis=1)
+
     def _evaluate(self, weights, biases, width):
         """Slopes of units of cost one, and gradients at a fixed cost."""
         p = self.problem
@@ -189,11 +228,7 @@ class _Climbers:
                 layer = mask * z + 0.5 * size * (mask - mask**2)
             layers.append(layer)
             masks.append(mask)
-        slopes = np.einsum("nk,nc->kc", layers[-1][:, :, 0], self.N)
-        if p.separate:
-            top = np.abs(slopes).max(axis=1, keepdims=True)
-            slopes = np.where(np.abs(slopes) == top, slopes, 0.0)
-        value = np.linalg.norm(slopes, axis=1)
+        slopes, value = self._norms(layers[-1][:, :, 0].T @ self.N)
         outputs = slopes / np.maximum(value, 1e-300)[:, None]
         to_weights, to_biases = backward(
             p.X, weights, layers, self.N @ outputs.T, masks
@@ -205,6 +240,12 @@ class _Climbers:
             gradient.append(slope if used is None else slope * used)
         gradient += [self.entry * slope for slope in to_biases]
         return value, gradient
+
+
+def _largest(slopes):
+    """Slopes by output, with only the largest of each unit."""
+    top = np.abs(slopes).max(axis=1, keepdims=True)
+    return np.where(np.abs(slopes) == top, slopes, 0.0)
 
 
 def search_widely(problem, N, size, rng, widths, max_iter):

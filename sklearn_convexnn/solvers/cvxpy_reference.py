@@ -74,13 +74,7 @@ def solve_cvxpy(
     if np.isfinite(limit):
         key = "time_limit" if conic_solver == "CLARABEL" else "time_limit_secs"
         options[key] = max(limit, 1e-3)
-    try:
-        with warnings.catch_warnings():
-            # An inaccurate solution shows in the status and in the gap.
-            warnings.filterwarnings("ignore", message="Solution may be inaccurate")
-            problem.solve(solver=conic_solver, **options)
-    except cp.error.SolverError as error:
-        raise SolverError(f"the conic solver {conic_solver} failed: {error}") from error
+    _solve(cp, problem, conic_solver, options)
     limited = (cp.USER_LIMIT, cp.settings.USER_LIMIT)
     if problem.status not in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE, *limited) or (
         f.value is None
@@ -125,6 +119,23 @@ def solve_cvxpy(
         n_iter=n_iter,
         history={key: np.array([entry]) for key, entry in record.items()},
     )
+
+
+def _solve(cp, problem, conic_solver, options):
+    attempts = [options]
+    if conic_solver == "CLARABEL":
+        # Long steps may get stuck at the border of an exponential cone.
+        attempts += [{**options, "max_step_fraction": part} for part in (0.8, 0.6)]
+    for attempt in attempts:
+        try:
+            with warnings.catch_warnings():
+                # An inaccurate solution shows in the status and in the gap.
+                warnings.filterwarnings("ignore", message="Solution may be inaccurate")
+                problem.solve(solver=conic_solver, **attempt)
+            return
+        except cp.error.SolverError as failure:
+            error = failure
+    raise SolverError(f"the conic solver {conic_solver} failed: {error}") from error
 
 
 @dataclass(frozen=True)
