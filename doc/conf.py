@@ -46,6 +46,8 @@ if not tags.has("offline"):  # noqa: F821
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
+    # A module that examples import, not a page.
+    "ignore_pattern": r"__init__\.py|three_layer_sgd\.py",
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("sklearn_convexnn",),
     "reference_url": {"sklearn_convexnn": None},

@@ -215,11 +215,19 @@ class _Climbers:
         return slopes, np.linalg.norm(slopes, axis=1)
 
     def _evaluate(self, weights, biases, width):
-        """Slopes of units of cost one, and gradients at a fixed cost."""
+        """Slopes of units of cost one, and gradients at a fixed cost.
+
+        Their biases are clipped, in the list that is given.
+        """
         p = self.problem
         layers, masks = [], []
-        for W, b in zip(weights, biases):
-            z = pre_activation(layers[-1] if layers else p.X, W) + b
+        for level, W in enumerate(weights):
+            z = pre_activation(layers[-1] if layers else p.X, W)
+            if p.fit_intercept:
+                # Beyond the samples biases add constants, whose slope is rounding.
+                low, high = -np.max(z, axis=0), -np.min(z, axis=0)
+                biases[level] = np.clip(biases[level], low, high)
+            z += biases[level]
             layer, mask = np.maximum(z, 0.0), z > 0
             if width > 0:
                 # As far as they are from zero, and no more than they spread.
