@@ -27,6 +27,7 @@ INSTANCES = [
 INSTANCES += [
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
     ConvexReLUClassifierCV(alphas=[3.0], cv=2, **CHEAP),
+    ConvexReLURegressor(depth=3, hidden_layer="separate", **CHEAP),
 ]
 # As a user gets them, and others that together take long.
 OTHERS = [
@@ -47,6 +48,10 @@ OTHERS = [
     ConvexReLUClassifier(loss="squared_hinge", minimal=True, **ADAPTIVE),
     ConvexReLUClassifier(formulation="gated_relu", **CHEAP),
     ConvexReLURegressor(formulation="gated_relu", fit_intercept=False, **CHEAP),
+    ConvexReLURegressor(depth=3, **ADAPTIVE),
+    ConvexReLUClassifier(depth=3, **ADAPTIVE),
+    ConvexReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
+    ConvexReLUClassifier(depth=3, loss="hinge", fit_intercept=False, **ADAPTIVE),
     ConvexReLURegressorCV(alphas=[3.0], cv=2, **CHEAP),
     ConvexReLURegressorCV(alphas=3, cv=2, **ADAPTIVE),
     # The score does not know of class weights: with extreme ones, values relative to

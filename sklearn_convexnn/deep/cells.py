@@ -9,6 +9,7 @@ from sklearn_convexnn.solvers import solve_interior_point
 
 # Operations of an iteration of the solver up to which the program is solved.
 _MOST_WORK = 3e8
+_BESIDE = 1e-6
 
 
 def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
@@ -39,7 +40,13 @@ def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
     size = p.architecture.widths[0] * d
     if 2 * len(units) * size * max(n, size) ** 2 > _MOST_WORK:
         return None
-    blocks = blocks_of(p.X, units.weights, units.biases, free_bias=free)
+    # Units that are on kinks have no pattern; a little beside them they have one.
+    rng = np.random.RandomState(0)
+    beside = [
+        [part * (1.0 + _BESIDE * rng.standard_normal(part.shape)) for part in parts]
+        for parts in (units.weights, units.biases)
+    ]
+    blocks = blocks_of(p.X, *beside, free_bias=free)
     merge = p.architecture.norm == "frobenius"
     blocks = distinct(blocks, merge=merge, free_bias=free)
     if len(blocks) == 0:

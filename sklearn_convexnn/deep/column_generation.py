@@ -121,7 +121,8 @@ class DeepRun(VectorRun):
         size = self.search_size(thorough, 400)
         if thorough:
             steps, schedules = _MORE_STEPS, (FAR, SLOW)
-            size = max(size, _MOST_STARTS)
+            # The smaller the gap that is claimed, the longer the search.
+            size = max(size, int(_MOST_STARTS * np.clip(1e-2 / self.tol, 0.05, 1.0)))
         work = len(p.X) * sum(p.architecture.widths) * steps
         size = int(np.clip(_WORK // work, 50, size))
         parts = [

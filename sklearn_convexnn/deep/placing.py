@@ -24,18 +24,21 @@ def random_subnetworks(problem, n_units, rng):
     Returns
     -------
     subnetworks : Subnetworks
-        With free biases, each unit has its kink at a sample.
+        With free biases, each unit has its kink between two samples.
     """
     p = problem
     weights, biases = p.no_weights(n_units)
-    inputs, k = p.X, np.arange(n_units)[:, None]
+    inputs, k, n = p.X, np.arange(n_units)[:, None], len(p.X)
     for W, b, used in zip(weights, biases, p.architecture.connections):
         W[:] = rng.standard_normal(W.shape)
         if used is not None:
             W *= used
         z = pre_activation(inputs, W)
         if p.fit_intercept:
-            b[:] = -z[rng.randint(len(z), size=b.shape), k, np.arange(b.shape[1])]
+            first, part = rng.randint(n, size=b.shape), rng.uniform(size=b.shape)
+            second = (first + 1 + rng.randint(max(n - 1, 1), size=b.shape)) % n
+            unit = np.arange(b.shape[1])
+            b[:] = -(part * z[first, k, unit] + (1.0 - part) * z[second, k, unit])
         inputs = np.maximum(z + b, 0.0)
     return p.from_weights(weights, biases, np.zeros((n_units, p.n_outputs)))
 

@@ -182,7 +182,7 @@ def pre_activation(inputs, W):
     n_units, n_inputs, n_outputs = W.shape
     if inputs.ndim == 2:
         flat = W.transpose(1, 0, 2).reshape(n_inputs, n_units * n_outputs)
-        return (inputs @ flat).reshape(-1, n_units, n_outputs)
+        return (inputs @ flat).reshape(len(inputs), n_units, n_outputs)
     if n_outputs == 1:
         return np.einsum("nkj,kj->nk", inputs, W[:, :, 0])[:, :, None]
     return (inputs.transpose(1, 0, 2) @ W).transpose(1, 0, 2)

@@ -56,7 +56,9 @@ def subnetworks_of_blocks(problem, program, theta, offset):
             b += needed - np.where(linear, b, 0.0)
             if level + 1 < len(weights):
                 signs = blocks.signs[level]
-                taken = (signs * needed).reshape(*biases[level + 1].shape, -1)
+                n_units = biases[level + 1].shape[1]
+                fan_in = signs.shape[1] // n_units
+                taken = (signs * needed).reshape(len(signs), n_units, fan_in)
                 shifts[level + 1] = shifts[level + 1] - taken.sum(axis=2)
         inputs = np.maximum(z + b, 0.0)
     # Here `needed` is that of the last units.

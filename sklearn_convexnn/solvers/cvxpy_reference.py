@@ -191,12 +191,13 @@ def _deep(cp, program):
         straight = np.zeros((op.n_samples, op.p))
         straight[:, : op.n_straight * op.n_features] = np.tile(op.M, op.n_straight)
         features.append(csr_array(straight))
-    A = block_diag([A for _, A in pairs], format="csr")
+    A = block_diag([csr_array((0, 0)), *(A for _, A in pairs)], format="csr")
     # Constraints of units that are not there, or at which none is active.
     needed = np.diff(A.indptr) > 0
     theta = cp.Variable((op.n_blocks, op.p))
-    coned = cp.vec(theta[: op.n_cones], order="C")
-    cones = [A[needed] @ coned >= 0] if needed.any() else []
+    cones = []
+    if needed.any():
+        cones = [A[needed] @ cp.vec(theta[: op.n_cones], order="C") >= 0]
     rows = cp.reshape(theta[:, :size], (-1, program.n_penalised), order="C")
 
     def solution():
