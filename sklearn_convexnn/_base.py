@@ -275,7 +275,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             ("negative_slope", (0,)),
             ("minimal", (False,)),
             ("arrangements", ("adaptive", "sampled", "exact")),
-            ("solver", tuple(SOLVERS_OF_BLOCKS)),
+            ("solver", SOLVERS_OF_BLOCKS),
         ):
             if getattr(self, name) not in allowed:
                 choices = " or ".join(repr(value) for value in allowed)

@@ -102,6 +102,26 @@ def test_more_depth_is_no_worse(depth):
     assert after.objective_ <= before.objective_ * (1 + 1e-3)
 
 
+@pytest.mark.parametrize("solver", ["penalised", "cvxpy"])
+def test_solvers_agree(solver):
+    X, y = small(n=5)
+    common = {"alpha": 0.1, "depth": 3, "fit_intercept": False, "arrangements": "exact"}
+    reference = ConvexReLURegressor(tol=1e-6, **common).fit(X, y)
+    model = ConvexReLURegressor(solver=solver, max_iter=1000, **common).fit(X, y)
+    np.testing.assert_allclose(model.objective_, reference.objective_, rtol=2e-4)
+    assert model.dual_bound_ <= reference.objective_
+    np.testing.assert_allclose(model.objective_, objective(model, X, y), rtol=1e-12)
+
+
+def test_a_penalty_needs_a_smooth_loss():
+    X, y = small()
+    model = ConvexReLUClassifier(
+        depth=3, loss="hinge", arrangements="sampled", solver="penalised"
+    )
+    with pytest.raises(ValueError, match="smooth loss"):
+        model.fit(X, y > 0)
+
+
 def test_sampled_blocks_bound_networks_of_these_only():
     X, y = small(n=12, d=3)
     common = {"alpha": 0.2, "depth": 3, "fit_intercept": False, "random_state": 0}

@@ -8,6 +8,7 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn.deep.blocks import blocks_of, distinct
 from sklearn_convexnn.deep.column_generation import generate_subnetworks
 from sklearn_convexnn.deep.enumeration import enumerate_blocks
+from sklearn_convexnn.deep.penalised import solve_deep_penalised
 from sklearn_convexnn.deep.placing import random_subnetworks
 from sklearn_convexnn.deep.recovery import simplify, subnetworks_of_blocks
 from sklearn_convexnn.deep.slope_bounds import slope_bound
@@ -16,10 +17,7 @@ from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.solvers import SOLVERS, null_result
 from sklearn_convexnn.training import HISTORY, Trained, round_printer
 
-SOLVERS_OF_BLOCKS = {
-    "auto": SOLVERS["interior_point"],
-    **{name: SOLVERS[name] for name in ("interior_point", "cvxpy")},
-}
+SOLVERS_OF_BLOCKS = ("auto", "interior_point", "penalised", "cvxpy")
 """Solvers of programs over blocks, by the names that the estimators use."""
 
 # Draws of random sub-networks for each block that is asked for.
@@ -184,18 +182,24 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
                 f"dual bound {bound:.8g}"
             )
 
+    solver = params["solver"]
+    options = {
+        # As of two layers: a loose solution has many more sub-networks.
+        "tol": 0.9 * min(params["tol"], 1e-4),
+        "max_iter": params["max_iter"],
+        "deadline": deadline,
+        "callback": report,
+    }
     if not program.can_improve:
         result = null_result(program)
+        units = problem.null()
+    elif solver == "penalised":
+        result = solve_deep_penalised(program, problem, **options)
+        units = result.units
     else:
-        result = SOLVERS_OF_BLOCKS[params["solver"]](
-            program,
-            # As of two layers: a loose solution has many more sub-networks.
-            tol=0.9 * min(params["tol"], 1e-4),
-            max_iter=params["max_iter"],
-            deadline=deadline,
-            callback=report,
-        )
-    units = subnetworks_of_blocks(problem, program, result.theta, result.offset)
+        solver = "interior_point" if solver == "auto" else solver
+        result = SOLVERS[solver](program, **options)
+        units = subnetworks_of_blocks(problem, program, result.theta, result.offset)
     units = simplify(problem, units)
     if verbose:
         print(
@@ -204,8 +208,12 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
         )
     N = problem.project(result.nu[:, None])
     proven = problem.bound(N, slope_bound(problem, N))
+    bound = result.dual_bound
     if blocks.complete:
-        proven = max(proven, result.dual_bound)
+        proven = max(proven, bound)
+    else:
+        # With a penalty the sub-networks can be of other blocks, and better.
+        bound = min(bound, problem.objective(units))
     length = len(result.history["time"])
     history = {
         "kappa": np.full(length, np.nan),
@@ -214,7 +222,7 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
     }
     return Trained(
         neurons=units,
-        dual_bound=result.dual_bound,
+        dual_bound=bound,
         certificate="global" if blocks.complete else "restricted",
         status=result.status,
         message=result.message,
