@@ -12,6 +12,8 @@ from sklearn_convexnn.rounds import MESSAGES, Record
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
 _PATIENCE = 25
+# Part of the objective without neurons by which a bound may be above a network.
+_AGREES = 1e-6
 # Networks to train from random neurons when their number is limited.
 _NARROW = 5
 # Outputs (samples times neurons) of the neurons that the search remembers.
@@ -147,6 +149,8 @@ class Generation:
                 if closed:
                     # Selected neurons have not been moved; it costs little.
                     self.keep(self.improve(self.best))
+                self.refute()
+                closed &= self.closed
                 stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
@@ -176,6 +180,18 @@ class Generation:
 
     def conclude(self):
         """What is left to do when the rounds end early."""
+
+    def refute(self):
+        """Give up dual points whose bounds are above a network that is known.
+
+        The search has missed what is steep there.
+        """
+        least = (1.0 + _AGREES) * self.objective + 1e-12 * self.null_objective
+        for point in self.duals:
+            if point.bound > least:
+                point.kappa = np.inf
+                point.bound = self.problem.bound(point.nu, np.inf)
+        self.duals.sort(key=lambda point: -point.bound)
 
     def confirm(self):
         """Whether the gap stays closed after a longer search at the dual point."""
