@@ -38,8 +38,8 @@ def random_subnetworks(problem, n_units, rng):
             first, part = rng.randint(n, size=b.shape), rng.uniform(size=b.shape)
             second = (first + 1 + rng.randint(max(n - 1, 1), size=b.shape)) % n
             unit = np.arange(b.shape[1])
-            b[:] = -(part * z[first, k, unit] + (1.0 - part) * z[second, k, unit])
-        inputs = np.maximum(z + b, 0.0)
+            b[:] = -(part * z[first, unit, k] + (1.0 - part) * z[second, unit, k])
+        inputs = np.maximum(z + b.T, 0.0)
     return p.from_weights(weights, biases, np.zeros((n_units, p.n_outputs)))
 
 
@@ -129,7 +129,7 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
     def value_and_gradient(x):
         weights, biases, V, offset = split(x)
         layers = forward(p.X, weights, biases)
-        Z = layers[-1][:, :, 0]
+        Z = layers[-1][:, 0]
         F = Z @ V + offset
         slopes = p.gradient(F)
         to_weights, to_biases = backward(p.X, weights, layers, slopes @ V.T)

@@ -18,14 +18,16 @@ from sklearn_convexnn.pricing import first_of_each
 FAR = (0.5, 0.1, 0.02, 0.0)
 SLOW = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
 NEAR = (0.05, 0.0)
-# Part of the steepest slope that a climber needs to go on to the next stage.
-_HOPELESS = 0.3
+# Part of the climbers that goes on to the next stage, and how many do at least.
+_GO_ON, _LEAST = 0.6, 50
 # Step below which a climber rests.
 _RESTS = 1e-5
 # Samples on which kinks are tried, at most.
 _HANGERS = 30
+# What is divided by, in single precision.
+_TINY = np.float32(1e-30)
 # Outputs (samples times inner units) that are in memory at once.
-_CHUNK = 2_000_000
+_CHUNK = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
     -------
     candidates : Candidates
     """
+    if len(starts) == 0:
+        return Candidates(starts, np.zeros(0))
     size = max(1, _CHUNK // (len(problem.X) * sum(problem.architecture.widths)))
     parts = [
         _Climbers(problem, N, starts.select(slice(i, i + size)))
@@ -84,10 +88,13 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
                 part.hang()
             part.climb(width, max(1, max_iter // len(widths)))
         if stage + 1 < len(widths):
-            best = max(np.max(part.value, initial=0.0) for part in parts)
-            for part in parts:
-                part.keep(part.value > _HOPELESS * best)
-    weights, biases = zip(*((part.weights, part.biases) for part in parts))
+            values = np.concatenate([part.value for part in parts])
+            count = max(int(_GO_ON * len(values)), _LEAST)
+            if count < len(values):
+                least = np.partition(values, -count)[-count]
+                for part in parts:
+                    part.keep(part.value >= least)
+    weights, biases = zip(*(part.found() for part in parts))
     units = problem.from_weights(
         [np.concatenate(W) for W in zip(*weights)],
         [np.concatenate(b) for b in zip(*biases)],
@@ -128,16 +135,28 @@ def ranked(problem, N, units, most):
 
 
 class _Climbers:
-    """Sub-networks of cost one on their way up."""
+    """Sub-networks of cost one on their way up.
+
+    In single precision, for data and a dual point of size one: what is found is
+    measured afterwards.
+    """
 
     def __init__(self, problem, N, units):
-        self.problem, self.N = problem, N
-        self.weights, self.biases = list(units.weights), list(units.biases)
-        self.step = np.full(len(units), 0.3)
-        self.value = np.zeros(len(units))
-        # Biases move in units of the data.
-        self.entry = np.linalg.norm(problem.X) / np.sqrt(problem.X.size)
-        self.entry = max(self.entry, 1e-300) * problem.fit_intercept
+        self.problem = problem
+        size = np.linalg.norm(problem.X) / np.sqrt(problem.X.size)
+        self.unit = max(size, 1e-300)
+        self.X = (problem.X / self.unit).astype(np.float32)
+        self.N = (N / max(np.max(np.abs(N)), 1e-300)).astype(np.float32)
+        self.weights = [W.astype(np.float32) for W in units.weights]
+        self.biases = [(b / self.unit).astype(np.float32) for b in units.biases]
+        self.step = np.full(len(units), 0.3, dtype=np.float32)
+        self.value = np.zeros(len(units), dtype=np.float32)
+        self.free = np.float32(problem.fit_intercept)
+
+    def found(self):
+        """Weights and biases in the units of the data."""
+        weights = [W.astype(np.float64) for W in self.weights]
+        return weights, [self.unit * b.astype(np.float64) for b in self.biases]
 
     def keep(self, some):
         self.weights = [W[some] for W in self.weights]
@@ -150,20 +169,20 @@ class _Climbers:
         The slope is piecewise linear in each bias, and mostly largest where the
         input of its unit is zero at a sample.
         """
-        p, biases = self.problem, self.biases
-        n = len(p.X)
+        X, biases = self.X, self.biases
+        n = len(X)
         some = np.arange(n)
         if n > _HANGERS:
             some = np.linspace(0, n - 1, _HANGERS).astype(int)
         self.value, _ = self._evaluate(self.weights, biases, 0.0)
         for level in range(len(biases)):
-            layers = forward(p.X, self.weights[:level], biases[:level])
-            z = pre_activation(layers[-1] if layers else p.X, self.weights[level])
+            layers = forward(X, self.weights[:level], biases[:level])
+            z = pre_activation(layers[-1] if layers else X, self.weights[level])
             for unit in range(biases[level].shape[1]):
                 for i in some:
                     trial = [b.copy() for b in biases]
-                    trial[level][:, unit] = -z[i, :, unit]
-                    outputs = forward(p.X, self.weights, trial)[-1][:, :, 0]
+                    trial[level][:, unit] = -z[i, unit]
+                    outputs = forward(X, self.weights, trial)[-1][:, 0]
                     value = self._norms(outputs.T @ self.N)[1]
                     better = value > self.value
                     biases[level][better] = trial[level][better]
@@ -198,14 +217,11 @@ class _Climbers:
         length = np.sqrt(
             sum(np.sum(g**2, axis=tuple(range(1, g.ndim))) for g in gradient)
         )
-        size = self.step[live] / np.maximum(length, 1e-300)
+        size = self.step[live] / np.maximum(length, _TINY)
         moved = [
             W + size[:, None, None] * g for W, g in zip(weights, gradient[:n_layers])
         ]
-        shifted = [
-            b + self.entry * size[:, None] * g
-            for b, g in zip(biases, gradient[n_layers:])
-        ]
+        shifted = [b + size[:, None] * g for b, g in zip(biases, gradient[n_layers:])]
         return self.problem.architecture.normalised(moved, shifted)[:2]
 
     def _norms(self, slopes):
@@ -222,31 +238,33 @@ class _Climbers:
         p = self.problem
         layers, masks = [], []
         for level, W in enumerate(weights):
-            z = pre_activation(layers[-1] if layers else p.X, W)
+            z = pre_activation(layers[-1] if layers else self.X, W)
             if p.fit_intercept:
                 # Beyond the samples biases add constants, whose slope is rounding.
-                low, high = -np.max(z, axis=0), -np.min(z, axis=0)
+                low, high = -np.max(z, axis=0).T, -np.min(z, axis=0).T
                 biases[level] = np.clip(biases[level], low, high)
-            z += biases[level]
+            z += biases[level].T
             layer, mask = np.maximum(z, 0.0), z > 0
             if width > 0:
                 # As far as they are from zero, and no more than they spread.
-                size = width * np.sqrt(np.mean(z**2, axis=0)) + 1e-300
-                mask = np.clip(z / size + 0.5, 0.0, 1.0)
-                layer = mask * z + 0.5 * size * (mask - mask**2)
+                size = np.float32(width) * np.sqrt(np.mean(z**2, axis=0)) + _TINY
+                mask = z / size
+                mask += np.float32(0.5)
+                np.clip(mask, 0.0, 1.0, out=mask)
+                layer = mask * (z + np.float32(0.5) * size * (np.float32(1.0) - mask))
             layers.append(layer)
             masks.append(mask)
-        slopes, value = self._norms(layers[-1][:, :, 0].T @ self.N)
-        outputs = slopes / np.maximum(value, 1e-300)[:, None]
+        slopes, value = self._norms(layers[-1][:, 0].T @ self.N)
+        outputs = slopes / np.maximum(value, _TINY)[:, None]
         to_weights, to_biases = backward(
-            p.X, weights, layers, self.N @ outputs.T, masks
+            self.X, weights, layers, self.N @ outputs.T, masks
         )
         _, by_cost = p.architecture.cost_squared(weights)
         gradient = []
         for slope, cost, used in zip(to_weights, by_cost, p.architecture.connections):
             slope = slope - 0.5 * value[:, None, None] * cost
             gradient.append(slope if used is None else slope * used)
-        gradient += [self.entry * slope for slope in to_biases]
+        gradient += [self.free * slope for slope in to_biases]
         return value, gradient
 
 

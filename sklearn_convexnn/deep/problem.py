@@ -132,7 +132,7 @@ class DeepProblem(VectorProblem):
         """Outputs of the last units, shape (n_samples, n_units)."""
         if len(units) == 0:
             return np.zeros((len(self.X[rows]), 0))
-        return forward(self.X[rows], units.weights, units.biases)[-1][:, :, 0]
+        return forward(self.X[rows], units.weights, units.biases)[-1][:, 0]
 
     def row_chunks(self, width):
         """Slices of samples, of which arrays of all inner units are small."""
@@ -157,11 +157,12 @@ def forward(X, weights, biases):
 
     Returns
     -------
-    layers : list of ndarray of shape (n_samples, n_units, n_outputs)
+    layers : list of ndarray of shape (n_samples, n_outputs, n_units)
+        With the units last, which are many.
     """
     layers = []
     for W, b in zip(weights, biases):
-        z = pre_activation(layers[-1] if layers else X, W) + b
+        z = pre_activation(layers[-1] if layers else X, W) + b.T
         layers.append(np.maximum(z, 0.0, out=z))
     return layers
 
@@ -171,21 +172,23 @@ def pre_activation(inputs, W):
 
     Parameters
     ----------
-    inputs : ndarray of shape (n_samples, n_features) or (n_samples, n_units, n_inputs)
+    inputs : ndarray of shape (n_samples, n_features) or (n_samples, n_inputs, n_units)
         The same for all units, or of each.
     W : ndarray of shape (n_units, n_inputs, n_outputs)
 
     Returns
     -------
-    z : ndarray of shape (n_samples, n_units, n_outputs)
+    z : ndarray of shape (n_samples, n_outputs, n_units)
     """
     n_units, n_inputs, n_outputs = W.shape
     if inputs.ndim == 2:
-        flat = W.transpose(1, 0, 2).reshape(n_inputs, n_units * n_outputs)
-        return (inputs @ flat).reshape(len(inputs), n_units, n_outputs)
-    if n_outputs == 1:
-        return np.einsum("nkj,kj->nk", inputs, W[:, :, 0])[:, :, None]
-    return (inputs.transpose(1, 0, 2) @ W).transpose(1, 0, 2)
+        flat = W.transpose(1, 2, 0).reshape(n_inputs, n_outputs * n_units)
+        return (inputs @ flat).reshape(len(inputs), n_outputs, n_units)
+    # The sums are over few inputs, and all the rest is side by side in memory.
+    z = inputs[:, :1] * W[:, 0].T
+    for j in range(1, n_inputs):
+        z += inputs[:, j : j + 1] * W[:, j].T
+    return z
 
 
 def backward(X, weights, layers, gradient, masks=None):
@@ -195,7 +198,7 @@ def backward(X, weights, layers, gradient, masks=None):
     ----------
     X : ndarray of shape (n_samples, n_features)
     weights : sequence of ndarray of shape (n_units, n_inputs, n_outputs)
-    layers : list of ndarray of shape (n_samples, n_units, n_outputs)
+    layers : list of ndarray of shape (n_samples, n_outputs, n_units)
         Of `forward`.
     gradient : ndarray of shape (n_samples, n_units)
         Derivatives by the outputs of the last units.
@@ -206,24 +209,23 @@ def backward(X, weights, layers, gradient, masks=None):
     -------
     to_weights, to_biases : list of ndarray
     """
-    delta = gradient[:, :, None]
+    delta = gradient[:, None]
     to_weights, to_biases = [], []
     for level in range(len(weights) - 1, -1, -1):
-        slope = layers[level] > 0 if masks is None else masks[level]
-        delta = delta * slope
-        to_biases.append(np.sum(delta, axis=0))
+        delta = delta * (layers[level] > 0 if masks is None else masks[level])
+        to_biases.append(np.sum(delta, axis=0).T)
+        n_units, n_inputs, n_outputs = weights[level].shape
         if level == 0:
-            flat = X.T @ delta.reshape(len(X), -1)
-            shape = X.shape[1], *delta.shape[1:]
-            to_weights.append(flat.reshape(shape).transpose(1, 0, 2))
+            flat = X.T @ delta.reshape(len(X), n_outputs * n_units)
+            flat = flat.reshape(n_inputs, n_outputs, n_units)
+            to_weights.append(flat.transpose(2, 0, 1))
             break
         before, W = layers[level - 1], weights[level]
-        if W.shape[2] == 1:
-            product = np.einsum("nkj,nk->kj", before, delta[:, :, 0])
-            to_weights.append(product[:, :, None])
-            delta = delta * W[:, :, 0]
-        else:
-            swapped = delta.transpose(1, 0, 2)
-            to_weights.append(before.transpose(1, 2, 0) @ swapped)
-            delta = (swapped @ W.transpose(0, 2, 1)).transpose(1, 0, 2)
+        slopes = np.empty(W.shape, dtype=delta.dtype)
+        for j in range(n_inputs):
+            slopes[:, j] = np.einsum("nk,nok->ko", before[:, j], delta)
+        to_weights.append(slopes)
+        above, delta = delta, delta[:, :1] * W[:, :, 0].T
+        for o in range(1, n_outputs):
+            delta += above[:, o : o + 1] * W[:, :, o].T
     return to_weights[::-1], to_biases[::-1]

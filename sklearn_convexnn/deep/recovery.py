@@ -52,7 +52,7 @@ def subnetworks_of_blocks(problem, program, theta, offset):
             # Linear units need a bias with which they are active everywhere; what
             # comes after them takes it away.
             linear = blocks.linear[level] & present[level]
-            needed = np.where(linear, np.max(-z, axis=0), 0.0)
+            needed = np.where(linear, np.max(-z, axis=0).T, 0.0)
             b += needed - np.where(linear, b, 0.0)
             if level + 1 < len(weights):
                 signs = blocks.signs[level]
@@ -60,7 +60,7 @@ def subnetworks_of_blocks(problem, program, theta, offset):
                 fan_in = signs.shape[1] // n_units
                 taken = (signs * needed).reshape(len(signs), n_units, fan_in)
                 shifts[level + 1] = shifts[level + 1] - taken.sum(axis=2)
-        inputs = np.maximum(z + b, 0.0)
+        inputs = np.maximum(z + b.T, 0.0)
     # Here `needed` is that of the last units.
     units = problem.from_weights(weights, biases, outputs)
     if problem.fit_intercept:
