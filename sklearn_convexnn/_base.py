@@ -328,7 +328,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         neighbours = [
             near
             for near in neighbours
-            if near.model.coefs_[0].shape[0] == n_features
+            if len(near.model.coefs_) == 2
+            and near.model.coefs_[0].shape[0] == n_features
             and near.model.coefs_[1].shape[1] == n_outputs
             and not hasattr(near.model, "gates_")
         ]
@@ -397,6 +398,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
             [in_numpy(part).astype(np.float64) for part in parts]
             for parts in (self.coefs_, self.intercepts_)
         )
+        if not self.fit_intercept and any(np.any(b) for b in intercepts):
+            # Without their biases the sub-networks would be others.
+            return [None] * n_networks
         if joint:
             return [(coefs, intercepts, ())]
         return [(*layers_of_output(coefs, intercepts, k), ()) for k in range(n_outputs)]

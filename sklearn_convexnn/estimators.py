@@ -181,7 +181,8 @@ class ConvexReLURegressor(
         'interior_point' for small programs, otherwise 'direction_generation',
         and 'interior_point' after all where that is slow.
         With `depth` of at least 3 there are 'interior_point', which is 'auto',
-        'penalised' and 'cvxpy'.
+        'penalised' and 'cvxpy'.  The networks of 'penalised' can be of other
+        patterns than those sampled, and better; their gap is then zero.
     tol : float, default=1e-2
         Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
         the objective of the network without neurons.  Programs over given
@@ -247,7 +248,8 @@ class ConvexReLURegressor(
         'global': the bound is proven for networks of every width.
         'estimated': it is meant for networks of every width, but rests on a
         search for the steepest missing neuron, not on a proof; do not trust it
-        beyond a thousandth of the objective.  'restricted': it holds for
+        beyond a thousandth of the objective, or a hundredth or two with a `depth`
+        of 3 and more.  'restricted': it holds for
         networks on the sampled patterns only, or with `pricing` 'nonnegative'
         of neurons that are active on all samples, and says nothing of the
         others.  See the notes.
@@ -282,10 +284,10 @@ class ConvexReLURegressor(
 
     Notes
     -----
-    With 'adaptive' and 'exact' and one output, data of special structure are
-    solved directly: one feature or samples on a line, and, without biases, samples
-    on a line through the origin or orthogonal samples.  With one feature the
-    network is a linear spline with its knots at data points.
+    With 'adaptive' and 'exact', one output and a `depth` of 2, data of special
+    structure are solved directly: one feature or samples on a line, and, without
+    biases, samples on a line through the origin or orthogonal samples.  With one
+    feature the network is a linear spline with its knots at data points.
 
     The certificate is 'global' if all patterns are in the program, if the
     structure of the data gives the solution, or if a branch and bound search
@@ -314,7 +316,8 @@ class ConvexReLURegressor(
     at the same `subnetwork_width`.  With the Frobenius norm and more than three
     layers only 'adaptive' is there.  It is column generation over whole
     sub-networks; the search for those that are missing is harder than for neurons,
-    so that the estimated bound can be off by up to a hundredth of the objective.
+    so that the estimated bound can be off by a hundredth of the objective or two,
+    and by more where a fit stops early.
     The certificate is then 'global' only where `proven_bound_` is close enough.
     There is no depth with `formulation` 'gated_relu', cutting planes,
     `negative_slope`, `minimal`, paths and cross-validation estimators.
@@ -627,7 +630,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         'interior_point' for small programs, otherwise 'direction_generation',
         and 'interior_point' after all where that is slow.
         With `depth` of at least 3 there are 'interior_point', which is 'auto',
-        'penalised' and 'cvxpy'.
+        'penalised' and 'cvxpy'.  The networks of 'penalised' can be of other
+        patterns than those sampled, and better; their gap is then zero.
     tol : float, default=1e-2
         Stop when ``dual_gap_ <= tol * objective_``, or when the gap is 1e-12 of
         the objective of the network without neurons.  Programs over given
@@ -694,7 +698,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         'global': the bound is proven for networks of every width.
         'estimated': it is meant for networks of every width, but rests on a
         search for the steepest missing neuron, not on a proof; do not trust it
-        beyond a thousandth of the objective.  'restricted': it holds for
+        beyond a thousandth of the objective, or a hundredth or two with a `depth`
+        of 3 and more.  'restricted': it holds for
         networks on the sampled patterns only, or with `pricing` 'nonnegative'
         of neurons that are active on all samples, and says nothing of the
         others.  See the notes.
@@ -731,10 +736,10 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    With 'adaptive' and 'exact' and one output, data of special structure are
-    solved directly: one feature or samples on a line, and, without biases, samples
-    on a line through the origin or orthogonal samples.  With one feature the
-    network is a linear spline with its knots at data points.
+    With 'adaptive' and 'exact', one output and a `depth` of 2, data of special
+    structure are solved directly: one feature or samples on a line, and, without
+    biases, samples on a line through the origin or orthogonal samples.  With one
+    feature the network is a linear spline with its knots at data points.
 
     The certificate is 'global' if all patterns are in the program, if the
     structure of the data gives the solution, or if a branch and bound search
@@ -763,7 +768,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     at the same `subnetwork_width`.  With the Frobenius norm and more than three
     layers only 'adaptive' is there.  It is column generation over whole
     sub-networks; the search for those that are missing is harder than for neurons,
-    so that the estimated bound can be off by up to a hundredth of the objective.
+    so that the estimated bound can be off by a hundredth of the objective or two,
+    and by more where a fit stops early.
     The certificate is then 'global' only where `proven_bound_` is close enough.
     There is no depth with `formulation` 'gated_relu', cutting planes,
     `negative_slope`, `minimal`, paths and cross-validation estimators.

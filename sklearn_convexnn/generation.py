@@ -14,8 +14,6 @@ _DUAL_POINTS = 5
 _PATIENCE = 25
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
-# Networks to train from random neurons when their number is limited.
-_NARROW = 5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -60,6 +58,8 @@ class Generation:
 
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
+    # Networks to train from random neurons when their number is limited.
+    n_narrow = 5
 
     def place(self, n_neurons):
         """Neurons from a short descent."""
@@ -219,7 +219,7 @@ class Generation:
             neurons = self.improve(neurons.select(np.sort(order[:count])))
         self.keep(neurons)
         # Of few neurons, those that are left can be a poor choice.
-        for _ in range(_NARROW):
+        for _ in range(self.n_narrow):
             self.keep(self.place(self.max_neurons))
         return neurons
 

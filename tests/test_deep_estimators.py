@@ -251,6 +251,20 @@ def test_warm_start_does_not_get_worse():
     assert model.coefs_[0].shape[1] == 3 * model.n_neurons_
 
 
+def test_warm_start_leaves_biases_behind():
+    X, y = small(n=12, d=2)
+    model = ConvexReLURegressor(
+        alpha=0.3, depth=3, warm_start=True, tol=0.1, random_state=0
+    ).fit(X, y)
+    model.set_params(fit_intercept=False).fit(X, y)
+    assert all(np.all(b == 0) for b in model.intercepts_)
+    cold = clone(model).fit(X, y)
+    assert model.objective_ == cold.objective_
+    # The other way they can be taken over.
+    model.set_params(fit_intercept=True).fit(X, y)
+    assert model.objective_ <= cold.objective_
+
+
 def test_pipeline_grid_search_and_pickle():
     X, y = make_regression(40, 3, noise=5.0, random_state=0)
     y = scale(y)
@@ -269,6 +283,10 @@ def test_limits():
     with pytest.warns(ConvergenceWarning, match="max_neurons"):
         model = ConvexReLURegressor(max_neurons=3, **common).fit(X, y)
     assert model.n_neurons_ <= 3
+    with pytest.warns(ConvergenceWarning, match="max_neurons"):
+        one = ConvexReLURegressor(max_neurons=1, **common).fit(X, y)
+    assert one.n_neurons_ <= 1
+    assert one.objective_ >= model.objective_
     with pytest.warns(ConvergenceWarning, match="limit of rounds"):
         ConvexReLURegressor(max_iter=1, **common).fit(X, y)
     with pytest.warns(ConvergenceWarning, match="time limit"):

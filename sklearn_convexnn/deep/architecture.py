@@ -5,8 +5,8 @@ from functools import cached_property
 
 import numpy as np
 
-# Norms relative to the largest that are as good as zero.
-_NOTHING = 1e-30
+# Sizes of units, relative to the largest of their layer, that are as good as zero.
+_NOTHING = 1e-10
 
 
 @dataclass(frozen=True)
@@ -121,15 +121,20 @@ class Architecture:
         """
         weights, biases = list(weights), list(biases)
         if self.norm == "path":
-            for level, W in enumerate(weights):
-                norms = np.linalg.norm(W, axis=1)
+            for level in range(len(weights)):
+                norms = np.linalg.norm(weights[level], axis=1)
+                if level + 1 < len(weights):
+                    _fold(weights, biases, level, norms)
+                    norms = np.linalg.norm(weights[level], axis=1)
                 scale = _inverse(norms)
-                weights[level] = W * scale[:, None, :]
+                weights[level] = weights[level] * scale[:, None, :]
                 biases[level] = biases[level] * scale
                 if level + 1 < len(weights):
                     weights[level + 1] = weights[level + 1] * norms[:, :, None]
             return weights, biases, norms[:, 0]
         if self.depth == 3:
+            norms = np.linalg.norm(weights[0], axis=1)
+            _fold(weights, biases, 0, norms * np.abs(weights[1][:, :, 0]))
             norms = np.linalg.norm(weights[0], axis=1)
             magnitude = np.sqrt(norms * np.abs(weights[1][:, :, 0]))
             scale = magnitude * _inverse(norms)
@@ -145,10 +150,24 @@ class Architecture:
         return weights, biases, total
 
 
+def _fold(weights, biases, level, sizes):
+    """Make units that are all but constant part of the biases after them.
+
+    Otherwise these would be divided by their sizes.
+    """
+    gone = sizes <= _NOTHING * np.max(sizes, axis=1, keepdims=True)
+    if not np.any(gone):
+        return
+    constant = np.where(gone, np.maximum(biases[level], 0.0), 0.0)
+    after = np.einsum("kj,kjo->ko", constant, weights[level + 1])
+    biases[level + 1] = biases[level + 1] + after
+    biases[level] = np.where(gone, 0.0, biases[level])
+    weights[level] = np.where(gone[:, None], 0.0, weights[level])
+    weights[level + 1] = np.where(gone[:, :, None], 0.0, weights[level + 1])
+
+
 def _inverse(values):
-    """Inverses, of what is not negligible: biases are multiplied by them."""
-    least = _NOTHING * np.max(values, initial=0.0)
-    return np.divide(1.0, values, out=np.zeros_like(values), where=values > least)
+    return np.divide(1.0, values, out=np.zeros_like(values), where=values > 0)
 
 
 def _products_of_others(factors):

@@ -24,6 +24,8 @@ from sklearn_convexnn.vector.pricing import search_widely as search_neurons_wide
 _STEPS, _MORE_STEPS = 80, 300
 # Random sub-networks in a thorough search, and operations of inner units in a search.
 _MOST_STARTS, _WORK = 1000, 150_000_000
+# Thorough searches at the end of a fit that stops short.
+_LAST_LOOKS = 3
 # Relative gap from which on the program over the patterns at hand is solved.
 _CLOSE = 0.1
 # Steep sub-networks that are known to climb from, at most.
@@ -86,6 +88,9 @@ def generate_subnetworks(
 class DeepRun(VectorRun):
     """Rounds of the group lasso, descent and pricing, with sub-networks."""
 
+    # Few sub-networks have more poor local minima than few neurons.
+    n_narrow = 20
+
     def place(self, n_neurons):
         return place_subnetworks(
             self.problem, int(n_neurons), self.rng, deadline=self.deadline
@@ -100,6 +105,15 @@ class DeepRun(VectorRun):
         if solved is None:
             return moved
         return min(moved, solved, key=self.problem.objective)
+
+    def conclude(self):
+        # Bounds of short searches alone can be far above what is known.
+        for _ in range(_LAST_LOOKS):
+            point = self.duals[0]
+            if point.confirmed:
+                break
+            self.price(point.nu, thorough=True)
+        self.refute()
 
     def unused(self, found):
         return replace(found.units, outputs=np.zeros_like(found.units.outputs))

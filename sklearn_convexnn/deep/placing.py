@@ -64,9 +64,14 @@ def place_subnetworks(problem, n_units, rng, max_iter=200, deadline=np.inf):
     units = random_subnetworks(p, n_units, rng)
     offset = p.null().offset
     spread = p.loss.spread(np.zeros(p.Y.shape) + offset, p.Y, p.sample_weight)
-    size = np.sqrt(np.mean(p.features(units) ** 2)) if len(units) else 0.0
+    Z = p.features(units)
+    active = np.any(Z != 0, axis=0)
+    units, Z = units.select(active), Z[:, active]
+    if len(units) == 0:
+        return p.null()
+    size = np.sqrt(np.mean(Z**2))
     outputs = rng.standard_normal(units.outputs.shape)
-    outputs *= 0.5 * spread / max(size * np.sqrt(outputs.size), 1e-300)
+    outputs *= 0.5 * spread / (size * np.sqrt(outputs.size))
     if p.separate:
         outputs *= np.arange(p.n_outputs) == np.arange(len(units))[:, None] % (
             p.n_outputs

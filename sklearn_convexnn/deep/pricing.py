@@ -18,8 +18,9 @@ from sklearn_convexnn.pricing import first_of_each
 FAR = (0.5, 0.1, 0.02, 0.0)
 SLOW = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.0)
 NEAR = (0.05, 0.0)
-# Part of the climbers that goes on to the next stage, and how many do at least.
-_GO_ON, _LEAST = 0.6, 50
+# Part of the climbers that goes on to the next stage, and outputs of inner units of
+# those that do in any case.
+_GO_ON, _FEW = 0.6, 200_000
 # Step below which a climber rests.
 _RESTS = 1e-5
 # Samples on which kinks are tried, at most.
@@ -89,7 +90,8 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
             part.climb(width, max(1, max_iter // len(widths)))
         if stage + 1 < len(widths):
             values = np.concatenate([part.value for part in parts])
-            count = max(int(_GO_ON * len(values)), _LEAST)
+            few = max(50, _FEW // (len(problem.X) * sum(problem.architecture.widths)))
+            count = max(int(_GO_ON * len(values)), few)
             if count < len(values):
                 least = np.partition(values, -count)[-count]
                 for part in parts:

@@ -126,8 +126,9 @@ def layers_of_subnetworks(units):
     layers = [*units.weights[:-1], units.weights[-1] * root[:, None, None]]
     biases = [*units.biases[:-1], units.biases[-1] * root[:, None]]
     # At most one, also after rounding.
-    layers[0] = layers[0] * (1.0 - _ROUNDING)
-    layers[-1] = layers[-1] / (1.0 - _ROUNDING)
+    for level in range(len(layers) - 1):
+        layers[level] = layers[level] * (1.0 - _ROUNDING)
+        layers[-1] = layers[-1] / (1.0 - _ROUNDING)
     coefs = [layers[0].transpose(1, 0, 2).reshape(layers[0].shape[1], -1)]
     for layer in layers[1:]:
         shape = len(units) * layer.shape[1], len(units) * layer.shape[2]

@@ -80,9 +80,11 @@ def train_subnetworks(
     kappa = slope_bound(problem, result.nu)
     proven = problem.bound(result.nu, kappa)
     closed = proven >= (1.0 - params["tol"]) * problem.objective(units)
+    # Simplified, the network can be below the bound by rounding.
+    estimate = min(result.dual_bound, problem.objective(units))
     return Trained(
         neurons=units,
-        dual_bound=proven if closed else result.dual_bound,
+        dual_bound=proven if closed else estimate,
         certificate="global" if closed else "estimated",
         status=result.status,
         message=result.message,
@@ -117,9 +119,9 @@ def _all_blocks(problem):
         raise ValueError(
             "arrangements='exact' needs all blocks of patterns of the sub-networks, "
             f"which are too many for {len(problem.X)} distinct samples and "
-            f"subnetwork_width={problem.architecture.width}; use "
-            "arrangements='adaptive' or 'sampled'. count_patterns predicts their "
-            "number."
+            f"subnetwork_width={problem.architecture.width} at "
+            f"depth={problem.architecture.depth}; use arrangements='adaptive' or "
+            "'sampled'. sklearn_convexnn.deep.counts.count_blocks bounds their number."
         )
     return blocks
 
