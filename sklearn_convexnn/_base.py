@@ -24,6 +24,7 @@ from sklearn_convexnn._devices import (
     placed,
 )
 from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
 from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
 from sklearn_convexnn.gated_arrangement import KnownNeurons
@@ -186,7 +187,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             del self.gates_
         self.n_layers_ = len(self.coefs_) + 1
         self.n_outputs_ = n_outputs
-        self.n_neurons_ = len(self.coefs_[-1])
+        self.n_neurons_ = self.coefs_[-1].shape[0]
         trained = [part.trained for part in fitted]
         self.n_arrangements_ = max(part.n_patterns for part in trained)
         self.n_iter_ = max(part.n_iter for part in trained)
@@ -383,14 +384,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
         n_networks = 1 if joint else n_outputs
         if not self.warm_start or not hasattr(self, "coefs_"):
             return [None] * n_networks
-        tree = self.subnetwork_norm == "path" or self.depth == 3
-        widths = [
-            self.subnetwork_width ** (level if tree else 1)
-            for level in range(self.depth - 2, 0, -1)
-        ]
-        n_units = len(self.coefs_[-1])
-        shapes = [n_features, *(width * n_units for width in widths), n_units]
-        if [len(W) for W in self.coefs_] != shapes or n_units == 0:
+        architecture = Architecture(
+            self.depth, self.subnetwork_width, self.subnetwork_norm
+        )
+        n_units = self.coefs_[-1].shape[0]
+        shapes = [n_features, *(width * n_units for width in architecture.widths)]
+        if [W.shape[0] for W in self.coefs_] != shapes or n_units == 0:
             return [None] * n_networks
         if self.coefs_[-1].shape[1] != n_outputs or hasattr(self, "gates_"):
             return [None] * n_networks

@@ -275,7 +275,13 @@ def test_network_within_the_limit_of_neurons(limit, reached):
     assert model.objective_ <= reached * local
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        pytest.param(loss, marks=pytest.mark.slow if loss == "quantile" else ())
+        for loss in LOSSES
+    ],
+)
 def test_tiny_weight_decay(loss):
     """Close to interpolation; targets in large units are the same thing."""
     # Errors count fully where the loss has a kink at the target.

@@ -62,7 +62,7 @@ def test_all_blocks_give_the_optimum_with_a_proof(bias):
 
 
 @pytest.mark.parametrize("norm", ["frobenius", "path"])
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_column_generation_finds_it(norm, bias):
     X, y = small(n=5, d=1 if bias else 2, seed=1)
     common = {"alpha": 0.1, "depth": 3, "subnetwork_norm": norm, "fit_intercept": bias}
@@ -92,7 +92,7 @@ def test_one_unit_without_biases_is_the_two_layer_network():
     assert wider.objective_ < two.objective_ * (1 - 1e-4)
 
 
-@pytest.mark.parametrize("depth", [3, 4])
+@pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_more_depth_is_no_worse(depth):
     # Networks of fewer layers are among those of more, at the same cost.
     X, y = small(n=15, d=2, seed=3)
@@ -202,7 +202,9 @@ def test_classification(loss, n_classes):
     assert hasattr(model, "predict_proba") == (loss == "log_loss")
 
 
-@pytest.mark.parametrize("loss", ["huber", "quantile", "poisson"])
+@pytest.mark.parametrize(
+    "loss", [pytest.param("huber", marks=pytest.mark.slow), "quantile", "poisson"]
+)
 def test_losses_of_regression(loss):
     X, y = small(n=10, d=2)
     y = np.abs(y)
@@ -213,6 +215,7 @@ def test_losses_of_regression(loss):
     assert model.dual_bound_ <= two.objective_
 
 
+@pytest.mark.slow
 def test_same_answer_for_every_seed():
     X, y = small(n=12, d=2)
     models = [

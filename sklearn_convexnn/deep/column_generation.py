@@ -124,6 +124,9 @@ class DeepRun(VectorRun):
         if p.separate:
             size = np.linalg.norm(p.X.T @ N, axis=0)
             units = (p.X.T @ N) / np.maximum(size, 1e-300)
+        if p.architecture.norm == "path":
+            # The sum of equal leaves costs less than one of them.
+            size = size * np.sqrt(p.architecture.widths[0])
         units = units.T[size > p.alpha]
         shift = np.max(-p.X @ units.T, axis=0, initial=0.0)
         outputs = np.zeros((len(units), p.n_outputs))
