@@ -140,7 +140,8 @@ class Generation:
                 self.pool = self.pool.joined(placed)
         else:
             self.pool = self.best.joined(known)
-        n_iter, waited, last_gap, cells = 0, 0, np.inf, 0
+        n_iter, waited, cells = 0, 0, 0
+        last_gap, last_objective = np.inf, np.inf
         while True:
             if status is None and n_iter < max_iter:
                 round_task = task.subtask("round").begin()
@@ -154,8 +155,11 @@ class Generation:
                 stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
-                waited = 0 if gap < 0.99 * last_gap else waited + 1
-                last_gap = min(gap, last_gap)
+                # Bounds that a longer search corrects hide the progress of networks.
+                gained = last_objective - self.objective > 0.01 * gap
+                gained |= gap < 0.99 * last_gap
+                waited = 0 if gained else waited + 1
+                last_gap, last_objective = min(gap, last_gap), self.objective
                 if closed:
                     status = "optimal"
                 elif limited:
