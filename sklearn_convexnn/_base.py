@@ -142,7 +142,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         data = X
         if not gated:
             data = X.toarray() if issparse(X) else in_numpy(X)
-            if not goes_at_scale(data, self.arrangements):
+            if self.depth > 2 or not goes_at_scale(data, self.arrangements):
                 data = np.asarray(data, dtype=np.float64)
         Y = np.asarray(Y, dtype=np.float64)
         sample_weight = np.asarray(sample_weight, dtype=np.float64)

@@ -6,7 +6,6 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from sklearn_convexnn.deep.problem import pre_activation
-from sklearn_convexnn.vector.recovery import prune, split_outputs
 
 _ROUNDING = 1e-15
 
@@ -72,39 +71,6 @@ def subnetworks_of_blocks(problem, program, theta, offset):
             units = units.joined(problem.embedded(*line))
             offset -= shift
     return replace(units, offset=offset)
-
-
-def simplify(problem, units):
-    """A small network that is at least as good as the given one.
-
-    Drops sub-networks that are almost zero, and prunes to linearly independent
-    outputs.  Each step is taken only if the objective does not rise.
-
-    Parameters
-    ----------
-    problem : DeepProblem
-    units : Subnetworks
-
-    Returns
-    -------
-    units : Subnetworks
-        At most ``n_samples * n_outputs`` of them.
-    """
-    best = problem.objective(units)
-    slack = 1e-12 * abs(best)
-    sizes = units.sizes
-    for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0):
-        candidate = units.select(sizes > threshold * sizes.max(initial=0.0))
-        if problem.objective(candidate) <= best + slack:
-            units = candidate
-            break
-    units = prune(problem, units)
-    if problem.separate:
-        units = split_outputs(units)
-    empty = problem.null()
-    if problem.objective(empty) <= problem.objective(units) + slack:
-        return empty
-    return units
 
 
 def layers_of_subnetworks(units):

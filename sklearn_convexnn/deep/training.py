@@ -10,12 +10,13 @@ from sklearn_convexnn.deep.column_generation import generate_subnetworks
 from sklearn_convexnn.deep.enumeration import enumerate_blocks
 from sklearn_convexnn.deep.penalised import solve_deep_penalised
 from sklearn_convexnn.deep.placing import random_subnetworks
-from sklearn_convexnn.deep.recovery import simplify, subnetworks_of_blocks
+from sklearn_convexnn.deep.recovery import subnetworks_of_blocks
 from sklearn_convexnn.deep.slope_bounds import slope_bound
 from sklearn_convexnn.programs.deep import DeepProgram
 from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.solvers import SOLVERS, null_result
 from sklearn_convexnn.training import HISTORY, Trained, round_printer
+from sklearn_convexnn.vector.recovery import simplify
 
 SOLVERS_OF_BLOCKS = ("auto", "interior_point", "penalised", "cvxpy")
 """Solvers of programs over blocks, by the names that the estimators use."""
@@ -76,7 +77,7 @@ def train_subnetworks(
         callback=round_printer(name, params),
         task=task,
     )
-    units = simplify(problem, result.neurons)
+    units = simplify(problem, result.neurons, merge=False)
     kappa = slope_bound(problem, result.nu)
     proven = problem.bound(result.nu, kappa)
     closed = proven >= (1.0 - params["tol"]) * problem.objective(units)
@@ -202,7 +203,7 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
         solver = "interior_point" if solver == "auto" else solver
         result = SOLVERS[solver](program, **options)
         units = subnetworks_of_blocks(problem, program, result.theta, result.offset)
-    units = simplify(problem, units)
+    units = simplify(problem, units, merge=False)
     if verbose:
         print(
             f"[{name}] {len(units)} sub-networks after {result.n_iter} iterations, "

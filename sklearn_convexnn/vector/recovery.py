@@ -7,7 +7,7 @@ import numpy as np
 from sklearn_convexnn.recovery import independent_magnitudes
 
 
-def simplify(problem, neurons):
+def simplify(problem, neurons, *, merge=True):
     """A small network that is at least as good as the given one.
 
     Drops neurons that are almost zero, merges the ones that share a direction,
@@ -16,12 +16,14 @@ def simplify(problem, neurons):
 
     Parameters
     ----------
-    problem : VectorProblem
-    neurons : VectorNeurons
+    problem : VectorProblem or DeepProblem
+    neurons : VectorNeurons or Subnetworks
+    merge : bool, default=True
+        Whether neurons can share a direction; sub-networks have none.
 
     Returns
     -------
-    neurons : VectorNeurons
+    neurons : VectorNeurons or Subnetworks
         At most ``n_samples * n_outputs`` of them.
     """
     best = problem.objective(neurons)
@@ -30,7 +32,8 @@ def simplify(problem, neurons):
     # The coarsest threshold first; most often a coarse one already wins.
     for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0):
         candidate = neurons.select(sizes > threshold * sizes.max(initial=0.0))
-        candidate = merge_parallel(candidate)
+        if merge:
+            candidate = merge_parallel(candidate)
         # Outputs of parallel units can cancel.
         candidate = candidate.select(candidate.sizes > 0)
         if problem.objective(candidate) <= best + slack:
