@@ -1,5 +1,6 @@
 """The estimators: parameters, documentation, prediction."""
 
+from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
@@ -24,6 +25,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_convexnn._base import ConvexReLUMixin
+from sklearn_convexnn._callbacks import fit_task
 from sklearn_convexnn._devices import (
     float_dtypes,
     in_numpy,
@@ -31,17 +33,21 @@ from sklearn_convexnn._devices import (
     placed,
     selected,
 )
+from sklearn_convexnn._fitting import Fitted
+from sklearn_convexnn._null_slope import FRACTION
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
+    NEVER,
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers import SOLVERS
-from sklearn_convexnn.training import CUTS
+from sklearn_convexnn.training import CUTS, HISTORY, Trained
 from sklearn_convexnn.vector.losses import Softmax
 
 _COMMON_CONSTRAINTS = {
-    "alpha": [Interval(Real, 0, None, closed="neither")],
+    "alpha": [StrOptions({"scale"}), Interval(Real, 0, None, closed="neither")],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
     "arrangements": [StrOptions({"adaptive", "sampled", "exact", *CUTS})],
     "n_arrangements": [Interval(Integral, 1, None, closed="left")],
@@ -380,7 +386,7 @@ class ConvexReLURegressor(
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha="scale",
         *,
         loss="squared_error",
         epsilon=1.35,
@@ -498,7 +504,7 @@ class ConvexReLURegressor(
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         raw = self._validated_raw_predict(X, "predict")
-        if self.loss == "poisson":
+        if self.out_activation_ == "exp":
             xp, _ = get_namespace(raw)
             raw = xp.exp(raw)
         return raw[:, 0] if self.n_outputs_ == 1 else raw
@@ -517,7 +523,9 @@ def _checked_weights(sample_weight, X):
 
 
 def _has_probabilities(estimator):
-    if estimator.loss != "log_loss":
+    # A change of parameters does not change a network.
+    fitted = getattr(estimator, "out_activation_", None)
+    if fitted == "identity" or (fitted is None and estimator.loss != "log_loss"):
         raise AttributeError(
             f"predict_proba is not available with loss={estimator.loss!r}; "
             "use loss='log_loss'."
@@ -827,7 +835,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha="scale",
         *,
         loss="log_loss",
         class_weight=None,
@@ -913,29 +921,32 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     def _encoded(self, X, y, sample_weight):
         X, y, sample_weight = self._validated(X, y, sample_weight)
-        # A class of which every sample has weight zero is not there.
-        X, y, sample_weight = (
-            selected(part, sample_weight > 0) for part in (X, y, sample_weight)
-        )
         self.classes_, codes = np.unique(y, return_inverse=True)
         n_classes = len(self.classes_)
         if n_classes < 2:
             raise ValueError(
                 "Classifier can't train when only one class is present: "
-                f"{type(self).__name__} needs at least 2 classes in the samples "
-                f"of positive weight, got {n_classes}."
+                f"{type(self).__name__} needs at least 2 classes in y, got {n_classes}."
             )
-        weights = compute_class_weight(
+        used = sample_weight > 0
+        X, y, codes, sample_weight = (
+            selected(part, used) for part in (X, y, codes, sample_weight)
+        )
+        given = X, y, sample_weight
+        seen = np.bincount(codes, minlength=n_classes) > 0
+        factors = np.zeros(n_classes)
+        factors[seen] = compute_class_weight(
             self.class_weight,
-            classes=self.classes_,
+            classes=self.classes_[seen],
             y=y,
             sample_weight=sample_weight,
         )
-        if not (np.all(weights >= 0) and np.sum(weights > 0) >= 2):
+        if not (np.all(factors >= 0) and np.any(factors > 0)):
             raise ValueError(
-                "class_weight must be non-negative, and positive for at least two "
-                f"classes, got {dict(zip(self.classes_, weights))}."
+                "class_weight must be non-negative, and positive for at least one "
+                f"class, got {dict(zip(self.classes_[seen], factors[seen]))}."
             )
+        sample_weight = sample_weight * factors[codes]
         positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
         Y = np.where(codes[:, None] == positive, 1.0, -1.0)
         loss, self.out_activation_ = make_loss(self.loss), "identity"
@@ -946,7 +957,73 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
                 Y = np.maximum(Y, 0.0)
         if on_device(X) and np.issubdtype(self.classes_.dtype, np.number):
             self.classes_ = placed(self.classes_, X)
-        return X, Y, sample_weight * weights[codes], loss, (X, y, sample_weight)
+        return X, Y, sample_weight, loss, given
+
+    def _fit_networks(
+        self, X, Y, sample_weight, loss, given, neighbours=(), prove=True
+    ):
+        """As of the base; classes without weight have outputs that are never largest.
+
+        For the others the network is as if there were no more classes.
+        """
+        # Classes without weight have targets of one value for all that counts.
+        counted = Y[sample_weight > 0]
+        known = np.any(counted > 0, axis=0)
+        if Y.shape[1] == 1 and not (known[0] and np.any(counted <= 0)):
+            return self._fit_constant(X, known, given)
+        if Y.shape[1] == 1 or known.all():
+            return super()._fit_networks(
+                X, Y, sample_weight, loss, given, neighbours, prove
+            )
+        if np.sum(known) == 1:
+            return self._fit_constant(X, known, given)
+        fitted = super()._fit_networks(
+            X, Y[:, known], sample_weight, loss, given, neighbours, prove
+        )
+        self._insert_outputs(known)
+        return fitted
+
+    def _fit_constant(self, X, known, given):
+        """The network of data of a single class that has any weight."""
+        whole = fit_task(self, given, 0).begin()
+        widths = [X.shape[1], *[0] * (self.depth - 1), len(known)]
+        gated = self.formulation == "gated_relu"
+        offset = np.where(known, -NEVER, NEVER)
+        row = dict.fromkeys(HISTORY, np.zeros(1))
+        fitted = Fitted(
+            coefs=[np.zeros(shape) for shape in pairwise(widths)],
+            intercepts=[*map(np.zeros, widths[1:-1]), offset],
+            null_objective=0.0,
+            trained=Trained(
+                neurons=None,
+                dual_bound=0.0,
+                certificate="global",
+                status="optimal",
+                message=MESSAGES["optimal"],
+                n_iter=0,
+                n_patterns=0,
+                history=row,
+                proven_bound=0.0,
+            ),
+            gates=np.zeros((X.shape[1] + self.fit_intercept, 0)) if gated else None,
+        )
+        self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
+        self._store(X, [fitted])
+        self.objective_ = self.loss_ = self.dual_gap_ = 0.0
+        whole.end({})
+        return [fitted]
+
+    def _insert_outputs(self, known):
+        """Give classes without weight an output each, after training without them."""
+        self.n_outputs_ = len(known)
+        xp, _ = get_namespace(self.coefs_[-1])
+        values = np.zeros((self.n_neurons_, len(known)))
+        values[:, known] = in_numpy(self.coefs_[-1])
+        offset = np.full(len(known), NEVER)
+        offset[known] = in_numpy(self.intercepts_[-1])
+        like = self.coefs_[-1], self.intercepts_[-1]
+        self.coefs_[-1] = placed(values, like[0], like[0].dtype)
+        self.intercepts_[-1] = placed(offset, like[1], like[1].dtype)
 
     def decision_function(self, X):
         """Outputs of the network.

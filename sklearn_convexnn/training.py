@@ -128,7 +128,8 @@ def _train_by_structure(problem, deadline, name, params):
     if params["verbose"]:
         print(
             f"[{name}] solved by structure: {len(form.neurons)} neurons, objective "
-            f"{form.objective:.8g}, dual bound {form.dual_bound:.8g}"
+            f"{params['unit'] * form.objective:.8g}, dual bound "
+            f"{params['unit'] * form.dual_bound:.8g}"
         )
     row = (
         perf_counter() - start,
@@ -245,8 +246,8 @@ def round_printer(name, params):
             gap /= max(entry["objective"], np.finfo(float).tiny)
             print(
                 f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
-                f"objective {entry['objective']:.8g}  dual bound "
-                f"{entry['dual_bound']:.8g}  gap {gap:.1e}  "
+                f"objective {params['unit'] * entry['objective']:.8g}  dual bound "
+                f"{params['unit'] * entry['dual_bound']:.8g}  gap {gap:.1e}  "
                 f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
                 f"{entry['neurons']} neurons"
             )
@@ -279,8 +280,9 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
     def report(iteration, objective, bound):
         if verbose > 1:
             print(
-                f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
-                f"dual bound {bound:.8g}"
+                f"[{name}] iteration {iteration:3d}  objective "
+                f"{params['unit'] * objective:.8g}  dual bound "
+                f"{params['unit'] * bound:.8g}"
             )
 
     options = {}
@@ -305,7 +307,7 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
     if verbose:
         print(
             f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
-            f"dual bound {result.dual_bound:.8g}: {result.message}"
+            f"dual bound {params['unit'] * result.dual_bound:.8g}: {result.message}"
         )
     length = len(result.history["time"])
     history = {

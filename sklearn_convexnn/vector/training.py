@@ -185,7 +185,8 @@ def _train_by_structure(problem, name, params):
     if params["verbose"]:
         print(
             f"[{name}] solved by structure: {len(neurons)} neurons, objective "
-            f"{objective:.8g}, dual bound {bound:.8g}"
+            f"{params['unit'] * objective:.8g}, dual bound "
+            f"{params['unit'] * bound:.8g}"
         )
     row = (0.0, objective, bound, np.nan, np.nan, len(neurons))
     return Trained(
