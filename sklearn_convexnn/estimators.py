@@ -94,9 +94,13 @@ class ConvexReLURegressor(
 
     Parameters
     ----------
-    alpha : float, default=1.0
+    alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.
+        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        the smallest value at which the best network is a constant, as far as a
+        short search finds it (see :func:`alpha_max`), so that it does not depend on
+        the units of `X`, `y` and `sample_weight`.  For a better value,
+        cross-validate.
     loss : str, default='squared_error'
         One of 'squared_error', 'huber', 'quantile' and 'poisson'.
         'squared_error' is half the squared error ``(f - y)^2 / 2``.  'huber'
@@ -227,13 +231,16 @@ class ConvexReLURegressor(
 
     Attributes
     ----------
+    alpha_ : float
+        The number that `alpha` stands for.
     coefs_ : list of `depth` ndarrays
         Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
         in scikit-learn's MLP, with the dtype of `X`.  Of deeper networks, the
         inner layers of the sub-networks side by side: those after the first are
         block diagonal.
     intercepts_ : list of `depth` ndarrays
-        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`.
+        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`, in
+        double precision.
     gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
         Gate vectors, with `fit_intercept` their offsets in the last row; only for
         the formulation 'gated_relu'.
@@ -299,7 +306,9 @@ class ConvexReLURegressor(
     structure of the data gives the solution, or if a branch and bound search
     has proven that no missing neuron is steep enough to matter.  The last is
     attempted after 'adaptive', for at most 60 distinct samples or data of rank
-    at most 5.  It need not succeed, and the certificate is then 'estimated'.
+    at most 5, for not much longer than the fit itself.  It need not succeed, and
+    the certificate is then 'estimated'; ``certify(..., kind='global')`` searches
+    for longer.
     With cutting planes it is 'global' for every `pricing` that proves its
     bound, however large the gap, 'estimated' for 'search', and 'restricted'
     for 'nonnegative' unless a relaxation shows that no other neuron matters.
@@ -553,9 +562,13 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    alpha : float, default=1.0
+    alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.
+        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        the smallest value at which the best network is a constant, as far as a
+        short search finds it (see :func:`alpha_max`), so that it does not depend on
+        the units of `X`, `y` and `sample_weight`.  For a better value,
+        cross-validate.
     loss : {'log_loss', 'squared_hinge', 'hinge'}, default='log_loss'
         ``log(1 + exp(-y f))``, ``max(0, 1 - y f)^2`` or ``max(0, 1 - y f)``.
     class_weight : dict, 'balanced' or None, default=None
@@ -678,14 +691,19 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
+    alpha_ : float
+        The number that `alpha` stands for.
     classes_ : ndarray of shape (n_classes,)
+        Also those of which every sample has weight zero; their probability is zero,
+        and their output below all others.
     coefs_ : list of `depth` ndarrays
         Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
         in scikit-learn's MLP, with the dtype of `X`.  Of deeper networks, the
         inner layers of the sub-networks side by side: those after the first are
         block diagonal.
     intercepts_ : list of `depth` ndarrays
-        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`.
+        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`, in
+        double precision.
     gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
         Gate vectors, with `fit_intercept` their offsets in the last row; only for
         the formulation 'gated_relu'.
@@ -753,7 +771,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     structure of the data gives the solution, or if a branch and bound search
     has proven that no missing neuron is steep enough to matter.  The last is
     attempted after 'adaptive', for at most 60 distinct samples or data of rank
-    at most 5.  It need not succeed, and the certificate is then 'estimated'.
+    at most 5, for not much longer than the fit itself.  It need not succeed, and
+    the certificate is then 'estimated'; ``certify(..., kind='global')`` searches
+    for longer.
     With cutting planes it is 'global' for every `pricing` that proves its
     bound, however large the gap, 'estimated' for 'search', and 'restricted'
     for 'nonnegative' unless a relaxation shows that no other neuron matters.

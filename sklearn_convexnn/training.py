@@ -17,7 +17,7 @@ from sklearn_convexnn.arrangements import (
 from sklearn_convexnn.closed_forms import closed_form
 from sklearn_convexnn.cutting_planes import cutting_planes
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.proofs import generate_and_prove, no_proof, prove
+from sklearn_convexnn.proofs import generate_and_prove, node_limit, prove
 from sklearn_convexnn.recovery import Neurons, neurons_from_blocks, simplify
 from sklearn_convexnn.rounds import DualPoint
 from sklearn_convexnn.slope_bounds import norm_bound, triangle_bound
@@ -152,6 +152,8 @@ def _train_by_structure(problem, deadline, name, params):
 
 
 def _train_adaptively(problem, known, seed, deadline, name, params, task, duals):
+    # A proof that takes longer than the fit is for those who ask for it.
+    nodes = node_limit(problem.X, brief=True) if params["prove"] else 0
     result, proof = generate_and_prove(
         problem,
         check_random_state(seed),
@@ -165,7 +167,7 @@ def _train_adaptively(problem, known, seed, deadline, name, params, task, duals)
         n_neurons=min(params["n_arrangements"], max(2 * len(problem.y), 100)),
         max_neurons=params["max_neurons"],
         task=task,
-        prove=prove if params["prove"] else no_proof,
+        prove=lambda *args: prove(*args, nodes=nodes),
     )
     proven = proof is not None and proof.closed
     kappa = proof.kappa if proven else result.kappa

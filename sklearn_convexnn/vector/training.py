@@ -53,8 +53,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         If a proof is asked for and the data are of too high a rank.
     """
     sampled = params["arrangements"] == "sampled"
-    nodes = 0 if sampled else node_limit(problem)
-    if params["arrangements"] == "exact":
+    exact = params["arrangements"] == "exact"
+    nodes = 0 if sampled else node_limit(problem, brief=not exact)
+    if exact:
         nodes *= _LONGER
         if not nodes:
             raise ValueError(
