@@ -8,7 +8,7 @@ from sklearn_convexnn._fitting import build_problem, gated_problem, merged
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.pricing import search_widely
 
-FRACTION = 0.01
+FRACTION = 0.02
 """The default weight decay, in units of the one from which on there are no neurons."""
 
 # Entries of the data in the search, and its random directions of each kind.

@@ -96,7 +96,7 @@ class ConvexReLURegressor(
     ----------
     alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        weights.  The losses are summed, not averaged.  'scale' is a fiftieth of
         the smallest value at which the best network is a constant, as far as a
         short search finds it (see :func:`alpha_max`), so that it does not depend on
         the units of `X`, `y` and `sample_weight`.  For a better value,
@@ -564,7 +564,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     ----------
     alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        weights.  The losses are summed, not averaged.  'scale' is a fiftieth of
         the smallest value at which the best network is a constant, as far as a
         short search finds it (see :func:`alpha_max`), so that it does not depend on
         the units of `X`, `y` and `sample_weight`.  For a better value,
