@@ -1,11 +1,14 @@
 """From the data of one network to its weights."""
 
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._deadlines import OutOfTime, until
 from sklearn_convexnn._devices import on_device, selected
+from sklearn_convexnn._sorting import distinct_rows
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
 from sklearn_convexnn.deep.architecture import Architecture
@@ -18,7 +21,7 @@ from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers.gated import solve_gated
-from sklearn_convexnn.training import Trained, train
+from sklearn_convexnn.training import HISTORY, Trained, train
 from sklearn_convexnn.vector.large import LARGE, goes_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
@@ -30,6 +33,9 @@ from sklearn_convexnn.vector.training import train_at_scale, train_outputs
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
+# Part of the time that is kept for simplifying the network, and, where it is asked
+# for, for the search of a small one.
+_TIDYING, _SHRINKING = 0.03, 0.15
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -59,9 +65,9 @@ def canonical(X, y, sample_weight):
     """
     used = sample_weight > 0
     table = np.column_stack([X[used], y[used]]) + 0.0  # no negative zeros
-    table, inverse = np.unique(table, axis=0, return_inverse=True)
-    weight = np.bincount(inverse.ravel(), weights=sample_weight[used])
-    X, Y = np.hsplit(np.ascontiguousarray(table), [X.shape[1]])
+    first, group = distinct_rows(table)
+    weight = np.bincount(group, weights=sample_weight[used])
+    X, Y = np.hsplit(table[first], [X.shape[1]])
     return np.ascontiguousarray(X), Y.reshape(len(Y), *y.shape[1:]), weight
 
 
@@ -154,8 +160,16 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         *known, duals = start
         *lines, outputs = _unit_gates(*known, centre, problem.fit_intercept)
         known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
-    with blas_threads_for(len(X)):
-        trained = run(problem, known, seed, deadline, name, params, task, duals)
+    # Deeper networks look at the deadline by themselves.
+    with blas_threads_for(len(X)), until(np.inf if deep else deadline):
+        now = perf_counter()
+        end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
+        if params["minimal"] and not deep:
+            end -= _SHRINKING * (end - now) if end < np.inf else 0.0
+        try:
+            trained = run(problem, known, seed, end, name, params, task, duals)
+        except OutOfTime:
+            trained = _untrained(problem, perf_counter() - now)
         if params["minimal"]:
             trained = _minimal(problem, trained, deadline, name, params)
     coefs, intercepts = weights(trained.neurons)
@@ -312,6 +326,30 @@ def fit_part(*args):
     return fitted
 
 
+def run_in_turn(n_turns, deadline, run, before, after):
+    """Fit a network in its share of the time.
+
+    Parameters
+    ----------
+    n_turns : int
+        Networks that are trained one after the other from this one on.
+    deadline : float
+        That of all of them.
+    run : callable
+        `fit_only` or `fit_part`.
+    before, after : tuple
+        Its arguments before and after the deadline.
+
+    Returns
+    -------
+    fitted : Fitted
+    """
+    now = perf_counter()
+    if deadline < np.inf:
+        deadline = now + (deadline - now) / n_turns
+    return run(*before, deadline, *after)
+
+
 def _network_attributes(weights):
     """Attributes of an estimator with this network."""
     coefs, intercepts = weights
@@ -320,6 +358,25 @@ def _network_attributes(weights):
         "intercepts_": intercepts,
         "n_outputs_": coefs[-1].shape[1],
     }
+
+
+def _untrained(problem, time):
+    """The network without neurons, for want of time, and the bound that always holds."""
+    neurons = problem.null()
+    objective = problem.objective(neurons)
+    nothing = 0.0 * problem.dual_point(problem.outputs(neurons))
+    bound = problem.bound(nothing, np.inf)
+    row = time, objective, bound, np.nan, 0, 0
+    return Trained(
+        neurons=neurons,
+        dual_bound=bound,
+        certificate="estimated",
+        status="max_time",
+        message=MESSAGES["max_time"],
+        n_iter=0,
+        n_patterns=0,
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+    )
 
 
 def _minimal(problem, trained, deadline, name, params):

@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.branch_and_bound import maximise_slope, prefers_cones
 from sklearn_convexnn.column_generation import generate_neurons
 
@@ -202,7 +203,10 @@ def generate_and_prove(
         if result.status == "optimal":
             given = [point for point in duals if point.nu is result.nu]
             if not given:
-                proof = prove(problem, result, tol, deadline)
+                try:
+                    proof = prove(problem, result, tol, deadline)
+                except OutOfTime:
+                    pass
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:

@@ -10,7 +10,7 @@ from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.pricing import NEAR
-from sklearn_convexnn.recovery import in_basis
+from sklearn_convexnn.recovery import in_basis, row_space
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.vector.cells import search_cells
 from sklearn_convexnn.vector.placing import (
@@ -121,9 +121,7 @@ def generate_neurons(
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)

@@ -6,6 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn.vector.column_generation import VectorRun
 from sklearn_convexnn.vector.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.vector.placing import (
@@ -124,7 +125,7 @@ def generate_at_scale(
 class _Run(VectorRun):
     def __init__(self, problem, rng, tol, max_neurons, deadline):
         super().__init__(problem, rng, tol, max_neurons, deadline)
-        self.begin, self.end = perf_counter(), deadline
+        self.end = deadline
         if np.isfinite(deadline):
             self.deadline = self._until(1.0 - _LAST)
 
@@ -180,12 +181,16 @@ class _Run(VectorRun):
         return len(p.X) * unknowns**2 <= _MOST_WORK
 
     def conclude(self):
-        # Whatever ended the rounds, the bound is to be one that was looked at, also if
-        # the last round has taken the time for it.
-        now = perf_counter()
-        self.end = max(self.end, now + _LAST * (now - self.begin))
-        if not self.duals[0].confirmed:
-            self.price(self.duals[0].nu, thorough=True)
+        # Whatever ended the rounds, the bound is to be one that was looked at, as far
+        # as the time that was kept for it goes.
+        if self.duals[0].confirmed:
+            return
+        try:
+            with until(self.end):
+                self.price(self.duals[0].nu, thorough=True)
+        except OutOfTime:
+            pass
+        self.refute()
 
     def search_size(self, thorough, most):
         if not self.duals:
@@ -197,7 +202,8 @@ class _Run(VectorRun):
         p, most = self.problem, _FINISHED if thorough else _FINISHED // 3
         options = {"polish": most}
         if not p.separate:
-            options["deadline"] = self.end
+            # A longer search at a point that has been searched can only correct it.
+            options["partial"] = thorough
         rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):
@@ -206,7 +212,7 @@ class _Run(VectorRun):
         # Steep units may be active on few samples, all of them left out by chance.
         found = []
         for _ in range(_DRAWS if thorough else 1):
-            if found and perf_counter() > self.end:
+            if found and not fits():
                 break
             X, residual = sample_residuals(p, N, rows, self.rng)
             # To finish on some samples would be in vain.

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.proofs import generate_and_prove
 from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.training import (
@@ -145,8 +146,13 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
         callback=round_printer(name, params),
         task=task,
     )
+    neurons = result.neurons
+    try:
+        neurons = merge_parallel(neurons)
+    except OutOfTime:
+        pass
     return Trained(
-        neurons=merge_parallel(result.neurons),
+        neurons=neurons,
         dual_bound=result.dual_bound,
         certificate="estimated",
         status=result.status,
