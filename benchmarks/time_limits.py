@@ -91,7 +91,7 @@ FULL = {
     "2000 x 20 quantile": regression(2000, 20, loss="quantile"),
     "1500 x 10 quantile, 3 outputs": regression(1500, 10, 3, loss="quantile"),
     "20000 x 20 hinge": classification(20_000, 20, loss="hinge"),
-    "exact 200 x 3": regression(200, 3, arrangements="exact"),
+    "exact 40 x 3": regression(40, 3, arrangements="exact"),
     "exact 60 x 2, 2 outputs": regression(60, 2, 2, arrangements="exact", alpha=0.6),
     "20000 x 50 sampled": regression(20_000, 50, arrangements="sampled"),
     "1500 x 20 sampled, 3 outputs": regression(1500, 20, 3, arrangements="sampled"),

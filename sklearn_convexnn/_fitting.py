@@ -21,6 +21,7 @@ from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers.gated import solve_gated
+from sklearn_convexnn.solvers.gated_network import GatedNetwork
 from sklearn_convexnn.training import HISTORY, Trained, train
 from sklearn_convexnn.vector.large import LARGE, goes_at_scale
 from sklearn_convexnn.vector.losses import Separable
@@ -247,45 +248,55 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     Y, loss, free_bias = y, params["loss"], params["fit_intercept"]
     if y.ndim == 1:
         Y, loss = y[:, None], Separable(loss)
-    arrangement, start = gated_arrangement(X, sample_weight, params, seed, known)
-    with blas_threads_for(X.shape[0]):
-        network = solve_gated(
-            X,
-            Y,
-            sample_weight,
-            loss,
-            params["alpha"],
-            arrangement,
-            fit_intercept=free_bias,
-            # A little room for the rounding of the weights.
-            tol=0.9 * params["tol"],
-            max_iter=_GATED_STEPS * params["max_iter"],
-            deadline=deadline,
-            start=start,
-        )
+    zeros = np.zeros(Y.shape)
+    offset = loss.best_offset(zeros, Y, sample_weight) if free_bias else zeros[0]
+    null = loss.value(zeros + offset, Y, sample_weight)
+    n_patterns, complete = 0, False
+    try:
+        with blas_threads_for(X.shape[0]):
+            with until(deadline):
+                arrangement, start = gated_arrangement(
+                    X, sample_weight, params, seed, known
+                )
+            n_patterns, complete = len(arrangement.gates), arrangement.complete
+            network = solve_gated(
+                X,
+                Y,
+                sample_weight,
+                loss,
+                params["alpha"],
+                arrangement,
+                fit_intercept=free_bias,
+                # A little room for the rounding of the weights.
+                tol=0.9 * params["tol"],
+                max_iter=_GATED_STEPS * params["max_iter"],
+                deadline=deadline,
+                start=start,
+            )
+    except OutOfTime:
+        bound = float(np.sum(loss.dual_terms(zeros, Y, sample_weight)))
+        network = _untrained_gated(X.shape[1], free_bias, offset, null, bound)
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
     if params["verbose"]:
         print(
-            f"[{name}] {len(arrangement.gates)} patterns, {len(network.hidden.T)} "
+            f"[{name}] {n_patterns} patterns, {len(network.hidden.T)} "
             f"gated neurons after {network.n_iter} iterations, objective "
             f"{network.objective:.8g}, dual bound {network.dual_bound:.8g}"
         )
-    zeros = np.zeros(Y.shape)
-    null = zeros + (loss.best_offset(zeros, Y, sample_weight) if free_bias else 0.0)
     return Fitted(
         coefs=[network.hidden, network.output],
         intercepts=[np.zeros(network.hidden.shape[1]), network.offset],
         gates=network.gates,
-        null_objective=loss.value(null, Y, sample_weight),
+        null_objective=null,
         trained=Trained(
             neurons=None,
             dual_bound=network.dual_bound,
-            certificate="global" if arrangement.complete else "restricted",
+            certificate="global" if complete else "restricted",
             status=network.status,
             message=MESSAGES[network.status],
             n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
-            n_patterns=len(arrangement.gates),
+            n_patterns=n_patterns,
             history={
                 "time": history["time"],
                 "objective": history["objective"],
@@ -295,6 +306,23 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
                 "neurons": unknown,
             },
         ),
+    )
+
+
+def _untrained_gated(n_features, free_bias, offset, objective, dual_bound):
+    """As `_untrained`, of a gated network."""
+    row = 0, 0.0, objective, dual_bound, 0
+    names = "n_iter", "time", "objective", "dual_bound", "active"
+    return GatedNetwork(
+        gates=np.zeros((n_features + free_bias, 0)),
+        hidden=np.zeros((n_features, 0)),
+        output=np.zeros((0, len(offset))),
+        offset=offset,
+        objective=objective,
+        dual_bound=dual_bound,
+        status="max_time",
+        n_iter=0,
+        history={name: np.array([value]) for name, value in zip(names, row)},
     )
 
 
@@ -361,7 +389,7 @@ def _network_attributes(weights):
 
 
 def _untrained(problem, time):
-    """The network without neurons, for want of time, and the bound that always holds."""
+    """The network without neurons, for want of time, and a bound that always holds."""
     neurons = problem.null()
     objective = problem.objective(neurons)
     nothing = 0.0 * problem.dual_point(problem.outputs(neurons))

@@ -15,8 +15,9 @@ _DUAL_POINTS = 5
 _PATIENCE = 25
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
-# Part of the time that the first pricing may take.
-_FIRST_PRICING = 0.2
+# Parts of the time that the first pricing and then the placing may take: a network is
+# worth more with a bound.
+_FIRST_PRICING, _PLACING = 0.2, 0.5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -185,8 +186,8 @@ class Generation:
             self._price_by_norms(nu)
         if self.closed:
             return "optimal"
-        # What there is at the deadline is placed.
-        with until(self.deadline):
+        now = perf_counter()
+        with until(now + _PLACING * (self.deadline - now)):
             placed = self.place(n_neurons)
         self.keep(placed)
         self.pool = self.pool.joined(placed)

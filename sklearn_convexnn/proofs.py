@@ -1,5 +1,6 @@
 """Training of one output until it is proven that no neuron is missing."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -203,10 +204,8 @@ def generate_and_prove(
         if result.status == "optimal":
             given = [point for point in duals if point.nu is result.nu]
             if not given:
-                try:
+                with suppress(OutOfTime):
                     proof = prove(problem, result, tol, deadline)
-                except OutOfTime:
-                    pass
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:

@@ -23,6 +23,7 @@ from sklearn.utils._array_api import (
     get_namespace,
 )
 
+from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn.solvers._result import gap_closed
 from sklearn_convexnn.solvers.gated_first_order import Accelerated
@@ -127,6 +128,11 @@ def solve_gated(
     -------
     network : GatedNetwork
 
+    Raises
+    ------
+    OutOfTime
+        If the time is over before there is any network.
+
     References
     ----------
     .. [1] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021). "Vector-output
@@ -147,9 +153,10 @@ def solve_gated(
             "need; choose a smooth loss."
         )
     budget = Budget(max_iter, deadline)
-    solver = _Solver(
-        X, Y, sample_weight, loss, alpha, arrangement, fit_intercept, budget, start
-    )
+    with until(deadline):
+        solver = _Solver(
+            X, Y, sample_weight, loss, alpha, arrangement, fit_intercept, budget, start
+        )
     return solver.solve(tol, callback)
 
 
@@ -204,11 +211,15 @@ class _Solver:
         return self.all.restricted(self.xp.asarray(self.which, device=self.device))
 
     def solve(self, tol, callback):
-        start = perf_counter()
+        start, checked = perf_counter(), False
         keys = ("n_iter", "time", "objective", "dual_bound", "active")
         history = {key: [] for key in keys}
         while True:
             slopes = self._check()
+            if not checked:
+                # The last check, and the network from the blocks, take as long.
+                checked = True
+                self.budget.deadline -= 2.0 * (perf_counter() - start)
             n_iter = self.budget.n_iter
             values = n_iter, perf_counter() - start, self.objective, self.bound
             for key, value in zip(keys, (*values, len(self.which))):
@@ -223,8 +234,12 @@ class _Solver:
             elif self._stands_still(history):
                 status = "stalled"
             else:
-                self._choose(slopes)
-                self._proceed(tol, history)
+                try:
+                    with until(self.budget.deadline):
+                        self._choose(slopes)
+                        self._proceed(tol, history)
+                except OutOfTime:
+                    pass
                 continue
             break
         history = {key: np.asarray(values) for key, values in history.items()}
@@ -274,7 +289,9 @@ class _Solver:
         n_outputs = self.now.F.shape[1]
         step = 4.0 * self.all.X_size * max(len(self.which), 1) * n_outputs
         factor = ProximalPoint.matrix_work(self.operator, n_outputs)
-        return not 0 <= left <= min(_WITHOUT, _WITH_FACTORS + _FACTORS * factor / step)
+        return fits(2.0 * factor) and not 0 <= left <= min(
+            _WITHOUT, _WITH_FACTORS + _FACTORS * factor / step
+        )
 
     def _begin_newton(self):
         self.proximal = ProximalPoint(

@@ -6,6 +6,7 @@ what it does not find is not proven to be absent.
 """
 
 from dataclasses import dataclass
+
 import numpy as np
 
 from sklearn_convexnn import pricing

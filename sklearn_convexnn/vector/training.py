@@ -1,5 +1,6 @@
 """The routes from data to the network of several outputs, with its certificate."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -147,10 +148,8 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
         task=task,
     )
     neurons = result.neurons
-    try:
+    with suppress(OutOfTime):
         neurons = merge_parallel(neurons)
-    except OutOfTime:
-        pass
     return Trained(
         neurons=neurons,
         dual_bound=result.dual_bound,
