@@ -23,7 +23,7 @@ from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers.gated import solve_gated
 from sklearn_convexnn.solvers.gated_network import GatedNetwork
 from sklearn_convexnn.training import HISTORY, Trained, train
-from sklearn_convexnn.vector.large import LARGE, goes_at_scale
+from sklearn_convexnn.vector.large import LARGE, goes_at_scale, precision_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
     smallest_network as vector_smallest_network,
@@ -129,10 +129,12 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     if at_scale and X.size > LARGE:
         # To sort them would take more time and memory than they do.
         used = sample_weight > 0
-        X, y, sample_weight = X[used], y[used], sample_weight[used]
+        if not used.all():
+            X, y, sample_weight = X[used], y[used], sample_weight[used]
     else:
         X, y, sample_weight = canonical(X, y, sample_weight)
-    problem, centre = build_problem(X, y, sample_weight, params)
+    dtype = precision_at_scale(0.9 * params["tol"]) if at_scale else X.dtype
+    problem, centre = build_problem(X, y, sample_weight, params, dtype)
     run, to_weights = train, network_weights
     if y.ndim == 2:
         run, to_weights = train_outputs, vector_network_weights
@@ -182,7 +184,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     )
 
 
-def build_problem(X, y, sample_weight, params):
+def build_problem(X, y, sample_weight, params, dtype=np.float64):
     """The training problem of one network, of data that are centred if it can be.
 
     Parameters
@@ -193,6 +195,8 @@ def build_problem(X, y, sample_weight, params):
         Positive.
     params : dict
         Parameters of the estimator, and the loss object.
+    dtype : dtype, default=float64
+        Of the data of the problem.
 
     Returns
     -------
@@ -203,13 +207,15 @@ def build_problem(X, y, sample_weight, params):
     free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    centred = X - centre
+    centred = np.empty(X.shape, dtype)
+    np.subtract(X, centre, out=centred, casting="same_kind")
     if free_bias:
         # What this leaves of constant columns is rounding of the mean, and neurons
         # along them would be noise.
         low, high = X.min(axis=0), X.max(axis=0)
         flat = high - low <= _FLAT * np.maximum(high, -low)
-        centred[:, flat] = 0.0
+        if flat.any():
+            centred[:, flat] = 0.0
     kind, options = Problem, {}
     if params["depth"] > 2:
         kind = DeepProblem

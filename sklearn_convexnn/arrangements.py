@@ -26,6 +26,8 @@ many bytes."""
 # they are rounding, above the last they are data.  In between, which the second
 # divides, an enumeration does not claim to be complete.
 _ROUNDING, _TOL, _DATA = 1e-11, 1e-9, 1e-7
+# Entries that are looked at in one go.
+_CHUNK = 1_000_000
 # Random gates may keep falling into the same few cells, so drawing stops
 # after this many times the number of patterns asked for.
 _OVERSAMPLING = 50
@@ -67,10 +69,20 @@ def without_rounding(X):
     Returns
     -------
     X : ndarray of shape (n_samples, n_features)
-        Zero where an entry is below 1e-13 of the largest in its column.
+        Zero where an entry is below 1e-13 of the largest in its column.  The given
+        array if there is none.
     """
-    size = np.max(np.abs(X), axis=0, initial=0.0)
-    return np.where(np.abs(X) <= 1e-13 * size, 0.0, X)
+    if X.size == 0:
+        return X
+    least = 1e-13 * np.maximum(np.max(X, axis=0), -np.min(X, axis=0))
+    found, step = X, max(1, _CHUNK // X.shape[1])
+    for i in range(0, len(X), step):
+        rows = slice(i, i + step)
+        small = (np.abs(X[rows]) <= least) & (X[rows] != 0)
+        if small.any():
+            found = X.copy() if found is X else found
+            found[rows][small] = 0.0
+    return found
 
 
 def with_ones(X, free_bias):

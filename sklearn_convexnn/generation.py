@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._climbing import row_norms
 from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.rounds import MESSAGES, Record
@@ -229,13 +230,11 @@ class Generation:
     def slope_limit(self, nu):
         """Proven bound of the slopes at a dual point, from norms alone.
 
-        Activations are not steeper than one, and where biases are free the sums of
-        `nu` are zero.
+        Activations are not steeper than one, and where biases are free, so that they
+        are not zero at the origin, the sums of `nu` are zero.
         """
-        p = self.problem
-        centre = p.X.mean(axis=0) if p.fit_intercept else 0.0
-        lengths = np.linalg.norm(p.X - centre, axis=1).astype(np.float64)
-        sizes = np.linalg.norm(nu.reshape(len(nu), -1), axis=1)
+        lengths = row_norms(self.problem.X).astype(np.float64)
+        sizes = row_norms(nu.reshape(len(nu), -1))
         # Lengths may be of single precision.
         return (1.0 + 1e-4) * float(lengths @ sizes)
 

@@ -65,6 +65,20 @@ def goes_at_scale(X, arrangements):
     return len(X) > _MANY or X.size > LARGE
 
 
+def precision_at_scale(tol):
+    """The precision that is enough for a tolerance.
+
+    Parameters
+    ----------
+    tol : float
+
+    Returns
+    -------
+    dtype : type
+    """
+    return np.float32 if tol >= _SINGLE else np.float64
+
+
 def generate_at_scale(
     problem,
     rng,
@@ -115,8 +129,8 @@ def generate_at_scale(
     -------
     result : GlobalResult
     """
-    if tol >= _SINGLE:
-        problem = replace(problem, X=problem.X.astype(np.float32, copy=False))
+    dtype = precision_at_scale(tol)
+    problem = replace(problem, X=problem.X.astype(dtype, copy=False))
     task = FitTask() if task is None else task
     run = _Run(problem, rng, tol, max_neurons, deadline)
     return run.solve(n_neurons, known, duals, max_iter, callback, task)
