@@ -36,6 +36,8 @@ from sklearn_convexnn.vector.losses import Separable, Softmax
 
 # Products of four inputs, and sums of these, stay finite within it.
 _RANGE = 1e60
+# Entries of the outputs of hidden neurons that are in memory at once.
+_CHUNK = 2_000_000
 _WEAKEST_FIRST = ("restricted", "estimated", "global")
 
 
@@ -487,6 +489,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
 
     def _raw_predict(self, X):
         """Outputs of the network, shape (n_samples, n_outputs)."""
+        rows = max(1, _CHUNK // max(self.coefs_[-2].shape[1], 1))
+        if isinstance(X, np.ndarray) and len(X) > rows:
+            parts = [X[i : i + rows] for i in range(0, len(X), rows)]
+            return np.concatenate([self._raw_predict(part) for part in parts])
         xp, _ = get_namespace(self.coefs_[0])
         for W, b in zip(self.coefs_[:-2], self.intercepts_):
             X = xp.clip(X @ W + b, min=0.0)

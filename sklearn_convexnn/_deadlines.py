@@ -71,6 +71,11 @@ def fits(operations=0.0, share=1.0):
     return left > 0 and operations <= share * left * _speed()
 
 
+def seconds(operations):
+    """About how long so many operations, as of `check`, take."""
+    return operations / _speed()
+
+
 def svd_work(shape):
     """Operations, as of `check`, that a thin singular value decomposition is worth.
 

@@ -60,6 +60,8 @@ class Generation:
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
+        # Seconds of a search for each random direction.
+        self.pace = 0.0
 
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
@@ -187,12 +189,18 @@ class Generation:
             self._price_by_norms(nu)
         if self.closed:
             return "optimal"
-        now = perf_counter()
-        with until(now + _PLACING * (self.deadline - now)):
-            placed = self.place(n_neurons)
+        placed = self._place_early(n_neurons)
+        if len(placed) > self.max_neurons and self.deadline < np.inf:
+            # There may be no time to go from many neurons to few.
+            self.keep(self._place_early(int(self.max_neurons)))
         self.keep(placed)
         self.pool = self.pool.joined(placed)
         return None
+
+    def _place_early(self, n_neurons):
+        now = perf_counter()
+        with until(now + _PLACING * (self.deadline - now)):
+            return self.place(n_neurons)
 
     def _whole_round(self, cells):
         """A round, and a longer search if it has closed the gap.
@@ -207,6 +215,9 @@ class Generation:
         try:
             with until(self.deadline):
                 check()
+                if len(self.pool) == 0:
+                    # The first search has not come to its end.
+                    self.price(self.problem.dual_point(self.problem.outputs(self.best)))
                 cells, limited = self.round()
                 closed = self.closed and self.confirm()
                 if closed:
@@ -288,7 +299,13 @@ class Generation:
     def price(self, nu, thorough=False):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
-        found = self.search(nu, thorough)
+        start = perf_counter()
+        try:
+            found = self.search(nu, thorough)
+        finally:
+            if not thorough:
+                size = max(3 * len(self.best), 75)
+                self.pace = (perf_counter() - start) / size
         neurons = self.unused(found)
         self.archive = self.archive.joined(neurons)
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
@@ -331,6 +348,10 @@ class Generation:
         There are more hills to find where the network needs more neurons.
         """
         size = np.clip(3 * len(self.best), 75, max(most, 75))
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            left = self.deadline - perf_counter()
+            size = np.clip(0.5 * left / self.pace, 75, size)
         if thorough:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)

@@ -240,6 +240,7 @@ def _through_samples(X, directions, rng, free_bias):
     # A different number of them for each direction.
     count = 1 + rng.randint(rows.shape[1], size=size)
     rows[np.arange(rows.shape[1]) >= count[:, None]] = 0.0
+    check(20.0 * rows.size * rows.shape[1])
     Q, R = np.linalg.qr(rows.transpose(0, 2, 1))
     pivots = np.abs(np.einsum("kii->ki", R))
     Q = Q * (pivots > 1e-9 * np.max(pivots, initial=1e-300))[:, None, :]

@@ -211,7 +211,7 @@ class _Solver:
         return self.all.restricted(self.xp.asarray(self.which, device=self.device))
 
     def solve(self, tol, callback):
-        start, checked = perf_counter(), False
+        start, checked, late = perf_counter(), False, False
         keys = ("n_iter", "time", "objective", "dual_bound", "active")
         history = {key: [] for key in keys}
         while True:
@@ -229,8 +229,9 @@ class _Solver:
             scale = history["objective"][0]
             if gap_closed(self.objective, self.bound, tol, scale):
                 status = "optimal"
-            elif self.budget.spent():
-                status = "max_time" if self.budget.late() else "max_iter"
+            elif late or self.budget.spent():
+                late |= self.budget.late()
+                status = "max_time" if late else "max_iter"
             elif self._stands_still(history):
                 status = "stalled"
             else:
@@ -239,7 +240,7 @@ class _Solver:
                         self._choose(slopes)
                         self._proceed(tol, history)
                 except OutOfTime:
-                    pass
+                    late = True
                 continue
             break
         history = {key: np.asarray(values) for key, values in history.items()}

@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._callbacks import FitTask
-from sklearn_convexnn._deadlines import OutOfTime, fits, until
+from sklearn_convexnn._deadlines import OutOfTime, fits, seconds, until
 from sklearn_convexnn.vector.column_generation import VectorRun
 from sklearn_convexnn.vector.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.vector.placing import (
@@ -38,6 +38,8 @@ _SAMPLES, _STARTS = 3000, 60
 _WORK, _OVERHEAD, _DRAWS, _FINISHED = 1e6, 20, 2, 24
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
+# Neurons of the networks for whose evaluation time is kept.
+_TYPICAL = 100
 # Share of the time that is kept for a thorough search.
 _LAST = 0.15
 # Unknowns of the group lasso up to which a second-order method is faster; for a loss
@@ -141,6 +143,10 @@ class _Run(VectorRun):
         super().__init__(problem, rng, tol, max_neurons, deadline)
         self.end = deadline
         if np.isfinite(deadline):
+            n, d = problem.X.shape
+            # The network has to be evaluated after the last descent and in the end.
+            self.end -= seconds(3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD))
+            self.deadline = self.end
             self.deadline = self._until(1.0 - _LAST)
 
     def _until(self, share):

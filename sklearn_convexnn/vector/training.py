@@ -108,6 +108,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         dual = DualPoint(result.nu, proof.kappa, proven=True)
         if not proof.closed and status == "optimal":
             status, message = "open", "branch and bound reached its limit of work"
+    elif params["arrangements"] == "exact" and status == "optimal":
+        # There was no time for the proof that was asked for.
+        status, message = "max_time", MESSAGES["max_time"]
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=bound,
