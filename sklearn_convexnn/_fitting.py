@@ -20,8 +20,7 @@ from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
-from sklearn_convexnn.solvers.gated import solve_gated
-from sklearn_convexnn.solvers.gated_network import GatedNetwork
+from sklearn_convexnn.solvers.gated import null_network, solve_gated
 from sklearn_convexnn.training import HISTORY, Trained, train
 from sklearn_convexnn.vector.large import LARGE, goes_at_scale, precision_at_scale
 from sklearn_convexnn.vector.losses import Separable
@@ -254,9 +253,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     Y, loss, free_bias = y, params["loss"], params["fit_intercept"]
     if y.ndim == 1:
         Y, loss = y[:, None], Separable(loss)
-    zeros = np.zeros(Y.shape)
-    offset = loss.best_offset(zeros, Y, sample_weight) if free_bias else zeros[0]
-    null = loss.value(zeros + offset, Y, sample_weight)
+    null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
     n_patterns, complete = 0, False
     try:
         with blas_threads_for(X.shape[0]):
@@ -280,8 +277,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
                 start=start,
             )
     except OutOfTime:
-        bound = float(np.sum(loss.dual_terms(zeros, Y, sample_weight)))
-        network = _untrained_gated(X.shape[1], free_bias, offset, null, bound)
+        network = null
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
     if params["verbose"]:
@@ -294,7 +290,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
         coefs=[network.hidden, network.output],
         intercepts=[np.zeros(network.hidden.shape[1]), network.offset],
         gates=network.gates,
-        null_objective=null,
+        null_objective=null.objective,
         trained=Trained(
             neurons=None,
             dual_bound=network.dual_bound,
@@ -312,23 +308,6 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
                 "neurons": unknown,
             },
         ),
-    )
-
-
-def _untrained_gated(n_features, free_bias, offset, objective, dual_bound):
-    """As `_untrained`, of a gated network."""
-    row = 0, 0.0, objective, dual_bound, 0
-    names = "n_iter", "time", "objective", "dual_bound", "active"
-    return GatedNetwork(
-        gates=np.zeros((n_features + free_bias, 0)),
-        hidden=np.zeros((n_features, 0)),
-        output=np.zeros((0, len(offset))),
-        offset=offset,
-        objective=objective,
-        dual_bound=dual_bound,
-        status="max_time",
-        n_iter=0,
-        history={name: np.array([value]) for name, value in zip(names, row)},
     )
 
 

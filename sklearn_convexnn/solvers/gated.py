@@ -128,11 +128,6 @@ def solve_gated(
     -------
     network : GatedNetwork
 
-    Raises
-    ------
-    OutOfTime
-        If the time is over before there is any network.
-
     References
     ----------
     .. [1] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021). "Vector-output
@@ -153,11 +148,61 @@ def solve_gated(
             "need; choose a smooth loss."
         )
     budget = Budget(max_iter, deadline)
-    with until(deadline):
-        solver = _Solver(
-            X, Y, sample_weight, loss, alpha, arrangement, fit_intercept, budget, start
+    try:
+        with until(deadline):
+            solver = _Solver(
+                X,
+                Y,
+                sample_weight,
+                loss,
+                alpha,
+                arrangement,
+                fit_intercept,
+                budget,
+                start,
+            )
+    except OutOfTime:
+        Y, s = (
+            np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, sample_weight)
         )
+        return null_network(X.shape[1], Y, s, loss, fit_intercept)
     return solver.solve(tol, callback)
+
+
+def null_network(n_features, Y, sample_weight, loss, fit_intercept):
+    """The network without neurons, for want of time, and a bound that always holds.
+
+    Parameters
+    ----------
+    n_features : int
+    Y : ndarray of shape (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,)
+    loss : Separable or Softmax
+    fit_intercept : bool
+
+    Returns
+    -------
+    network : GatedNetwork
+    """
+    zeros = np.zeros(Y.shape)
+    offset = np.zeros(Y.shape[1])
+    if fit_intercept:
+        offset = loss.best_offset(zeros, Y, sample_weight)
+    objective = loss.value(zeros + offset, Y, sample_weight)
+    bound = float(np.sum(loss.dual_terms(zeros, Y, sample_weight)))
+    row = 0, 0.0, objective, bound, 0
+    names = "n_iter", "time", "objective", "dual_bound", "active"
+    return GatedNetwork(
+        gates=np.zeros((n_features + fit_intercept, 0)),
+        hidden=np.zeros((n_features, 0)),
+        output=np.zeros((0, len(offset))),
+        offset=offset,
+        objective=objective,
+        dual_bound=bound,
+        status="max_time",
+        n_iter=0,
+        history={name: np.array([value]) for name, value in zip(names, row)},
+    )
 
 
 class _Solver:

@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._callbacks import FitTask
-from sklearn_convexnn._deadlines import OutOfTime, fits, seconds, until
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, seconds, until
 from sklearn_convexnn.vector.column_generation import VectorRun
 from sklearn_convexnn.vector.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.vector.placing import (
@@ -14,7 +14,7 @@ from sklearn_convexnn.vector.placing import (
     network_of,
     random_weights,
 )
-from sklearn_convexnn.vector.pricing import merge_candidates
+from sklearn_convexnn.vector.pricing import COPIES, merge_candidates
 from sklearn_convexnn.vector.sampled_pricing import (
     finish_on_all,
     sample_residuals,
@@ -227,6 +227,7 @@ class _Run(VectorRun):
         rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):
+            check(COPIES * p.X.size)
             X = p.X.astype(np.float64, copy=False)
             return self.search_on(X, N, N, thorough, **options)
         # Steep units may be active on few samples, all of them left out by chance.
