@@ -3,9 +3,11 @@
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from time import perf_counter
 
 import numpy as np
+from joblib import effective_n_jobs
 from scipy.linalg import block_diag
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
@@ -24,7 +26,7 @@ from sklearn_convexnn._devices import (
     on_device,
     placed,
 )
-from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
 from sklearn_convexnn._null_slope import FRACTION, null_slope
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
@@ -92,8 +94,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
 
     def _fit(self, X, y, sample_weight):
         with restored_on_failure(self):
+            begin = perf_counter()
             encoded = self._encoded(X, y, sample_weight)
-            fitted = self._fit_networks(*encoded)
+            fitted = self._fit_networks(*encoded, begin=begin)
             self._warn_if_short(fitted)
             self._warn_if_constant(*encoded[:4], fitted)
         return self
@@ -101,8 +104,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit_between(self, X, y, sample_weight, neighbours=(), prove=True):
         """As `fit`, from models of the same data; no warning, but what was trained."""
+        begin = perf_counter()
         encoded = self._encoded(X, y, sample_weight)
-        return self._fit_networks(*encoded, neighbours, prove)
+        return self._fit_networks(*encoded, neighbours, prove, begin=begin)
 
     def _validated(self, X, y, sample_weight):
         """The data as arrays, with a weight for each sample."""
@@ -124,7 +128,16 @@ class ConvexReLUMixin(CallbackSupportMixin):
         raise NotImplementedError
 
     def _fit_networks(
-        self, X, Y, sample_weight, loss, given, neighbours=(), prove=True
+        self,
+        X,
+        Y,
+        sample_weight,
+        loss,
+        given,
+        neighbours=(),
+        prove=True,
+        *,
+        begin,
     ):
         """Train one network, or one per column of `Y`, and store them as one.
 
@@ -142,12 +155,14 @@ class ConvexReLUMixin(CallbackSupportMixin):
             At most one of larger and one of smaller `alpha`, to start between.
         prove : bool, default=True
             Whether to attempt proofs after 'adaptive'.
+        begin : float
+            Value of ``time.perf_counter()`` at the beginning of the fit.
 
         Returns
         -------
         fitted : list of Fitted
         """
-        deadline = np.inf if self.max_time is None else perf_counter() + self.max_time
+        deadline = np.inf if self.max_time is None else begin + self.max_time
         gated = self.formulation == "gated_relu"
         # The solver of gated networks takes the data as they are.
         data = X
@@ -179,11 +194,18 @@ class ConvexReLUMixin(CallbackSupportMixin):
             for k in range(len(targets))
         ]
         whole, tasks = self._begin_tasks(len(targets), given)
+        n_jobs = effective_n_jobs(self.n_jobs)
         fitted = Parallel(n_jobs=self.n_jobs)(
-            delayed(run)(
-                data, y, sample_weight, start, seed, deadline, name, params, task
+            delayed(run_in_turn)(
+                ceil((len(targets) - k) / n_jobs),
+                deadline,
+                run,
+                (data, y, sample_weight, start, seed),
+                (name, params, task),
             )
-            for y, start, name, (run, task) in zip(targets, starts, names, tasks)
+            for k, (y, start, name, (run, task)) in enumerate(
+                zip(targets, starts, names, tasks)
+            )
         )
 
         self._store(X, fitted)

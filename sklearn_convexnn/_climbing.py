@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import check
+
 # Elements of the array of all outputs in one step: it should stay in the cache.
 _CHUNK = 120_000
 
@@ -39,10 +41,10 @@ class Hill:
     def evaluate(self, U, live):
         """Values and gradients at the rows of `U`, for the climbers `live`."""
         rows = max(32, _CHUNK // len(self.X))
-        parts = [
-            self._evaluate(U[i : i + rows], live[i : i + rows])
-            for i in range(0, len(U), rows)
-        ]
+        parts = []
+        for i in range(0, len(U), rows):
+            check()
+            parts.append(self._evaluate(U[i : i + rows], live[i : i + rows]))
         return tuple(np.concatenate(part) for part in zip(*parts))
 
     def _evaluate(self, U, live):

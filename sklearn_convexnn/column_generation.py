@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._threads import blas_threads_for
@@ -16,7 +15,7 @@ from sklearn_convexnn.pricing import (
     search_neurons,
     search_widely,
 )
-from sklearn_convexnn.recovery import features, in_basis
+from sklearn_convexnn.recovery import features, in_basis, row_space
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 # Operations of a factorisation up to which the solver of the cells moves neurons.
@@ -81,9 +80,7 @@ def generate_neurons(
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
     """
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)

@@ -5,6 +5,8 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._climbing import row_norms
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.rounds import MESSAGES, Record
 
@@ -14,6 +16,9 @@ _DUAL_POINTS = 5
 _PATIENCE = 25
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
+# Parts of the time that the first pricing and then the placing may take: a network is
+# worth more with a bound.
+_FIRST_PRICING, _PLACING = 0.2, 0.5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -55,6 +60,8 @@ class Generation:
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
+        # Seconds of a search for each random direction.
+        self.pace = 0.0
 
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
@@ -131,27 +138,13 @@ class Generation:
             bound = self.problem.bound(point.nu, point.kappa)
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
-        if known is None or len(known) == 0:
-            self.price(self.problem.dual_point(self.problem.outputs(self.best)))
-            status = "optimal" if self.closed else None
-            if status is None:
-                placed = self.place(n_neurons)
-                self.keep(placed)
-                self.pool = self.pool.joined(placed)
-        else:
-            self.pool = self.best.joined(known)
+        status = self._start(n_neurons, known)
         n_iter, waited, cells = 0, 0, 0
         last_gap, last_objective = np.inf, np.inf
         while True:
             if status is None and n_iter < max_iter:
                 round_task = task.subtask("round").begin()
-                cells, limited = self.round()
-                closed = self.closed and self.confirm()
-                if closed:
-                    # Selected neurons have not been moved; it costs little.
-                    self.keep(self.improve(self.best))
-                self.refute()
-                closed &= self.closed
+                cells, limited, closed, late = self._whole_round(cells)
                 stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
@@ -164,7 +157,7 @@ class Generation:
                     status = "optimal"
                 elif limited:
                     status = "max_neurons"
-                elif perf_counter() > self.deadline:
+                elif late or perf_counter() > self.deadline:
                     status = "max_time"
                 elif stop:
                     status = "callback"
@@ -181,6 +174,80 @@ class Generation:
         return record.result(
             self, best.nu, best.kappa, MESSAGES[status], status, n_iter
         )
+
+    def _start(self, n_neurons, known):
+        """The first neurons; the status if none are needed."""
+        if known is not None and len(known):
+            self.pool = self.best.joined(known)
+            return None
+        nu = self.problem.dual_point(self.problem.outputs(self.best))
+        try:
+            now = perf_counter()
+            with until(now + _FIRST_PRICING * (self.deadline - now)):
+                self.price(nu)
+        except OutOfTime:
+            self._price_by_norms(nu)
+        if self.closed:
+            return "optimal"
+        placed = self._place_early(n_neurons)
+        if len(placed) > self.max_neurons and self.deadline < np.inf:
+            # There may be no time to go from many neurons to few.
+            self.keep(self._place_early(int(self.max_neurons)))
+        self.keep(placed)
+        self.pool = self.pool.joined(placed)
+        return None
+
+    def _place_early(self, n_neurons):
+        now = perf_counter()
+        with until(now + _PLACING * (self.deadline - now)):
+            return self.place(n_neurons)
+
+    def _whole_round(self, cells):
+        """A round, and a longer search if it has closed the gap.
+
+        Returns
+        -------
+        cells : int
+            Those of the round before if there was no time.
+        limited, closed, late : bool
+        """
+        limited = late = False
+        try:
+            with until(self.deadline):
+                check()
+                if len(self.pool) == 0:
+                    # The first search has not come to its end.
+                    self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+                cells, limited = self.round()
+                closed = self.closed and self.confirm()
+                if closed:
+                    # Selected neurons have not been moved; it costs little.
+                    self.keep(self.improve(self.best))
+        except OutOfTime:
+            # What has not been searched to the end counts as not searched.
+            closed, late = False, True
+            if not self.duals:
+                self._price_by_norms(
+                    self.problem.dual_point(self.problem.outputs(self.best))
+                )
+        self.refute()
+        return cells, limited, closed and self.closed, late
+
+    def _price_by_norms(self, nu):
+        """A dual point whose bound takes no search."""
+        self.last_kappa = kappa = self.slope_limit(nu)
+        self.duals.append(_DualPoint(nu, kappa, self.problem.bound(nu, kappa)))
+
+    def slope_limit(self, nu):
+        """Proven bound of the slopes at a dual point, from norms alone.
+
+        Activations are not steeper than one, and where biases are free, so that they
+        are not zero at the origin, the sums of `nu` are zero.
+        """
+        lengths = row_norms(self.problem.X).astype(np.float64)
+        sizes = row_norms(nu.reshape(len(nu), -1))
+        # Lengths may be of single precision.
+        return (1.0 + 1e-4) * float(lengths @ sizes)
 
     def conclude(self):
         """What is left to do when the rounds end early."""
@@ -203,6 +270,7 @@ class Generation:
             point = self.duals[0]
             if point.confirmed:
                 return True
+            check()
             self.price(point.nu, thorough=True)
         return False
 
@@ -224,13 +292,20 @@ class Generation:
         self.keep(neurons)
         # Of few neurons, those that are left can be a poor choice.
         for _ in range(self.n_narrow):
+            check()
             self.keep(self.place(self.max_neurons))
         return neurons
 
     def price(self, nu, thorough=False):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
-        found = self.search(nu, thorough)
+        start = perf_counter()
+        try:
+            found = self.search(nu, thorough)
+        finally:
+            if not thorough:
+                size = max(3 * len(self.best), 75)
+                self.pace = (perf_counter() - start) / size
         neurons = self.unused(found)
         self.archive = self.archive.joined(neurons)
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
@@ -252,7 +327,7 @@ class Generation:
         self.last_kappa = kappa
         if not any(point.nu is nu for point in self.duals):
             self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
-        if thorough:
+        if thorough and fits():
             for point in self.duals:
                 point.confirmed |= point.nu is nu
         self.duals.sort(key=lambda point: -point.bound)
@@ -273,6 +348,10 @@ class Generation:
         There are more hills to find where the network needs more neurons.
         """
         size = np.clip(3 * len(self.best), 75, max(most, 75))
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            left = self.deadline - perf_counter()
+            size = np.clip(0.5 * left / self.pace, 75, size)
         if thorough:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)

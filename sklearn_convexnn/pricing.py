@@ -12,6 +12,7 @@ from scipy.linalg import qr
 from scipy.sparse import eye_array
 
 from sklearn_convexnn._climbing import Hill, row_norms
+from sklearn_convexnn._deadlines import check, svd_work
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 4_000_000
@@ -22,6 +23,8 @@ NEAR = ((0.01, 0.95), (0.001, 0.97))
 kinks, one after the other, relative to the spread of the outputs; and the part of
 the slope wanted that has to be reached there.  Of the climbs that ended above that
 slope, none had been below these parts (measured on two tables)."""
+# Elements of an array that is sorted, or squared, at once.
+_SORTED, _CHUNK = 1_000_000, 4_000_000
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
 # Features up to which their principal axes are looked for.
@@ -237,6 +240,7 @@ def _through_samples(X, directions, rng, free_bias):
     # A different number of them for each direction.
     count = 1 + rng.randint(rows.shape[1], size=size)
     rows[np.arange(rows.shape[1]) >= count[:, None]] = 0.0
+    check(20.0 * rows.size * rows.shape[1])
     Q, R = np.linalg.qr(rows.transpose(0, 2, 1))
     pivots = np.abs(np.einsum("kii->ki", R))
     Q = Q * (pivots > 1e-9 * np.max(pivots, initial=1e-300))[:, None, :]
@@ -261,6 +265,8 @@ def principal_axes(X, centred=False):
     """
     if X.shape[1] > _MANY_FEATURES:
         return eye_array(X.shape[1], format="csr")
+    d = X.shape[1]
+    check(2.0 * X.size * d + svd_work((d, d)))
     X = X - X.mean(axis=0) if centred else X
     unit = max(np.max(np.abs(X), initial=0.0), np.finfo(float).tiny)
     return np.linalg.eigh((X / unit).T @ (X / unit))[1]
@@ -278,7 +284,13 @@ def column_spread(X, centred=False):
     -------
     spread : ndarray of shape (n_features,)
     """
-    spread = np.std(X, axis=0) if centred else np.sqrt(np.mean(X**2, axis=0))
+    centre = X.mean(axis=0) if centred else X.dtype.type(0.0)
+    step = max(1, _CHUNK // X.shape[1])
+    parts = [
+        np.sum(np.square(X[i : i + step] - centre), axis=0)
+        for i in range(0, len(X), step)
+    ]
+    spread = np.sqrt(sum(parts) / len(X))
     largest = max(spread.max(initial=0.0), np.finfo(X.dtype).tiny)
     return np.maximum(spread, 1e-3 * largest)
 
@@ -359,6 +371,7 @@ class _Search:
             biases = -np.einsum("kd,kd->k", self.X[at], U)
         slopes = np.zeros(len(U))
         for i in range(0, len(U), 500):
+            check(2.0 * self.X.size * min(500, len(U) - i))
             some = slice(i, i + 500)
             slopes[some] = signs[some] * self.slopes(self.X @ U[some].T + biases[some])
         return Candidates(U, biases, signs.astype(np.float64), slopes)
@@ -387,7 +400,12 @@ class _Search:
         at = None
         for width, part in widths:
             if self.free_bias:
-                at = self.anchor(hill.X @ U.T, hill.nu)
+                some = max(1, _SORTED // len(hill.X))
+                parts = []
+                for i in range(0, len(U), some):
+                    check()
+                    parts.append(self.anchor(hill.X @ U[i : i + some].T, hill.nu))
+                at = np.concatenate(parts)
             hill.smooth(width * row_norms(U * spread), at)
             step = np.maximum(step, dtype.type(0.05))
             value, hope, step = hill.climb(U, step, max(1, max_iter // len(widths)))
@@ -455,6 +473,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
         Unit columns; those of `U` where there is no direction to go.
     """
     a = negative_slope
+    check(svd_work(X.shape) / 4)
     lipschitz = np.linalg.norm(X, 2) ** 2 * (4.0 if free_bias else 1.0)
 
     def pull(weights):
@@ -476,6 +495,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
     weights = np.clip(fixed, low, high)
     ahead, momentum = weights, 1.0
     for _ in range(max_iter):
+        check(4.0 * X.size * U.shape[1])
         stepped = np.clip(ahead - outputs(pull(ahead)) / lipschitz, low, high)
         following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         ahead = stepped + (momentum - 1.0) / following * (stepped - weights)
@@ -490,6 +510,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
     pushing = np.where(resting, 0.0, np.where(outputs(trial) > 0, 1.0, a) * outward)
     exact = pull(pushing)
     for k in np.flatnonzero(resting.any(axis=0)):
+        check()
         rows = X[resting[:, k]] - (X[at[k]] if free_bias else 0.0)
         Q, R, _ = qr(rows.T, mode="economic", pivoting=True, check_finite=False)
         pivots = np.abs(np.diag(R))

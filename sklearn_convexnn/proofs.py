@@ -1,10 +1,12 @@
 """Training of one output until it is proven that no neuron is missing."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.branch_and_bound import maximise_slope, prefers_cones
 from sklearn_convexnn.column_generation import generate_neurons
 
@@ -204,7 +206,8 @@ def generate_and_prove(
         if result.status == "optimal":
             given = [point for point in duals if point.nu is result.nu]
             if not given:
-                proof = prove(problem, result, tol, deadline)
+                with suppress(OutOfTime):
+                    proof = prove(problem, result, tol, deadline)
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:

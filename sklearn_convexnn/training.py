@@ -7,9 +7,10 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.arrangements import (
-    count_patterns,
     enumerate_arrangement,
+    has_few_patterns,
     network_arrangement,
     sample_arrangement,
     union,
@@ -93,20 +94,22 @@ def train(problem, known, seed, deadline, name, params, task=None, duals=()):
     if wanted in CUTS:
         return _train_by_cuts(problem, known, seed, deadline, name, params, task)
     if wanted != "sampled":
-        trained = _train_by_structure(problem, deadline, name, params)
+        try:
+            trained = _train_by_structure(problem, deadline, name, params)
+        except OutOfTime:
+            trained = None
         if trained is not None:
             return trained
+    free_bias = problem.fit_intercept
+    few = wanted == "adaptive" and has_few_patterns(
+        problem.X, _FEW_PATTERNS, free_bias=free_bias
+    )
     # Dual points come from an earlier fit to more patterns than a few.
-    if wanted == "adaptive" and (duals or not _few_patterns(problem)):
+    if wanted == "adaptive" and (duals or not few):
         return _train_adaptively(
             problem, known, seed, deadline, name, params, task, duals
         )
     return _train_on_patterns(problem, known, seed, deadline, name, params)
-
-
-def _few_patterns(problem):
-    count = count_patterns(problem.X, free_bias=problem.fit_intercept)
-    return count <= _FEW_PATTERNS
 
 
 def _train_by_structure(problem, deadline, name, params):

@@ -106,6 +106,9 @@ class DeepRun(VectorRun):
             return moved
         return min(moved, solved, key=self.problem.objective)
 
+    def slope_limit(self, nu):
+        return np.inf
+
     def conclude(self):
         # Bounds of short searches alone can be far above what is known.
         for _ in range(_LAST_LOOKS):

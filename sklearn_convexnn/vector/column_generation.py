@@ -7,10 +7,11 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.pricing import NEAR
-from sklearn_convexnn.recovery import in_basis
+from sklearn_convexnn.recovery import in_basis, row_space
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.vector.cells import search_cells
 from sklearn_convexnn.vector.placing import (
@@ -19,6 +20,7 @@ from sklearn_convexnn.vector.placing import (
     place_neurons,
 )
 from sklearn_convexnn.vector.pricing import (
+    COPIES,
     merge_candidates,
     search_units,
     search_widely,
@@ -121,9 +123,7 @@ def generate_neurons(
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)
@@ -223,6 +223,7 @@ class VectorRun(Generation):
         If it is solved by descent, in at most `max_iter` steps.
         """
         p, pool = self.problem, self.pool.joined(self.cuts)
+        check(len(p.X) * len(pool) * (2.0 * p.X.shape[1] + COPIES))
         Z = p.features(pool)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)

@@ -6,12 +6,12 @@ what it does not find is not proven to be absent.
 """
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
 from sklearn_convexnn import pricing
 from sklearn_convexnn._climbing import Hill, row_norms
+from sklearn_convexnn._deadlines import OutOfTime, check
 from sklearn_convexnn.pricing import (
     FAR,
     column_spread,
@@ -23,7 +23,9 @@ from sklearn_convexnn.pricing import (
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
-# Directions in a batch if there is a deadline to look at.
+COPIES = 1000.0
+"""Operations that go by while an entry of the data is copied, a few times."""
+# Directions in a batch if each one counts when time is short.
 _IN_TIME = 64
 # Below this part of the slope wanted a candidate is not worth finishing.
 _WORTH_POLISH = 0.98
@@ -73,7 +75,7 @@ def search_units(
     rescale=False,
     max_iter=80,
     polish=60,
-    deadline=np.inf,
+    partial=False,
 ):
     r"""Local maximisers of the slope from many starting directions at once.
 
@@ -101,8 +103,8 @@ def search_units(
     max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` after which no more starts are taken.
+    partial : bool, default=False
+        Whether what has been found is of use when there is no time for the rest.
 
     Returns
     -------
@@ -129,6 +131,7 @@ def search_units(
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_N = np.max(np.abs(N))
+    check(0.5 * COPIES * X.size)
     axes = principal_axes(X, centred=free_bias)
     rough = SlopeSearch(
         (X @ axes / unit_X).astype(np.float32),
@@ -138,20 +141,22 @@ def search_units(
     low = floor / unit_X / unit_N
     starts = starts @ axes
     size = max(1, _BATCH // len(X))
-    if deadline < np.inf:
+    if partial:
         size = min(size, _IN_TIME)
-    parts = []
-    for i in range(0, len(starts), size):
-        if parts and perf_counter() > deadline:
-            break
-        parts.append(rough.ascend(starts[i : i + size], low, widths, max_iter, rescale))
-    U, at = (np.concatenate(part) for part in zip(*parts))
-    found = merge_candidates([search.evaluate(U @ axes.T, at)], X)
-    worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
-    if worth and perf_counter() < deadline:
-        finished = search.polish(found.select(slice(0, worth)))
-        found = merge_candidates([finished, found.select(slice(worth, None))], X)
-    return found
+    parts, finished = [_none(X, N)], []
+    try:
+        for i in range(0, len(starts), size):
+            U, at = rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
+            parts.append(search.evaluate(U @ axes.T, at))
+        found = merge_candidates(parts, X)
+        worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
+        if worth:
+            finished = [search.polish(found.select(slice(0, worth)))]
+            parts = [found.select(slice(worth, None))]
+    except OutOfTime:
+        if not partial:
+            raise
+    return merge_candidates(finished + parts, X)
 
 
 def search_widely(X, N, size, rng, *, free_bias, **options):
@@ -172,6 +177,7 @@ def search_widely(X, N, size, rng, *, free_bias, **options):
     -------
     candidates : VectorCandidates
     """
+    check(COPIES * X.size)
     sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
     plain, shaped = random_directions(X, size, rng, free_bias)
     # Units that set samples with a large residual apart are often the steepest.
@@ -289,6 +295,7 @@ class SlopeSearch:
         a, N = self.negative_slope, self.N
         rows = max(1, 2_000_000 // N.size)
         for i in range(0, len(U), rows):
+            check()
             z = self.X @ U[i : i + rows].T
             order = np.argsort(-z, axis=0, kind="stable")
             z = np.take_along_axis(z, order, axis=0)[:, :, None]
@@ -312,6 +319,7 @@ class SlopeSearch:
             biases = -np.einsum("kd,kd->k", self.X[at], U)
         slopes = np.zeros((len(U), self.N.shape[1]))
         for i in range(0, len(U), 500):
+            check(2.0 * self.X.size * min(500, len(U) - i))
             some = slice(i, i + 500)
             slopes[some] = self.slopes(self.X @ U[some].T + biases[some])
         sizes = np.linalg.norm(slopes, axis=1)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.recovery import activation
 
@@ -205,6 +206,7 @@ class VectorProblem:
         """
         slopes = np.zeros((len(units), self.n_outputs))
         for rows in self.row_chunks(len(units)):
+            check()
             z = self.X[rows].astype(np.float64, copy=False) @ units.directions.T
             z += units.biases
             active = activation(z, self.negative_slope)
