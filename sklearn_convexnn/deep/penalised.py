@@ -15,6 +15,8 @@ from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 
 # Accelerated steps between two looks at the gap.
 _STEPS = 100
+# Part of the time left that these may take.
+_DESCENT = 0.7
 # Weight of the penalty relative to the largest multiplier seen: above one, it is exact.
 _EXACT = 2.0
 # Sub-networks of a network that compete for output weights, and the least size,
@@ -169,7 +171,9 @@ def _solve(program, problem, tol, max_iter, deadline, callback, penalty):
             status = "stalled"
         else:
             try:
-                descent.run(_STEPS, deadline)
+                now = perf_counter()
+                # Some time is for the network that comes of them.
+                descent.run(_STEPS, now + _DESCENT * (deadline - now))
                 n_iter += 1
             except BREAKDOWNS:
                 status = "breakdown"

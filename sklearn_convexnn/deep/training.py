@@ -24,6 +24,8 @@ from sklearn_convexnn.vector.recovery import simplify
 SOLVERS_OF_BLOCKS = ("auto", "interior_point", "penalised", "cvxpy")
 """Solvers of programs over blocks, by the names that the estimators use."""
 
+# Share of the time that is kept for the network that a solution stands for.
+_RECOVERY = 0.1
 # Draws of random sub-networks for each block that is asked for.
 _DRAWS = 20
 
@@ -85,9 +87,10 @@ def train_subnetworks(
     )
     kappa = slope_bound(problem, result.nu)
     proven = problem.bound(result.nu, kappa)
-    closed = proven >= (1.0 - params["tol"]) * problem.objective(units)
+    objective = problem.objective(units)
+    closed = proven >= (1.0 - params["tol"]) * objective
     # Simplified, the network can be below the bound by rounding.
-    estimate = min(max(result.dual_bound, proven), problem.objective(units))
+    estimate = min(max(result.dual_bound, proven), objective)
     return Trained(
         neurons=units,
         dual_bound=proven if closed else estimate,
@@ -220,11 +223,12 @@ def _solve_on_blocks(problem, known, seed, deadline, name, params):
             )
 
     solver = params["solver"]
+    now = perf_counter()
     options = {
         # As of two layers: a loose solution has many more sub-networks.
         "tol": 0.9 * min(params["tol"], 1e-4),
         "max_iter": params["max_iter"],
-        "deadline": deadline,
+        "deadline": now + (1.0 - _RECOVERY) * (deadline - now),
         "callback": report,
     }
     if not program.can_improve:
