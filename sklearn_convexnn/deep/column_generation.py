@@ -133,6 +133,15 @@ class DeepRun(VectorRun):
             return moved
         return min(moved, solved, key=self.problem.objective)
 
+    def select(self, max_iter=300):
+        p, selected, N = self.problem, self.best.select(slice(0, 0)), None
+        if len(self.pool):
+            selected, N = unless_broken((selected, N), super().select, max_iter)
+        if N is None or (len(selected) == 0 and len(self.best)):
+            # There is nothing to choose from, or the choice is lost in rounding.
+            selected, N = self.best, p.dual_point(p.outputs(self.best))
+        return selected, N
+
     def price(self, nu, thorough=False):
         self.cut = False
         known = any(point.nu is nu for point in self.duals)
