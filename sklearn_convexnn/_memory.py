@@ -111,11 +111,8 @@ def _check_subnetworks(estimator, shape, n_outputs):
     count = float(estimator.n_arrangements)
     if not sampled:
         count = min(count, max(2 * n * n_outputs, 100))
-    needed = 0.0
-    if estimator.arrangements != "exact":
-        searched = max(count, _SEARCHED)
-        needed = 8.0 * searched * (_OF_WEIGHTS * (weights + units))
-        needed += 8.0 * count * _OF_OUTPUTS * n * units
+    needed = 8.0 * max(count, _SEARCHED) * _OF_WEIGHTS * (weights + units)
+    needed += 8.0 * count * _OF_OUTPUTS * n * units
     if sampled:
         leaves = _power(width, depth - 2)
         sources = leaves + units * estimator.fit_intercept
