@@ -27,6 +27,7 @@ from sklearn_convexnn._devices import (
     placed,
 )
 from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
+from sklearn_convexnn._memory import check_memory
 from sklearn_convexnn._null_slope import FRACTION, null_slope
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
@@ -176,6 +177,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             self._check_deep(loss, n_outputs)
         elif gated:
             self._check_gated(loss)
+        check_memory(self, X, n_outputs)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2

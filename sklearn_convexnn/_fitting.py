@@ -162,8 +162,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         *lines, outputs = _unit_gates(*known, units, problem.fit_intercept)
         known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
     duals = units.dual_points(duals)
-    # Deeper networks look at the deadline by themselves.
-    with blas_threads_for(len(X)), until(np.inf if deep else deadline):
+    with blas_threads_for(len(X)), until(deadline):
         now = perf_counter()
         end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
         if params["minimal"] and not deep:

@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state, check_scalar
 
 from sklearn_convexnn._alpha_max import check_base, largest_slope
 from sklearn_convexnn._base import Neighbour
+from sklearn_convexnn._memory import require_memory
 
 # The smallest alpha, by default, as a part of the largest.
 EPS = 1e-2
@@ -168,6 +169,7 @@ def grid(estimator, X, y, sample_weight, alphas, eps):
     if not isinstance(alphas, Integral) or isinstance(alphas, bool):
         return _distinct(alphas)
     check_scalar(alphas, "alphas", Integral, min_val=1)
+    require_memory(24.0 * alphas, f"alphas={alphas}", "use fewer")
     largest = largest_slope(estimator, X, y, sample_weight, prove=False).value
     # It is zero if no network is better than a constant.
     largest = max(largest, np.finfo(np.float64).resolution)

@@ -1,7 +1,5 @@
 """L-BFGS on the non-convex objective of a network."""
 
-from time import perf_counter
-
 import numpy as np
 from scipy.optimize import minimize
 
@@ -170,23 +168,3 @@ def minimize_in_time(value_and_gradient, start, deadline, options):
     except OutOfTime:
         return best[1]
     return found.x
-
-
-def stop_at(deadline):
-    """Callback of SciPy's minimisers that stops them in time.
-
-    Parameters
-    ----------
-    deadline : float
-        Value of ``time.perf_counter()``.
-
-    Returns
-    -------
-    callback : callable
-    """
-
-    def callback(intermediate_result):
-        if perf_counter() > deadline:
-            raise StopIteration
-
-    return callback
