@@ -240,8 +240,7 @@ class _Solver:
         )
         self.dual = self.now.F
         size = self.all.norm(self.loss.s) ** 2
-        scale = self.loss.root(self.now.F).scale
-        steepest = float(xp.max(scale**2 / self.loss.s))
+        steepest = self.loss.steepest(self.now.F)
         # Steps in the constants are as long as those in the blocks.
         unit = size / float(np.sum(s)) if fit_intercept else 0.0
         self.longest = 1.0 / max(size * steepest, np.finfo(np.float32).tiny)
