@@ -24,6 +24,7 @@ from sklearn_convexnn._devices import (
     placed,
 )
 from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
 from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
@@ -83,8 +84,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
 
     def _fit(self, X, y, sample_weight):
         with restored_on_failure(self):
-            fitted = self._fit_networks(*self._encoded(X, y, sample_weight))
-            self._warn_if_short(fitted)
+            encoded = self._encoded(X, y, sample_weight)
+            apart = warn_of_scales(encoded[0], encoded[2])
+            self._warn_if_short(self._fit_networks(*encoded), apart)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -428,7 +430,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         allowed += 2e-12 * sum(part.null_objective for part in fitted)
         return self.dual_gap_ > allowed
 
-    def _warn_if_short(self, fitted):
+    def _warn_if_short(self, fitted, columns_apart):
         if not self._stopped_short(fitted):
             return
         trained = [part.trained for part in fitted]
@@ -450,6 +452,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
             advice = "Use arrangements='adaptive' for an estimate, or loosen tol."
         elif "unproven" in statuses:
             advice = "Use pricing='search' for an estimate, or loosen tol."
+        if columns_apart:
+            # What the others are for rarely helps then.
+            advice = (
+                "The scales of the columns of X differ too much: scale them, for "
+                "example with sklearn.preprocessing.StandardScaler, or loosen tol."
+            )
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "

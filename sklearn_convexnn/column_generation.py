@@ -180,6 +180,9 @@ class _Run(Generation):
             Z, p.y, p.sample_weight, p.loss, p.alpha, free_offset=p.fit_intercept
         )
         needed = solution.values > 1e-6 * np.sum(solution.values)
+        # With features of a large scale small magnitudes can be large outputs.
+        outputs = solution.values * size[alive]
+        needed |= outputs > 1e-6 * np.sum(outputs)
         selected = replace(
             pool, magnitudes=solution.values, offset=solution.offset
         ).select(needed)
@@ -221,6 +224,7 @@ class _Run(Generation):
         options = {
             "free_bias": p.fit_intercept,
             "negative_slope": p.negative_slope,
+            "apart": p.apart,
             "floor": p.alpha,
             "polish": 30 if thorough else 10,
         }
@@ -239,4 +243,4 @@ class _Run(Generation):
         near = search_neurons(
             p.X, nu, starts[keep], signs[keep], widths=NEAR, rescale=True, **options
         )
-        return merge_candidates([far, near], p.X)
+        return merge_candidates([far, near], p.X, p.apart)
