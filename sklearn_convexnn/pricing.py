@@ -252,6 +252,56 @@ def _through_samples(X, directions, rng, free_bias):
     return directions - np.einsum("kdi,ki->kd", Q, along)
 
 
+def along_biases(X, nu, directions, negative_slope, floor, most=50, each=20):
+    """Neurons of given directions at all biases where they are steepest nearby.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    nu : ndarray of shape (n_samples,)
+        Sums to zero.
+    directions : ndarray of shape (n_directions, n_features)
+        Unit rows.
+    negative_slope : float
+    floor : float
+        The slope wanted.
+    most, each : int
+        Directions to look at, and biases of each and sign.
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    directions = directions[:most]
+    z = X @ directions.T
+    order = np.argsort(-z, axis=0, kind="stable")
+    z = np.take_along_axis(z, order, axis=0)
+    weight = nu[order]
+    # The part to the right of each sample; sums of all do not depend on the bias.
+    values = np.cumsum(weight * z, axis=0)
+    total = values[-1:]
+    values = values - np.cumsum(weight, axis=0) * z
+    values = (1.0 - negative_slope) * values + negative_slope * total
+    parts = []
+    for sign in (1.0, -1.0):
+        slopes = sign * values
+        lowest = np.full((1, slopes.shape[1]), -np.inf)
+        before = np.concatenate([lowest, slopes[:-1]])
+        after = np.concatenate([slopes[1:], lowest])
+        peaks = np.where((slopes >= before) & (slopes > after), slopes, -np.inf)
+        best = np.argsort(-peaks, axis=0, kind="stable")[:each]
+        row, column = best.ravel(), np.tile(np.arange(len(directions)), len(best))
+        keep = peaks[row, column] > floor
+        row, column = row[keep], column[keep]
+        parts.append((directions[column], -z[row, column], slopes[row, column], sign))
+    return Candidates(
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([np.full(len(part[1]), part[3]) for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+    )
+
+
 def principal_axes(X, centred=False):
     """Orthonormal directions along which the data spread independently.
 
