@@ -19,6 +19,7 @@ from sklearn_convexnn.vector.placing import (
     place_neurons,
 )
 from sklearn_convexnn.vector.pricing import (
+    along_biases,
     merge_candidates,
     search_units,
     search_widely,
@@ -246,6 +247,9 @@ class VectorRun(Generation):
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
         sizes = selected.sizes
+        if p.apart:
+            # With features of a large scale small sizes can be large outputs.
+            sizes = sizes * size[alive]
         # Descent lets go of units slowly.
         typical = np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
         selected = selected.select(sizes > max(1e-6 * np.sum(sizes), vague * typical))
@@ -289,6 +293,7 @@ class VectorRun(Generation):
             "separate": p.separate,
             "free_bias": p.fit_intercept,
             "negative_slope": p.negative_slope,
+            "apart": p.apart,
             "floor": p.alpha,
             "polish": 60 if thorough else 20,
             **options,
@@ -305,7 +310,15 @@ class VectorRun(Generation):
         near = np.concatenate(near)
         near = near[np.linalg.norm(near, axis=1) > 0]
         near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
-        return merge_candidates([far, near], X)
+        found = merge_candidates([far, near], X, p.apart)
+        if p.apart and p.fit_intercept:
+            # A direction of large scale costs little, and is steep in many places.
+            slope = p.negative_slope
+            others = along_biases(
+                X, residual, found.directions, slope, p.alpha, separate=p.separate
+            )
+            found = merge_candidates([found, others], X, True)
+        return found
 
 
 class _RunOnCells(VectorRun):
