@@ -93,7 +93,7 @@ def descend(
         [d * m, m * c, m, c],
     )
     if apart:
-        units = own_units(X, W, V)
+        units = own_units(X, W, V, alpha)
     ends = np.cumsum([d * m, m * c, m])
 
     def split(x):
@@ -136,7 +136,7 @@ def descend(
     return split(found.x)
 
 
-def own_units(X, W, V):
+def own_units(X, W, V, alpha):
     """Units of the weights where the scales of the features are far apart.
 
     Each hidden weight changes the outputs of its neuron as much as the others, and
@@ -149,6 +149,7 @@ def own_units(X, W, V):
     X : ndarray of shape (n_samples, n_features)
     W : ndarray of shape (n_features, n_neurons)
     V : ndarray of shape (n_neurons, n_outputs)
+    alpha : float
 
     Returns
     -------
@@ -164,9 +165,13 @@ def own_units(X, W, V):
     level = max(np.sqrt(np.mean((change * sizes) ** 2)), 1e-300)
     to_output, per_output = np.sqrt(level / cost), np.sqrt(level * cost)
     root = np.sqrt(len(W))
+    # The weight decay resists as a spread would: a weight of a feature of tiny scale
+    # has no effect before it costs much.
+    resists = np.sqrt(alpha / len(X)) / per_output
+    spread = np.hypot(spread[:, None], resists)
     return np.concatenate(
         [
-            (to_output / spread[:, None]).ravel() / root,
+            (to_output / spread).ravel() / root,
             np.repeat(per_output, V.shape[1]),
             to_output / root,
             np.full(V.shape[1], level / root),

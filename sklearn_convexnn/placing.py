@@ -48,9 +48,10 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
 
 
 def shaped_starts(W, V, spread):
-    """Random weights of which every other neuron goes by the spread of the features.
+    """Random weights that go by the spread of the features, more or less.
 
-    Where some features spread far more than others, random neurons follow these.
+    Where some features spread far more than others, random neurons follow these; if
+    all contribute alike, those of small scale cost the most.
 
     Parameters
     ----------
@@ -65,8 +66,8 @@ def shaped_starts(W, V, spread):
     W, V : ndarrays
         Hidden and output weights of a neuron are of equal norms.
     """
-    W = W.copy()
-    W[:, ::2] *= (np.sqrt(np.mean(spread**2)) / spread)[:, None]
+    part = np.arange(len(V)) / max(len(V) - 1, 1)
+    W = W * (spread.max() / spread[:, None]) ** part
     norms, sizes = np.linalg.norm(W, axis=0), np.linalg.norm(V, axis=1)
     root = np.sqrt(sizes / np.maximum(norms, 1e-300))
     return W * root, V / np.maximum(root, 1e-300)[:, None]

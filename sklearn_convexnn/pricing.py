@@ -225,7 +225,11 @@ def random_directions(X, size, rng, free_bias, apart=False):
     axes = principal_axes(X, centred=free_bias)
     spread = column_spread(X @ axes, free_bias, apart)
     plain = rng.standard_normal((max(1, size // 2), X.shape[1]))
-    shaped = rng.standard_normal((size, X.shape[1])) / spread @ axes.T
+    shaped = rng.standard_normal((size, X.shape[1]))
+    if apart:
+        # Between the two kinds, since features of small scale cost the most.
+        spread = spread ** rng.uniform(size=(size, 1))
+    shaped = shaped / spread @ axes.T
     # Steep neurons often hang on some of the samples.
     shaped[::2] = _through_samples(X, shaped[::2], rng, free_bias)
     return plain, shaped
