@@ -178,11 +178,13 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
 def _of_network(X, y, sample_weight, params, seed, prove):
     """Found and proven value for one network, and 'restricted' if that is all."""
     problem, units = build_problem(X, y, sample_weight, params)
-    slope, upper, kind = _in_units(X / units.data, problem, params, seed, prove)
+    slope, upper, kind = _in_units(
+        X / units.data, sample_weight, problem, params, seed, prove
+    )
     return units.slope * slope, units.slope * upper, kind
 
 
-def _in_units(X, problem, params, seed, prove):
+def _in_units(X, sample_weight, problem, params, seed, prove):
     with blas_threads_for(len(X)):
         if params["formulation"] == "gated_relu":
             return _of_gates(X, sample_weight, problem, params, seed)

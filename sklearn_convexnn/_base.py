@@ -29,6 +29,7 @@ from sklearn_convexnn._devices import (
 from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
 from sklearn_convexnn._memory import check_memory
 from sklearn_convexnn._null_slope import FRACTION, null_slope
+from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
 from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
@@ -97,8 +98,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
         with restored_on_failure(self):
             begin = perf_counter()
             encoded = self._encoded(X, y, sample_weight)
+            apart = warn_of_scales(encoded[0], encoded[2])
             fitted = self._fit_networks(*encoded, begin=begin)
-            self._warn_if_short(fitted)
+            self._warn_if_short(fitted, apart)
             self._warn_if_constant(*encoded[:4], fitted)
         return self
 
@@ -473,7 +475,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         allowed += 2e-12 * sum(part.null_objective for part in fitted)
         return self.dual_gap_ > allowed
 
-    def _warn_if_short(self, fitted):
+    def _warn_if_short(self, fitted, columns_apart):
         if not self._stopped_short(fitted):
             return
         trained = [part.trained for part in fitted]
@@ -495,6 +497,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
             advice = "Use arrangements='adaptive' for an estimate, or loosen tol."
         elif "unproven" in statuses:
             advice = "Use pricing='search' for an estimate, or loosen tol."
+        if columns_apart:
+            # What the others are for rarely helps then.
+            advice = (
+                "The scales of the columns of X differ too much: scale them, for "
+                "example with sklearn.preprocessing.StandardScaler, or loosen tol."
+            )
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "

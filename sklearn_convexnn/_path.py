@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 from sklearn_convexnn._alpha_max import check_base, largest_slope
 from sklearn_convexnn._base import Neighbour
 from sklearn_convexnn._memory import require_memory
+from sklearn_convexnn._scales import warn_of_scales
 
 # The smallest alpha, by default, as a part of the largest.
 EPS = 1e-2
@@ -143,6 +144,8 @@ def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None
     """
     check_base(estimator, "convex_relu_path")
     alphas = grid(estimator, X, y, sample_weight, alphas, eps)
+    valid_X, _, weight = clone(estimator)._validated(X, y, sample_weight)
+    warn_of_scales(valid_X, weight)
     models, short = fit_path(estimator, X, y, sample_weight, alphas)
     short.warn("convex_relu_path", estimator.tol)
     return alphas, models, np.array([model.dual_gap_ for model in models])

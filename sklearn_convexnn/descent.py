@@ -22,6 +22,7 @@ def descend(
     free_bias,
     negative_slope=0.0,
     used=None,
+    apart=False,
     max_iter=200,
     deadline=np.inf,
 ):
@@ -52,6 +53,9 @@ def descend(
     negative_slope : float, default=0.0
     used : ndarray of bool, shape (n_neurons, n_outputs), default=None
         The output weights that may change; by default all.
+    apart : bool, default=False
+        Whether the scales of the features are so far apart that each weight needs a
+        unit of its own.
     max_iter : int, default=200
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which to stop.
@@ -88,6 +92,8 @@ def descend(
         np.maximum([unit, unit, unit * entry, unit * entry * size], 1e-300),
         [d * m, m * c, m, c],
     )
+    if apart:
+        units = own_units(X, W, V, alpha)
     ends = np.cumsum([d * m, m * c, m])
 
     def split(x):
@@ -131,6 +137,49 @@ def descend(
         {"maxiter": max_iter, "maxfun": 2 * max_iter},
     )
     return split(found)
+
+
+def own_units(X, W, V, alpha):
+    """Units of the weights where the scales of the features are far apart.
+
+    Each hidden weight changes the outputs of its neuron as much as the others, and
+    neurons are taken to be of the same outputs, with hidden and output weights of
+    equal norms.  Where the features are of one scale, neurons have the same
+    units.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    W : ndarray of shape (n_features, n_neurons)
+    V : ndarray of shape (n_neurons, n_outputs)
+    alpha : float
+
+    Returns
+    -------
+    units : ndarray of shape (d * m + m * c + m + c,)
+    """
+    spread = np.sqrt(np.einsum("nd,nd->d", X, X, dtype=np.float64) / len(X))
+    spread = np.maximum(spread, 1e-7 * spread.max(initial=1e-300))
+    hidden = np.linalg.norm(W, axis=0)
+    change = np.maximum(np.linalg.norm(W * spread[:, None], axis=0), 1e-300)
+    # Of the penalty for each unit of output.
+    cost = np.maximum(hidden / change, 1e-300)
+    sizes = np.linalg.norm(V, axis=1)
+    level = max(np.sqrt(np.mean((change * sizes) ** 2)), 1e-300)
+    to_output, per_output = np.sqrt(level / cost), np.sqrt(level * cost)
+    root = np.sqrt(len(W))
+    # The weight decay resists as a spread would: a weight of a feature of tiny scale
+    # has no effect before it costs much.
+    resists = np.sqrt(alpha / len(X)) / per_output
+    spread = np.hypot(spread[:, None], resists)
+    return np.concatenate(
+        [
+            (to_output / spread).ravel() / root,
+            np.repeat(per_output, V.shape[1]),
+            to_output / root,
+            np.full(V.shape[1], level / root),
+        ]
+    )
 
 
 def minimize_in_time(value_and_gradient, start, deadline, options):

@@ -56,7 +56,9 @@ class Generation:
         self.max_neurons = np.inf if max_neurons is None else max_neurons
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
-        self.scale = column_spread(problem.X, problem.fit_intercept)
+        self.scale = column_spread(
+            problem.X, problem.fit_intercept, problem.apart
+        )
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
@@ -335,9 +337,9 @@ class Generation:
         new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
         new = new.select(slice(0, 200))
         self.pool = self.pool.joined(new)
-        if not p.loss.smooth:
-            # Many dual points fit a network, and those that are known to be bad
-            # come back unless neurons of no use rule them out.
+        if p.apart or not p.loss.smooth:
+            # Many dual points fit a network, or almost, and those that are known to
+            # be bad come back unless neurons of no use rule them out.
             self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))
         if straight is not None:
             self.pool = self.pool.joined(straight)

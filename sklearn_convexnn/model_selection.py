@@ -27,6 +27,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn_convexnn._base import restored_on_failure
 from sklearn_convexnn._callbacks import fit_task
 from sklearn_convexnn._path import EPS, fit_path, grid, joined, shortness
+from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
 _OWN_CONSTRAINTS = {
@@ -63,6 +64,7 @@ class _CrossValidatedMixin:
             delattr(self, name)
         weighted = sample_weight is not None
         X, y, weight = self._validated(X, y, sample_weight)
+        warn_of_scales(X, weight)
         whole = fit_task(self, (X, y, weight), 0).begin()
         weight = weight if weighted else None
         splitting, scoring = self._routed(weight, params)

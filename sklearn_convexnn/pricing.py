@@ -74,6 +74,7 @@ def search_neurons(
     floor=0.0,
     widths=FAR,
     rescale=False,
+    apart=False,
     max_iter=80,
     polish=60,
 ):
@@ -107,6 +108,9 @@ def search_neurons(
         Whether to climb as if the data had the same spread in all directions.
         On some data this finds what is missed otherwise, on some it is the
         other way round.
+    apart : bool, default=False
+        Whether the scales of the features are so far apart that each direction needs
+        a metric of its own.
     max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
@@ -125,7 +129,7 @@ def search_neurons(
     if len(starts) == 0 or not np.any(nu):
         return Candidates(np.zeros((0, X.shape[1])), none, none, none)
     size = max(1, _BATCH // len(X))
-    search = _Search(X, nu, free_bias, negative_slope)
+    search = _Search(X, nu, free_bias, negative_slope, apart=apart)
     # Single precision is enough to find the way, and twice as fast; its range is
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
@@ -137,6 +141,7 @@ def search_neurons(
         free_bias,
         negative_slope,
         rescale,
+        apart,
     )
     low = floor / unit_X / unit_nu
     starts = starts @ axes
@@ -146,16 +151,18 @@ def search_neurons(
     ]
     U, at, signs = (np.concatenate(part) for part in zip(*parts))
     found = search.evaluate(U @ axes.T, at, signs)
-    found = merge_candidates([found], X)
+    found = merge_candidates([found], X, apart)
     if polish:
         worth = int(np.sum(found.slopes > _WORTH_POLISH * floor))
         some = min(polish, worth)
         finished = search.polish(found.select(slice(0, some)))
-        found = merge_candidates([finished, found.select(slice(some, None))], X)
+        found = merge_candidates([finished, found.select(slice(some, None))], X, apart)
     return found
 
 
-def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
+def search_widely(
+    X, nu, size, rng, *, starts=None, free_bias, apart=False, **options
+):
     """`search_neurons` of both signs from random directions, of two kinds.
 
     Where the data spread much more in some directions than in others, as with
@@ -172,7 +179,7 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
     rng : RandomState
     starts : ndarray of shape (n_starts, n_features) or None
         Further directions, used both ways.
-    free_bias : bool
+    free_bias, apart : bool
     **options : dict
         As of `search_neurons`.
 
@@ -180,7 +187,7 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
     -------
     candidates : Candidates
     """
-    plain, shaped = random_directions(X, size, rng, free_bias)
+    plain, shaped = random_directions(X, size, rng, free_bias, apart)
     rows = [nu @ X, np.maximum(nu, 0.0) @ X, np.minimum(nu, 0.0) @ X]
     plain, shaped = [plain, rows], [shaped]
     found = []
@@ -195,13 +202,14 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
                 np.repeat([1.0, -1.0], len(parts)),
                 free_bias=free_bias,
                 rescale=rescale,
+                apart=apart,
                 **options,
             )
         )
-    return merge_candidates(found, X)
+    return merge_candidates(found, X, apart)
 
 
-def random_directions(X, size, rng, free_bias):
+def random_directions(X, size, rng, free_bias, apart=False):
     """Starting directions of two kinds, as `search_widely` explains.
 
     Parameters
@@ -209,7 +217,7 @@ def random_directions(X, size, rng, free_bias):
     X : ndarray of shape (n_samples, n_features)
     size : int
     rng : RandomState
-    free_bias : bool
+    free_bias, apart : bool
 
     Returns
     -------
@@ -218,9 +226,13 @@ def random_directions(X, size, rng, free_bias):
     shaped : ndarray of shape (size, n_features)
     """
     axes = principal_axes(X, centred=free_bias)
-    spread = column_spread(X @ axes, free_bias)
+    spread = column_spread(X @ axes, free_bias, apart)
     plain = rng.standard_normal((max(1, size // 2), X.shape[1]))
-    shaped = rng.standard_normal((size, X.shape[1])) / spread @ axes.T
+    shaped = rng.standard_normal((size, X.shape[1]))
+    if apart:
+        # Between the two kinds, since features of small scale cost the most.
+        spread = spread ** rng.uniform(size=(size, 1))
+    shaped = shaped / spread @ axes.T
     # Steep neurons often hang on some of the samples.
     shaped[::2] = _through_samples(X, shaped[::2], rng, free_bias)
     return plain, shaped
@@ -248,6 +260,56 @@ def _through_samples(X, directions, rng, free_bias):
     return directions - np.einsum("kdi,ki->kd", Q, along)
 
 
+def along_biases(X, nu, directions, negative_slope, floor, most=50, each=20):
+    """Neurons of given directions at all biases where they are steepest nearby.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    nu : ndarray of shape (n_samples,)
+        Sums to zero.
+    directions : ndarray of shape (n_directions, n_features)
+        Unit rows.
+    negative_slope : float
+    floor : float
+        The slope wanted.
+    most, each : int
+        Directions to look at, and biases of each and sign.
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    directions = directions[:most]
+    z = X @ directions.T
+    order = np.argsort(-z, axis=0, kind="stable")
+    z = np.take_along_axis(z, order, axis=0)
+    weight = nu[order]
+    # The part to the right of each sample; sums of all do not depend on the bias.
+    values = np.cumsum(weight * z, axis=0)
+    total = values[-1:]
+    values = values - np.cumsum(weight, axis=0) * z
+    values = (1.0 - negative_slope) * values + negative_slope * total
+    parts = []
+    for sign in (1.0, -1.0):
+        slopes = sign * values
+        lowest = np.full((1, slopes.shape[1]), -np.inf)
+        before = np.concatenate([lowest, slopes[:-1]])
+        after = np.concatenate([slopes[1:], lowest])
+        peaks = np.where((slopes >= before) & (slopes > after), slopes, -np.inf)
+        best = np.argsort(-peaks, axis=0, kind="stable")[:each]
+        row, column = best.ravel(), np.tile(np.arange(len(directions)), len(best))
+        keep = peaks[row, column] > floor
+        row, column = row[keep], column[keep]
+        parts.append((directions[column], -z[row, column], slopes[row, column], sign))
+    return Candidates(
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([np.full(len(part[1]), part[3]) for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+    )
+
+
 def principal_axes(X, centred=False):
     """Orthonormal directions along which the data spread independently.
 
@@ -272,13 +334,15 @@ def principal_axes(X, centred=False):
     return np.linalg.eigh((X / unit).T @ (X / unit))[1]
 
 
-def column_spread(X, centred=False):
-    """Root mean square of each column, but at least a thousandth of the largest.
+def column_spread(X, centred=False, apart=False):
+    """Root mean square of each column, but at least a small part of the largest.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
     centred : bool, default=False
+    apart : bool, default=False
+        Whether scales that are far apart matter.
 
     Returns
     -------
@@ -292,10 +356,10 @@ def column_spread(X, centred=False):
     ]
     spread = np.sqrt(sum(parts) / len(X))
     largest = max(spread.max(initial=0.0), np.finfo(X.dtype).tiny)
-    return np.maximum(spread, 1e-3 * largest)
+    return np.maximum(spread, (1e-7 if apart else 1e-3) * largest)
 
 
-def merge_candidates(parts, X):
+def merge_candidates(parts, X, apart=False):
     """Distinct candidates of several searches, steepest first.
 
     Parameters
@@ -315,22 +379,45 @@ def merge_candidates(parts, X):
         )
     )
     found = found.select(np.argsort(-found.slopes, kind="stable"))
-    return _distinct(found, 1e-3, X)
+    return _distinct(found, 1e-3, X, apart)
 
 
-def _distinct(candidates, tol, X, most=400):
+def _distinct(candidates, tol, X, apart, most=400):
     """Drop candidates that are parallel to a steeper one of the same sign."""
     candidates = candidates.select(slice(0, 4 * most))
-    scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
-    points = np.column_stack([candidates.directions, candidates.biases / scale])
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    keep = first_of_each(points, candidates.signs, tol)[:most]
-    return candidates.select(keep)
+    keep = first_of_each(
+        unit_points(candidates, X),
+        candidates.signs,
+        tol,
+        unit_points(candidates, X, column_spread(X, apart=True)) if apart else None,
+    )
+    return candidates.select(keep[:most])
 
 
-def first_of_each(points, kinds, tol):
-    """Indices of unit rows that no earlier one of their kind is parallel to."""
+def unit_points(candidates, X, spread=None):
+    """Unit rows that are parallel if hyperplanes of candidates are the same.
+
+    With the root mean square of each column as `spread` they are so only if the
+    outputs are almost parallel too.
+    """
+    directions, scale = candidates.directions, 1.0
+    if spread is None:
+        scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
+    else:
+        directions = directions * spread
+    points = np.column_stack([directions, candidates.biases / scale])
+    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-300)
+    return points
+
+
+def first_of_each(points, kinds, tol, outputs=None):
+    """Indices of unit rows that no earlier one of their kind is parallel to.
+
+    If there are unit rows that stand for `outputs`, these have to be parallel too.
+    """
     close = (points @ points.T > 1.0 - tol) & (kinds[:, None] == kinds)
+    if outputs is not None:
+        close &= outputs @ outputs.T > 1.0 - tol
     keep = []
     free = np.ones(len(points), dtype=bool)
     for i in range(len(points)):
@@ -341,10 +428,12 @@ def first_of_each(points, kinds, tol):
 
 
 class _Search:
-    def __init__(self, X, nu, free_bias, negative_slope, rescale=False):
+    def __init__(
+        self, X, nu, free_bias, negative_slope, rescale=False, apart=False
+    ):
         self.X, self.nu = X, nu
         self.free_bias, self.negative_slope = free_bias, negative_slope
-        self.rescale = rescale
+        self.rescale, self.apart = rescale, apart
 
     def slopes(self, z):
         """``nu^T act(z)`` for each column."""
@@ -392,8 +481,10 @@ class _Search:
         order = np.argsort(-sign * self.nu, kind="stable")
         hill = Hill(self.X[order], sign * self.nu[order], self.negative_slope)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
-        spread = column_spread(self.X, self.free_bias)
-        if not self.rescale:
+        spread = column_spread(self.X, self.free_bias, self.apart)
+        if self.apart:
+            hill.spread = spread
+        elif not self.rescale:
             spread[:] = np.sqrt(np.mean(spread**2))
         hill.metric = (np.min(spread) / spread) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
@@ -413,7 +504,11 @@ class _Search:
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
             kinds = np.zeros(len(U)) if at is None else at
-            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3)]
+            outputs = None
+            if self.apart:
+                outputs = U[keep] * spread
+                outputs /= row_norms(outputs)[:, None]
+            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3, outputs)]
             U, step = U[keep], step[keep]
             at = None if at is None else at[keep]
             if len(U) == 0:

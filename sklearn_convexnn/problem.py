@@ -1,6 +1,6 @@
 """The training problem of one output: objective and dual bounds of networks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -20,6 +20,9 @@ class Problem:
     alpha : float
     fit_intercept : bool
     negative_slope : float
+    apart : bool
+        Whether the scales of the features are so far apart that searches have to go
+        by them.
     """
 
     X: np.ndarray
@@ -29,6 +32,7 @@ class Problem:
     alpha: float
     fit_intercept: bool
     negative_slope: float
+    apart: bool = field(default=False, kw_only=True)
 
     def null(self):
         """The network without neurons."""

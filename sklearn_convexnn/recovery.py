@@ -156,6 +156,13 @@ def neurons_from_blocks(program, theta, offset):
        Regularizers". ICML. Theorem 1, the map from blocks to weights.
     """
     weights, biases, signs, linear = program.expand(theta)
+    if program.fit_intercept:
+        # Biases are free, and those of blocks that are active on all samples can grow
+        # while others make up for them.
+        active = program.active_everywhere(theta)
+        weights[linear] += signs[active] @ weights[active]
+        offset = offset + signs[active] @ biases[active]
+        weights[active] = 0.0
     norms = np.linalg.norm(weights, axis=1)
     keep = norms > 1e-12 * norms.max(initial=0.0)
     return Neurons(

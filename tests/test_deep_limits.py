@@ -343,7 +343,7 @@ def test_too_large_for_the_memory(options, words, monkeypatch):
     monkeypatch.setattr(_memory, "memory_limit", lambda: 16.0 * 2**30)
     rng = np.random.RandomState(0)
     X, y = rng.standard_normal((40, 8)), rng.standard_normal(40)
-    with pytest.raises(ValueError, match="GiB of memory.*use a smaller") as error:
+    with pytest.raises(ValueError, match=r"GiB of memory.*use a smaller") as error:
         ConvexReLURegressor(**options).fit(X, y)
     assert all(word in str(error.value) for word in words)
 

@@ -226,6 +226,14 @@ class TwoLayerProgram:
         fix = against * (np.abs(error) / count)[:, None]
         return slopes + operator.cone_adjoint(fix)
 
+    def active_everywhere(self, theta):
+        """Blocks that are a linear term and a constant on the data, as a mask."""
+        op = self.operator
+        z = theta[: op.n_cones] @ op.M.T
+        active = np.zeros(len(theta), dtype=bool)
+        active[: op.n_cones] = np.all(z > 0, axis=1)
+        return active
+
     def expand(self, theta):
         """Blocks in coordinates of the features.
 

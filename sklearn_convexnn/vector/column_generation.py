@@ -21,6 +21,7 @@ from sklearn_convexnn.vector.placing import (
 )
 from sklearn_convexnn.vector.pricing import (
     COPIES,
+    along_biases,
     merge_candidates,
     search_units,
     search_widely,
@@ -247,6 +248,9 @@ class VectorRun(Generation):
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
         sizes = selected.sizes
+        if p.apart:
+            # With features of a large scale small sizes can be large outputs.
+            sizes = sizes * size[alive]
         # Descent lets go of units slowly.
         typical = np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
         selected = selected.select(sizes > max(1e-6 * np.sum(sizes), vague * typical))
@@ -290,6 +294,7 @@ class VectorRun(Generation):
             "separate": p.separate,
             "free_bias": p.fit_intercept,
             "negative_slope": p.negative_slope,
+            "apart": p.apart,
             "floor": p.alpha,
             "polish": 60 if thorough else 20,
             **options,
@@ -306,7 +311,15 @@ class VectorRun(Generation):
         near = np.concatenate(near)
         near = near[np.linalg.norm(near, axis=1) > 0]
         near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
-        return merge_candidates([far, near], X)
+        found = merge_candidates([far, near], X, p.apart)
+        if p.apart and p.fit_intercept:
+            # A direction of large scale costs little, and is steep in many places.
+            slope = p.negative_slope
+            others = along_biases(
+                X, residual, found.directions, slope, p.alpha, separate=p.separate
+            )
+            found = merge_candidates([found, others], X, True)
+        return found
 
 
 class _RunOnCells(VectorRun):

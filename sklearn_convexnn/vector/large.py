@@ -239,5 +239,5 @@ class _Run(VectorRun):
             # To finish on some samples would be in vain.
             options["polish"] = 0
             found.append(self.search_on(X, residual, N, thorough, **options))
-        found = finish_on_all(p, N, merge_candidates(found, p.X), most)
+        found = finish_on_all(p, N, merge_candidates(found, p.X, p.apart), most)
         return found.select(found.slopes > _WORTH * p.alpha)

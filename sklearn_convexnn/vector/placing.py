@@ -4,6 +4,8 @@ import numpy as np
 
 from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.descent import descend, minimize_in_time
+from sklearn_convexnn.placing import shaped_starts
+from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.vector.problem import VectorNeurons
 
 # Neurons with less than this part of the largest size are left out.
@@ -58,6 +60,8 @@ def random_weights(problem, n_neurons, rng):
         V *= np.arange(c) == np.arange(n_neurons)[:, None] % c
     else:
         V /= np.sqrt(c)
+    if p.apart:
+        W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
     bias = np.zeros(n_neurons)
     if p.fit_intercept:
         bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
@@ -141,6 +145,7 @@ def _descend(problem, W, V, bias, linear, offset, max_iter, deadline=np.inf):
         linear=linear,
         free_bias=p.fit_intercept,
         negative_slope=p.negative_slope,
+        apart=p.apart,
         used=V != 0 if p.separate else None,
         max_iter=max_iter,
         deadline=deadline,

@@ -1,6 +1,6 @@
 """The training problem of several outputs: objective and dual bounds of networks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -82,6 +82,9 @@ class VectorProblem:
     separate : bool
         Whether each neuron feeds one output only.  Otherwise the outputs share
         the hidden layer.
+    apart : bool
+        Whether the scales of the features are so far apart that searches have to go
+        by them.
     """
 
     X: np.ndarray
@@ -92,6 +95,7 @@ class VectorProblem:
     fit_intercept: bool
     negative_slope: float
     separate: bool
+    apart: bool = field(default=False, kw_only=True)
 
     @property
     def n_outputs(self):
