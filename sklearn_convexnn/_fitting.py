@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._descents import train_by_descent
 from sklearn_convexnn._devices import on_device, selected
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
@@ -154,8 +155,13 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         *known, duals = start
         *lines, outputs = _unit_gates(*known, centre, problem.fit_intercept)
         known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
+        if y.ndim == 1:
+            known = replace(known, magnitudes=np.abs(outputs))
     with blas_threads_for(len(X)):
-        trained = run(problem, known, seed, deadline, name, params, task, duals)
+        if params["descent"]:
+            trained = train_by_descent(problem, known, seed, deadline, name, params)
+        else:
+            trained = run(problem, known, seed, deadline, name, params, task, duals)
         if params["minimal"]:
             trained = _minimal(problem, trained, deadline, name, params)
     coefs, intercepts = weights(trained.neurons)

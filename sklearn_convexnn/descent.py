@@ -23,6 +23,7 @@ def descend(
     negative_slope=0.0,
     used=None,
     max_iter=200,
+    rtol=2.2e-9,
     deadline=np.inf,
 ):
     r"""Minimise ``loss(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
@@ -53,6 +54,8 @@ def descend(
     used : ndarray of bool, shape (n_neurons, n_outputs), default=None
         The output weights that may change; by default all.
     max_iter : int, default=200
+    rtol : float, default=2.2e-9
+        Relative gain of a step below which to stop.
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which to stop.
 
@@ -124,7 +127,7 @@ def descend(
         start / units,
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter},
+        options={"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
         callback=stop_at(deadline),
     )
     return split(found.x)
