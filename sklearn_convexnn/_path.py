@@ -49,13 +49,17 @@ class Short:
             The estimator or function that made the fits.
         tol : float
         """
-        if self.n_short:
-            warnings.warn(
-                f"{self.n_short} of the {self.n_fits} fits of {name} stopped with a "
-                f"duality gap above tol={tol:g}, the largest {self.largest:.2g} of the "
-                f"objective. {advice(self.statuses)}",
-                ConvergenceWarning,
-            )
+        if not self.n_short:
+            return
+        which = f"{self.n_short} of the {self.n_fits} fits of {name} stopped"
+        largest = f"the largest {self.largest:.2g}"
+        if self.n_fits == 1:
+            which, largest = f"The fit of {name} stopped", f"{self.largest:.2g}"
+        warnings.warn(
+            f"{which} with a duality gap above tol={tol:g}, {largest} of the "
+            f"objective. {advice(self.statuses)}",
+            ConvergenceWarning,
+        )
 
 
 def joined(parts):

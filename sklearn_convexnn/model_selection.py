@@ -120,8 +120,8 @@ class _CrossValidatedMixin:
         failed = [fold for fold in folds if np.all(np.isnan(fold.scores))]
         if len(failed) == len(folds):
             raise ValueError(
-                f"No fold of {type(self).__name__} has a score, with cv={self.cv!r} "
-                f"and scoring={self.scoring!r}:{_reasons(failed)}"
+                f"cv={self.cv!r} or scoring={self.scoring!r} does not suit the data: "
+                f"no fold has a score.{_reasons(failed)}"
             )
         if failed:
             warnings.warn(
@@ -267,7 +267,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
 
     Parameters
     ----------
-    alphas : int or array-like of shape (n_alphas,), default=100
+    alphas : int or array-like of shape (n_alphas,), default=20
         Number of values between :func:`alpha_max` of all data and `eps` times
         that, evenly spaced on a logarithmic scale, or the values themselves,
         positive.
@@ -307,7 +307,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
     max_iter : int, default=200
-        Limit of rounds or iterations of each fit.
+        Limit of rounds or iterations of each fit, but for descent in folds.
     max_neurons : int, default=None
         Limit of the neurons of each network.
     minimal : bool, default=False
@@ -321,7 +321,8 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         have networks of their own.  Backends are chosen from outside, with
         :func:`joblib.parallel_config`.
     verbose : int, default=0
-        As of the base estimator, for each fit.
+        As of the base estimator, for each fit; of those in folds that are from
+        descent, one line each.  The lines begin with fold and `alpha`.
 
     Attributes
     ----------
@@ -345,16 +346,27 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
 
     Notes
     -----
-    The folds are fixed once.  For each, networks are trained for all of `alphas_`
-    by :func:`convex_relu_path`, each started from its neighbours.  The scores are
-    averaged over the folds, of equal averages the largest `alpha` is taken, and a
-    network for it is trained on all data, independently of the paths.  Averages
-    that are not numbers come last, with a warning.
+    The folds are fixed once.  For each, networks are trained for all of `alphas_`,
+    each started from its neighbours.  The scores are averaged over the folds, of
+    equal averages the largest `alpha` is taken, and a network for it is trained on
+    all data, independently of the paths.
+
+    Scores need no bounds.  With the default `formulation`, `arrangements`,
+    `max_neurons` and `minimal`, the networks of the folds are from descent, from
+    `n_arrangements` random neurons for the smallest `alpha` on to the largest: their
+    objectives are about those of single fits.  Otherwise, and for one feature, they
+    are those of :func:`convex_relu_path`, without proofs.
+
+    A fold without sample weight, or in which a fit fails, as for one class only, has
+    scores that are not numbers: a `FitFailedWarning` says why, and the other folds
+    choose `alpha`.  Values of `alpha` that lack scores in more folds than others are
+    not chosen, with a warning.  If no fold has a score, that is an error.
 
     The losses are summed over the samples, not averaged, so of `k` folds the
     networks of the paths are trained with a weight decay that is larger by the
     factor ``k / (k - 1)``, compared with the losses, than the last one.
-    If any fits stop short of `tol`, one `ConvergenceWarning` says how many.
+    If any fits with a bound stop short of `tol`, one `ConvergenceWarning` says how
+    many.
 
     Examples
     --------
@@ -376,7 +388,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     def __init__(
         self,
         *,
-        alphas=100,
+        alphas=20,
         eps=EPS,
         cv=None,
         scoring=None,
@@ -460,7 +472,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
 
     Parameters
     ----------
-    alphas : int or array-like of shape (n_alphas,), default=100
+    alphas : int or array-like of shape (n_alphas,), default=20
         Number of values between :func:`alpha_max` of all data and `eps` times
         that, evenly spaced on a logarithmic scale, or the values themselves,
         positive.
@@ -499,7 +511,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
     max_iter : int, default=200
-        Limit of rounds or iterations of each fit.
+        Limit of rounds or iterations of each fit, but for descent in folds.
     max_neurons : int, default=None
         Limit of the neurons of each network.
     minimal : bool, default=False
@@ -513,7 +525,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         have networks of their own.  Backends are chosen from outside, with
         :func:`joblib.parallel_config`.
     verbose : int, default=0
-        As of the base estimator, for each fit.
+        As of the base estimator, for each fit; of those in folds that are from
+        descent, one line each.  The lines begin with fold and `alpha`.
 
     Attributes
     ----------
@@ -535,11 +548,21 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
 
     Notes
     -----
-    The folds are fixed once.  For each, networks are trained for all of `alphas_`
-    by :func:`convex_relu_path`, each started from its neighbours.  The scores are
-    averaged over the folds, of equal averages the largest `alpha` is taken, and a
-    network for it is trained on all data, independently of the paths.  Averages
-    that are not numbers come last, with a warning.
+    The folds are fixed once.  For each, networks are trained for all of `alphas_`,
+    each started from its neighbours.  The scores are averaged over the folds, of
+    equal averages the largest `alpha` is taken, and a network for it is trained on
+    all data, independently of the paths.
+
+    Scores need no bounds.  With the default `formulation`, `arrangements`,
+    `max_neurons` and `minimal`, the networks of the folds are from descent, from
+    `n_arrangements` random neurons for the smallest `alpha` on to the largest: their
+    objectives are about those of single fits.  Otherwise, and for one feature, they
+    are those of :func:`convex_relu_path`, without proofs.
+
+    A fold without sample weight, or in which a fit fails, as for one class only, has
+    scores that are not numbers: a `FitFailedWarning` says why, and the other folds
+    choose `alpha`.  Values of `alpha` that lack scores in more folds than others are
+    not chosen, with a warning.  If no fold has a score, that is an error.
 
     The losses are summed over the samples, not averaged, so of `k` folds the
     networks of the paths are trained with a weight decay that is larger by the
@@ -547,7 +570,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
 
     The log-likelihood tells networks apart that make the same mistakes, and its
     path is smoother than that of the accuracy.
-    If any fits stop short of `tol`, one `ConvergenceWarning` says how many.
+    If any fits with a bound stop short of `tol`, one `ConvergenceWarning` says how
+    many.
 
     Examples
     --------
@@ -568,7 +592,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     def __init__(
         self,
         *,
-        alphas=100,
+        alphas=20,
         eps=EPS,
         cv=None,
         scoring=None,
