@@ -452,7 +452,7 @@ def test_folds_that_fail_are_left_out():
     assert np.all(np.isnan(model.scores_path_[:, 0]))
     assert_array_equal(model.scores_path_[:, 1], only.scores_path_[:, 0])
     assert model.alpha_ == only.alpha_
-    with pytest.raises(ValueError, match=r"no fold has a score\.\nIn a fold.*one class"):
+    with pytest.raises(ValueError, match=r"no fold has a score\.\n.*one class"):
         model.set_params(cv=folds[:1]).fit(X, y)
     # What was there before is kept.
     assert model.alpha_ == only.alpha_
