@@ -161,7 +161,8 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     X, Y, sample_weight, loss, _ = model._encoded(X, y, sample_weight)
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
     targets, loss = model._targets(np.asarray(Y, np.float64), loss)
-    params = {**model.get_params(deep=False), "loss": loss}
+    # The value does not depend on `alpha`.
+    params = {**model.get_params(deep=False), "loss": loss, "alpha": 1.0}
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
     parts = [
         _of_network(*canonical(X, target, sample_weight), params, seed, prove)
@@ -177,7 +178,12 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
 
 def _of_network(X, y, sample_weight, params, seed, prove):
     """Found and proven value for one network, and 'restricted' if that is all."""
-    problem, _ = build_problem(X, y, sample_weight, params)
+    problem, units = build_problem(X, y, sample_weight, params)
+    slope, upper, kind = _in_units(X / units.data, problem, params, seed, prove)
+    return units.slope * slope, units.slope * upper, kind
+
+
+def _in_units(X, problem, params, seed, prove):
     with blas_threads_for(len(X)):
         if params["formulation"] == "gated_relu":
             return _of_gates(X, problem, params, seed)

@@ -19,22 +19,26 @@ from sklearn_convexnn._advice import advice
 from sklearn_convexnn._callbacks import CallbackSupportMixin, fit_task
 from sklearn_convexnn._devices import (
     float_dtypes,
+    highest_precision,
     in_numpy,
     largest_size,
     on_device,
     placed,
 )
 from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn._null_slope import FRACTION, null_slope
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
 from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
 from sklearn_convexnn.gated_arrangement import KnownNeurons
 from sklearn_convexnn.training import CUTS, HISTORY
-from sklearn_convexnn.vector.large import goes_at_scale
 from sklearn_convexnn.vector.losses import Separable, Softmax
 
-# Products of four inputs, and sums of these, stay finite within it.
-_RANGE = 1e60
+# Sizes of data, targets and weights within which units do not matter: scales of
+# weights and predictions are numbers in single precision too.
+_RANGE = 1e20
+# Entries of the arrays that a prediction makes at once.
+_CHUNK = 4_000_000
 _WEAKEST_FIRST = ("restricted", "estimated", "global")
 
 
@@ -63,6 +67,11 @@ def _check_range(**inputs):
             )
 
 
+def _dense(X):
+    """Data of any kind as an array of NumPy."""
+    return X.toarray() if issparse(X) else in_numpy(X)
+
+
 @dataclass(frozen=True)
 class Neighbour:
     """A model of the same data with another `alpha`.
@@ -84,8 +93,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
 
     def _fit(self, X, y, sample_weight):
         with restored_on_failure(self):
-            fitted = self._fit_networks(*self._encoded(X, y, sample_weight))
+            encoded = self._encoded(X, y, sample_weight)
+            fitted = self._fit_networks(*encoded)
             self._warn_if_short(fitted)
+            self._warn_if_constant(*encoded[:4], fitted)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -156,12 +167,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
         # The solver of gated networks takes the data as they are.
         data = X
         if not gated:
-            data = X.toarray() if issparse(X) else in_numpy(X)
-            if self.depth > 2 or not goes_at_scale(data, self.arrangements):
-                data = np.asarray(data, dtype=np.float64)
+            data = _dense(X)
         Y = np.asarray(Y, dtype=np.float64)
         sample_weight = np.asarray(sample_weight, dtype=np.float64)
-        _check_range(X=data, y=Y, sample_weight=sample_weight, alpha=self.alpha)
+        _check_range(X=data, y=Y, sample_weight=sample_weight)
         n_outputs = Y.shape[1]
         if self.depth > 2:
             self._check_deep(loss, n_outputs)
@@ -173,6 +182,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
         params = {**self.get_params(deep=False), "loss": loss, "prove": prove}
         params["descent"] = descent
         params["like"] = None if issparse(X) else X[:1, :]
+        params["dtype"] = in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype
+        self.alpha_ = self.alpha
+        if self.alpha == "scale":
+            slope = null_slope(data, targets, sample_weight, params, seed)
+            self.alpha_ = FRACTION * slope
+        params["alpha"] = self.alpha_ = float(self.alpha_)
         starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
         names = [
             (label or type(self).__name__)
@@ -187,6 +202,25 @@ class ConvexReLUMixin(CallbackSupportMixin):
             for y, start, name, (run, task) in zip(targets, starts, names, tasks)
         )
 
+        self._store(X, fitted)
+        raw = in_numpy(self._raw_predict(X))
+        if joint:
+            value = loss.value(raw, Y, sample_weight)
+        else:
+            value = sum(loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T))
+        # The layers before have norms of one.
+        squares = [
+            np.sum(in_numpy(weights).astype(np.float64) ** 2)
+            for weights in self.coefs_[-2:]
+        ]
+        self.objective_ = float(value + 0.5 * self.alpha_ * sum(squares))
+        self.loss_ = self.objective_ / float(np.sum(sample_weight))
+        self.dual_gap_ = self.objective_ - self.dual_bound_
+        whole.end({})
+        return fitted
+
+    def _store(self, X, fitted):
+        """The networks as one, and what is known of them, as fitted attributes."""
         first, *others = zip(*(part.coefs for part in fitted))
         self.coefs_ = [np.concatenate(first, axis=1)]
         self.coefs_ += [block_diag(*parts) for parts in others]
@@ -194,15 +228,19 @@ class ConvexReLUMixin(CallbackSupportMixin):
             np.concatenate(parts)
             for parts in zip(*(part.intercepts for part in fitted))
         ]
-        for weights in (self.coefs_, self.intercepts_):
-            weights[:] = [placed(part, X, X.dtype) for part in weights]
-        if gated:
+        self.coefs_ = [placed(part, X, X.dtype) for part in self.coefs_]
+        # To round biases of data or targets far from zero would change the network.
+        self.intercepts_ = [
+            placed(part, X, highest_precision(X)) for part in self.intercepts_
+        ]
+        if fitted[0].gates is not None:
             gates = np.concatenate([part.gates for part in fitted], axis=1)
-            self.gates_ = placed(gates, X, X.dtype)
+            self.gates_ = placed(gates, X, highest_precision(X))
         elif hasattr(self, "gates_"):
             del self.gates_
         self.n_layers_ = len(self.coefs_) + 1
-        self.n_outputs_ = n_outputs
+        self.n_outputs_ = self.coefs_[-1].shape[1]
+        self.negative_slope_ = float(self.negative_slope)
         self.n_neurons_ = self.coefs_[-1].shape[0]
         trained = [part.trained for part in fitted]
         self.n_arrangements_ = max(part.n_patterns for part in trained)
@@ -215,28 +253,11 @@ class ConvexReLUMixin(CallbackSupportMixin):
             for key in HISTORY
         }
         self.history_["output"] = np.repeat(np.arange(len(trained)), lengths)
-
-        raw = in_numpy(self._raw_predict(X if on_device(X) else data))
-        # The layers before have norms of one.
-        squares = [
-            np.sum(in_numpy(weights).astype(np.float64) ** 2)
-            for weights in self.coefs_[-2:]
-        ]
-        penalty = 0.5 * self.alpha * float(sum(squares))
-        if joint:
-            value = loss.value(raw, Y, sample_weight)
-        else:
-            value = sum(loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T))
-        self.objective_ = float(value + penalty)
-        self.loss_ = self.objective_ / float(np.sum(sample_weight))
         self.dual_bound_ = float(sum(part.dual_bound for part in trained))
-        self.dual_gap_ = self.objective_ - self.dual_bound_
         if self.depth > 2:
             self.proven_bound_ = float(sum(part.proven_bound for part in trained))
         elif hasattr(self, "proven_bound_"):
             del self.proven_bound_
-        whole.end({})
-        return fitted
 
     def _targets(self, Y, loss):
         """The targets of each network, two-dimensional of a joint one, and its loss."""
@@ -356,8 +377,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         # The mixture of networks, as that of dual points, is hardly worse than they.
         shares = [1.0]
         if len(neighbours) == 2:
-            above, below = (near.model.alpha for near in neighbours)
-            share = (self.alpha - below) / (above - below)
+            above, below = (near.model.alpha_ for near in neighbours)
+            share = (self.alpha_ - below) / (above - below)
             shares = [share, 1.0 - share]
         gates = np.concatenate([near.model._gate_rows() for near in neighbours])
         outputs = np.concatenate(
@@ -434,7 +455,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         if above.proven != below.proven:
             # A proof may succeed here, or not: it has to be attempted.
             return ()
-        return (above.towards(below, self.alpha),)
+        return (above.towards(below, self.alpha_),)
 
     def _stopped_short(self, fitted):
         rounding = 10 * np.finfo(in_numpy(self.coefs_[0]).dtype).eps
@@ -458,25 +479,64 @@ class ConvexReLUMixin(CallbackSupportMixin):
             ConvergenceWarning,
         )
 
+    def _warn_if_constant(self, X, Y, sample_weight, loss, fitted):
+        """Warn if the weight decay that was asked for leaves no neurons."""
+        null_objective = sum(part.null_objective for part in fitted)
+        if self.n_neurons_ or self.alpha == "scale" or null_objective <= 0:
+            return
+        targets, loss = self._targets(Y, loss)
+        slope = null_slope(
+            X if self.formulation == "gated_relu" else _dense(X),
+            targets,
+            sample_weight,
+            {**self.get_params(deep=False), "loss": loss},
+            check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
+        )
+        if slope <= self.alpha:
+            warnings.warn(
+                f"The best network for alpha={self.alpha:g} is a constant, as for "
+                f"every alpha from about {slope:.3g} on. Use a smaller one; "
+                f"alpha='scale' is {FRACTION * slope:.3g} here.",
+                UserWarning,
+            )
+
     @property
     def _weights(self):
         return self.coefs_[0]
 
     def _raw_predict(self, X):
-        """Outputs of the network, shape (n_samples, n_outputs)."""
+        """Outputs of the network, shape (n_samples, n_outputs).
+
+        In double precision, also with weights of single precision: features or
+        outputs may be large numbers of little spread.
+        """
         xp, _ = get_namespace(self.coefs_[0])
-        for W, b in zip(self.coefs_[:-2], self.intercepts_):
+        exact = highest_precision(self.coefs_[0])
+        coefs = [xp.astype(W, exact) for W in self.coefs_]
+        gates = xp.astype(self.gates_, exact) if hasattr(self, "gates_") else None
+        width = max(X.shape[1], *(W.shape[1] for W in coefs))
+        step = max(1, _CHUNK // width)
+        parts = [
+            self._outputs_of_rows(X[i : i + step, :], coefs, gates, xp, exact)
+            for i in range(0, X.shape[0], step)
+        ]
+        return xp.concat(parts, axis=0)
+
+    def _outputs_of_rows(self, X, coefs, gates, xp, dtype):
+        X = X.astype(dtype) if issparse(X) else xp.astype(X, dtype, copy=False)
+        rows = X
+        for W, b in zip(coefs[:-2], self.intercepts_):
             X = xp.clip(X @ W + b, min=0.0)
-        hidden = X @ self.coefs_[-2]
-        if hasattr(self, "gates_"):
-            d = X.shape[1]
-            open_ = X @ self.gates_[:d, :] + xp.sum(self.gates_[d:, :], axis=0) > 0
+        hidden = X @ coefs[-2]
+        if gates is not None:
+            d = rows.shape[1]
+            open_ = rows @ gates[:d, :] + xp.sum(gates[d:, :], axis=0) > 0
             hidden = hidden * xp.astype(open_, hidden.dtype)
         else:
             hidden = hidden + self.intercepts_[-2]
-            slope = self.negative_slope * hidden
+            slope = self.negative_slope_ * hidden
             hidden = xp.where(hidden > 0, hidden, slope)
-        return hidden @ self.coefs_[-1] + self.intercepts_[-1]
+        return hidden @ coefs[-1] + self.intercepts_[-1]
 
     def _validated_raw_predict(self, X, method):
         check_is_fitted(self)

@@ -84,7 +84,10 @@ def train_by_descent(problem, known, seed, deadline, name, params):
         network = descended
     objective = p.objective(network)
     if params["verbose"]:
-        print(f"[{name}] descent: {len(network)} neurons, objective {objective:.8g}")
+        print(
+            f"[{name}] descent: {len(network)} neurons, objective "
+            f"{params['unit'] * objective:.8g}"
+        )
     row = (perf_counter() - start, objective, -np.inf, np.nan, np.nan, len(network))
     return Trained(
         neurons=network,

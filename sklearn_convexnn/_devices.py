@@ -2,7 +2,12 @@
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils._array_api import _convert_to_numpy, device, get_namespace
+from sklearn.utils._array_api import (
+    _convert_to_numpy,
+    _max_precision_float_dtype,
+    device,
+    get_namespace,
+)
 
 
 def in_numpy(values):
@@ -47,6 +52,30 @@ def largest_size(values):
         return float(xp.max(xp.abs(values)))
     values = values.data if issparse(values) else values
     return float(np.max(np.abs(values), initial=0.0))
+
+
+def root_mean_square(values):
+    """Root mean square of the entries of an array of any kind, a float."""
+    largest = largest_size(values)
+    if largest == 0.0:
+        return 0.0
+    entries = values.data if issparse(values) else values
+    if not 1e-6 < largest < 1e6:
+        # Squares are to be numbers in single precision too.
+        entries = entries / largest
+    else:
+        largest = 1.0
+    xp, _ = get_namespace(entries)
+    total = float(xp.sum(entries * entries))
+    return largest * float(np.sqrt(total / (values.shape[0] * values.shape[1])))
+
+
+def highest_precision(X):
+    """The most precise floating point type that the device of `X` has."""
+    if not on_device(X):
+        return np.float64
+    xp, _ = get_namespace(X)
+    return _max_precision_float_dtype(xp, device(X))
 
 
 def float_dtypes(X):

@@ -8,6 +8,7 @@ from scipy.sparse import issparse
 from sklearn_convexnn._descents import train_by_descent
 from sklearn_convexnn._devices import on_device, selected
 from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn._units import units_of
 from sklearn_convexnn.arrangements import without_rounding
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.problem import DeepProblem
@@ -66,7 +67,49 @@ def canonical(X, y, sample_weight):
     return np.ascontiguousarray(X), Y.reshape(len(Y), *y.shape[1:]), weight
 
 
-def _canonical_sparse(X, y, sample_weight):
+def merged(X, y, sample_weight):
+    """Distinct samples of positive weight, in an order of their own.
+
+    As `canonical`, also for data that are too large to be sorted by their entries:
+    these are told apart by sums of random multiples of their bits.
+    """
+    if X.size <= LARGE:
+        return canonical(X, y, sample_weight)
+    used = sample_weight > 0
+    if not used.all():
+        X, y, sample_weight = X[used], y[used], sample_weight[used]
+    keys = _row_keys(X) + _row_keys(y.reshape(len(y), -1))
+    _, first, inverse, counts = np.unique(
+        keys, return_index=True, return_inverse=True, return_counts=True
+    )
+    repeated = counts[inverse] > 1
+    same = first[inverse[repeated]]
+    if not (
+        np.array_equal(X[repeated], X[same]) and np.array_equal(y[repeated], y[same])
+    ):
+        return canonical(X, y, sample_weight)
+    weight = np.bincount(inverse, weights=sample_weight)
+    return X[first], y[first], weight
+
+
+def _row_keys(table):
+    """A whole number for each row, which equal rows have in common."""
+    bits = {8: np.uint64, 4: np.uint32}[table.dtype.itemsize]
+    rng = np.random.RandomState(table.shape[1])
+    factors = rng.randint(2**62, size=table.shape[1], dtype=np.int64).astype(np.uint64)
+    step = max(1, LARGE // table.shape[1])
+    parts = []
+    for i in range(0, len(table), step):
+        # No negative zeros.
+        rows = np.ascontiguousarray(table[i : i + step]) + table.dtype.type(0)
+        words = rows.view(bits).astype(np.uint64)
+        # Products of the low bits alone would tell little of the high ones.
+        words ^= words >> np.uint64(29)
+        parts.append(words @ (2 * factors + 1))
+    return np.concatenate(parts)
+
+
+def _merged_sparse(X, y, sample_weight):
     """As `canonical`, for sparse samples of positive weight.
 
     Samples are told apart by random projections, which are equal to the last bit if
@@ -108,7 +151,10 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     if params["formulation"] == "gated_relu":
         return _fit_gated(X, y, sample_weight, start, seed, deadline, name, params)
     deep = params["depth"] > 2
+    X, y, sample_weight = merged(X, y, sample_weight)
     at_scale = not deep and goes_at_scale(X, params["arrangements"])
+    if not at_scale:
+        X = X.astype(np.float64, copy=False)
     if (deep or at_scale) and y.ndim == 1:
         # One method there, for any number of outputs.
         y, loss = y[:, None], Separable(params["loss"])
@@ -120,13 +166,8 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
                 gates, outputs = known
                 known = gates, outputs[:, None]
             start = *known, duals
-    if at_scale and X.size > LARGE:
-        # To sort them would take more time and memory than they do.
-        used = sample_weight > 0
-        X, y, sample_weight = X[used], y[used], sample_weight[used]
-    else:
-        X, y, sample_weight = canonical(X, y, sample_weight)
-    problem, centre = build_problem(X, y, sample_weight, params)
+    problem, units = build_problem(X, y, sample_weight, params)
+    params = {**params, "unit": units.value}
     run, to_weights = train, network_weights
     if y.ndim == 2:
         run, to_weights = train_outputs, vector_network_weights
@@ -143,20 +184,20 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
             if y.ndim == 1:
                 output, output_bias = output[:, None], np.array([output_bias])
             coefs, intercepts = [hidden, output], [hidden_bias, output_bias]
-        return coefs, [intercepts[0] - centre @ coefs[0], *intercepts[1:]]
+        return units.weights(coefs, intercepts, params["dtype"])
 
     task = task.through(weights)
     known, duals = None, ()
     if start is not None and deep:
         coefs, intercepts, duals = start
-        intercepts = [intercepts[0] + centre @ coefs[0], *intercepts[1:]]
-        known = subnetworks_of_layers(problem, coefs, intercepts)
+        known = subnetworks_of_layers(problem, *units.layers(coefs, intercepts))
     elif start is not None:
         *known, duals = start
-        *lines, outputs = _unit_gates(*known, centre, problem.fit_intercept)
+        *lines, outputs = _unit_gates(*known, units, problem.fit_intercept)
         known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
         if y.ndim == 1:
             known = replace(known, magnitudes=np.abs(outputs))
+    duals = units.dual_points(duals)
     with blas_threads_for(len(X)):
         if params["descent"]:
             trained = train_by_descent(problem, known, seed, deadline, name, params)
@@ -168,8 +209,8 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     return Fitted(
         coefs,
         intercepts,
-        null_objective=problem.objective(problem.null()),
-        trained=trained,
+        null_objective=units.value * problem.objective(problem.null()),
+        trained=units.in_user_units(trained),
     )
 
 
@@ -188,8 +229,8 @@ def build_problem(X, y, sample_weight, params):
     Returns
     -------
     problem : Problem, VectorProblem or DeepProblem
-    centre : ndarray of shape (n_features,)
-        What has been taken off the samples.
+        In units in which data, targets and weights are of order one.
+    units : Units
     """
     free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
@@ -201,6 +242,9 @@ def build_problem(X, y, sample_weight, params):
         low, high = X.min(axis=0), X.max(axis=0)
         flat = high - low <= _FLAT * np.maximum(high, -low)
         centred[:, flat] = 0.0
+    units, y, sample_weight, loss = units_of(
+        centred, y, sample_weight, params["loss"], free_bias, centre
+    )
     kind, options = Problem, {}
     if params["depth"] > 2:
         kind = DeepProblem
@@ -212,48 +256,102 @@ def build_problem(X, y, sample_weight, params):
     if y.ndim == 2:
         options["separate"] = params["hidden_layer"] == "separate"
     problem = kind(
-        without_rounding(centred),
+        without_rounding(centred) / units.data,
         y,
         sample_weight,
-        params["loss"],
-        params["alpha"],
+        loss,
+        units.weight_decay(params["alpha"]),
         free_bias,
         params["negative_slope"],
         **options,
     )
-    return problem, centre
+    return problem, units
 
 
-def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
-    """Train a gated network on given patterns, on the device of the data."""
+@dataclass(frozen=True)
+class GatedProblem:
+    """Data of a gated network on given patterns, in the units of the training.
+
+    Attributes
+    ----------
+    X : {array, sparse array} of shape (n_samples, n_features)
+    Y : ndarray of shape (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,)
+    loss : Separable or Softmax
+    units : Units
+    arrangement : Arrangement
+    start : ndarray or None
+        Blocks of known neurons.
+    """
+
+    X: object
+    Y: np.ndarray
+    sample_weight: np.ndarray
+    loss: object
+    units: object
+    arrangement: object
+    start: np.ndarray | None
+
+
+def gated_problem(X, y, sample_weight, params, seed, known):
+    """The problem of a gated network, on the device of the data.
+
+    Parameters
+    ----------
+    X : {array, sparse array} of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,)
+    params : dict
+        Parameters of the estimator, and the loss object.
+    seed : int
+    known : KnownNeurons or None
+
+    Returns
+    -------
+    problem : GatedProblem
+    """
     dtype, used = X.dtype, sample_weight > 0
     if on_device(X):
         X, y, sample_weight = selected(X, used), y[used], sample_weight[used]
     elif issparse(X):
-        X, y, sample_weight = _canonical_sparse(
+        X, y, sample_weight = _merged_sparse(
             X.tocsr()[used], y[used], sample_weight[used]
         )
     else:
-        X, y, sample_weight = canonical(X, y, sample_weight)
+        X, y, sample_weight = merged(X, y, sample_weight)
         X = X.astype(dtype, copy=False)
-    Y, loss, free_bias = y, params["loss"], params["fit_intercept"]
+    loss, none = params["loss"], np.zeros(X.shape[1])
     if y.ndim == 1:
-        Y, loss = y[:, None], Separable(loss)
+        y, loss = y[:, None], Separable(loss)
+    units, Y, sample_weight, loss = units_of(
+        X, y, sample_weight, loss, params["fit_intercept"], none
+    )
+    X = X / units.data
+    if known is not None:
+        known = known.scaled(units)
     arrangement, start = gated_arrangement(X, sample_weight, params, seed, known)
+    return GatedProblem(X, Y, sample_weight, loss, units, arrangement, start)
+
+
+def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
+    """Train a gated network on given patterns, on the device of the data."""
+    p = gated_problem(X, y, sample_weight, params, seed, known)
+    X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
+    units, arrangement, free_bias = p.units, p.arrangement, params["fit_intercept"]
     with blas_threads_for(X.shape[0]):
         network = solve_gated(
             X,
             Y,
             sample_weight,
             loss,
-            params["alpha"],
+            units.weight_decay(params["alpha"]),
             arrangement,
             fit_intercept=free_bias,
             # A little room for the rounding of the weights.
             tol=0.9 * params["tol"],
             max_iter=_GATED_STEPS * params["max_iter"],
             deadline=deadline,
-            start=start,
+            start=p.start,
         )
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
@@ -261,46 +359,56 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
         print(
             f"[{name}] {len(arrangement.gates)} patterns, {len(network.hidden.T)} "
             f"gated neurons after {network.n_iter} iterations, objective "
-            f"{network.objective:.8g}, dual bound {network.dual_bound:.8g}"
+            f"{units.value * network.objective:.8g}, dual bound "
+            f"{units.value * network.dual_bound:.8g}"
         )
     zeros = np.zeros(Y.shape)
     null = zeros + (loss.best_offset(zeros, Y, sample_weight) if free_bias else 0.0)
+    coefs, intercepts = units.weights(
+        [network.hidden, network.output],
+        [np.zeros(network.hidden.shape[1]), network.offset],
+        params["dtype"],
+    )
+    gates = network.gates.copy()
+    gates[X.shape[1] :] *= units.data
+    trained = Trained(
+        neurons=None,
+        dual_bound=network.dual_bound,
+        certificate="global" if arrangement.complete else "restricted",
+        status=network.status,
+        message=MESSAGES[network.status],
+        n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
+        n_patterns=len(arrangement.gates),
+        history={
+            "time": history["time"],
+            "objective": history["objective"],
+            "dual_bound": history["dual_bound"],
+            "kappa": unknown,
+            "cells": history["active"],
+            "neurons": unknown,
+        },
+    )
     return Fitted(
-        coefs=[network.hidden, network.output],
-        intercepts=[np.zeros(network.hidden.shape[1]), network.offset],
-        gates=network.gates,
-        null_objective=loss.value(null, Y, sample_weight),
-        trained=Trained(
-            neurons=None,
-            dual_bound=network.dual_bound,
-            certificate="global" if arrangement.complete else "restricted",
-            status=network.status,
-            message=MESSAGES[network.status],
-            n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
-            n_patterns=len(arrangement.gates),
-            history={
-                "time": history["time"],
-                "objective": history["objective"],
-                "dual_bound": history["dual_bound"],
-                "kappa": unknown,
-                "cells": history["active"],
-                "neurons": unknown,
-            },
-        ),
+        coefs,
+        intercepts,
+        gates=gates,
+        null_objective=units.value * loss.value(null, Y, sample_weight),
+        trained=units.in_user_units(trained),
     )
 
 
-def _unit_gates(gates, outputs, centre, free_bias):
-    """Directions of length one, biases and outputs of units, in centred data."""
-    directions = gates[:, : len(centre)]
+def _unit_gates(gates, outputs, units, free_bias):
+    """Directions of length one, biases and outputs of units, in units of a problem."""
+    directions = gates[:, : len(units.centre)]
     norms = np.linalg.norm(directions, axis=1)
     used = norms > 0
     norms = norms[used]
     directions = directions[used] / norms[:, None]
     biases = np.zeros(len(directions))
     if free_bias:
-        biases = gates[used, -1] / norms + directions @ centre
-    return directions, biases, (outputs[used].T * norms).T
+        biases = (gates[used, -1] / norms + directions @ units.centre) / units.data
+    outputs = (outputs[used].T * norms).T
+    return directions, biases, outputs * (units.data / units.output)
 
 
 def fit_only(*args):
@@ -347,6 +455,7 @@ def _minimal(problem, trained, deadline, name, params):
         print(
             f"[{name}] smallest network found: {len(neurons)} of "
             f"{len(trained.neurons)} neurons, objective "
-            f"{problem.objective(neurons):.8g} after {objective:.8g}"
+            f"{params['unit'] * problem.objective(neurons):.8g} after "
+            f"{params['unit'] * objective:.8g}"
         )
     return replace(trained, neurons=neurons)

@@ -24,7 +24,9 @@ from sklearn.utils.validation import _check_sample_weight
 from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn._units import units_of
 from sklearn_convexnn.arrangements import without_rounding
+from sklearn_convexnn.losses import NEVER
 from sklearn_convexnn.network_bounds import GivenNetwork, lower_bound
 from sklearn_convexnn.network_input import read_network, read_targets
 from sklearn_convexnn.vector.problem import VectorProblem
@@ -275,6 +277,10 @@ def certify(
     Y, loss = read_targets(
         network, loss, y, weight, coefs[1].shape[1], epsilon=epsilon, quantile=quantile
     )
+    # Classes of which an estimator has not seen any weight.
+    used = ~((intercepts[1] <= NEVER) & np.all(Y <= 0, axis=0))
+    if Y.shape[1] > 1 and not used.all():
+        coefs[1], intercepts[1], Y = coefs[1][:, used], intercepts[1][used], Y[:, used]
     if X.shape[1] != coefs[0].shape[0]:
         raise ValueError(
             f"X has {X.shape[1]} features, but the network has {coefs[0].shape[0]}."
@@ -288,17 +294,20 @@ def certify(
         weight = weight * per_class[np.searchsorted(network.classes_, labels)]
 
     X, Y, weight = canonical(X, Y, weight)
+    centre = np.zeros(X.shape[1])
     if fit_intercept:
         # Free biases absorb the shift; without it, less is lost to rounding.
         centre = X.mean(axis=0)
-        X, intercepts[0] = X - centre, intercepts[0] + centre @ coefs[0]
+        X = X - centre
+    units, Y, weight, loss = units_of(X, Y, weight, loss, fit_intercept, centre)
+    coefs, intercepts = units.layers(coefs, intercepts)
     separate = getattr(network, "hidden_layer", "shared") == "separate"
     problem = VectorProblem(
-        without_rounding(X),
+        without_rounding(X) / units.data,
         Y,
         weight,
         loss,
-        float(alpha),
+        units.weight_decay(float(alpha)),
         fit_intercept,
         negative_slope,
         separate=separate or Y.shape[1] == 1,
@@ -315,9 +324,9 @@ def certify(
             rng=check_random_state(random_state),
         )
     return Certificate(
-        objective=float(objective),
-        dual_bound=float(bound.value),
-        dual_gap=float(objective - bound.value),
+        objective=float(units.value * objective),
+        dual_bound=float(units.value * bound.value),
+        dual_gap=float(units.value * (objective - bound.value)),
         kind=bound.kind,
         kappa=float(bound.kappa),
         n_patterns=bound.n_patterns,

@@ -1,5 +1,6 @@
 """The estimators: parameters, documentation, prediction."""
 
+from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
@@ -24,6 +25,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from sklearn_convexnn._base import ConvexReLUMixin
+from sklearn_convexnn._callbacks import fit_task
 from sklearn_convexnn._devices import (
     float_dtypes,
     in_numpy,
@@ -31,17 +33,21 @@ from sklearn_convexnn._devices import (
     placed,
     selected,
 )
+from sklearn_convexnn._fitting import Fitted
+from sklearn_convexnn._null_slope import FRACTION
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
+    NEVER,
     REGRESSION_LOSSES,
     make_loss,
 )
+from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers import SOLVERS
-from sklearn_convexnn.training import CUTS
+from sklearn_convexnn.training import CUTS, HISTORY, Trained
 from sklearn_convexnn.vector.losses import Softmax
 
 _COMMON_CONSTRAINTS = {
-    "alpha": [Interval(Real, 0, None, closed="neither")],
+    "alpha": [StrOptions({"scale"}), Interval(Real, 0, None, closed="neither")],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
     "arrangements": [StrOptions({"adaptive", "sampled", "exact", *CUTS})],
     "n_arrangements": [Interval(Integral, 1, None, closed="left")],
@@ -88,9 +94,13 @@ class ConvexReLURegressor(
 
     Parameters
     ----------
-    alpha : float, default=1.0
+    alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.
+        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        the smallest value at which the best network is a constant, as far as a
+        short search finds it (see :func:`alpha_max`), so that it does not depend on
+        the units of `X`, `y` and `sample_weight`.  For a better value,
+        cross-validate.
     loss : str, default='squared_error'
         One of 'squared_error', 'huber', 'quantile' and 'poisson'.
         'squared_error' is half the squared error ``(f - y)^2 / 2``.  'huber'
@@ -221,13 +231,16 @@ class ConvexReLURegressor(
 
     Attributes
     ----------
+    alpha_ : float
+        The number that `alpha` stands for.
     coefs_ : list of `depth` ndarrays
         Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
         in scikit-learn's MLP, with the dtype of `X`.  Of deeper networks, the
         inner layers of the sub-networks side by side: those after the first are
         block diagonal.
     intercepts_ : list of `depth` ndarrays
-        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`.
+        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`, in
+        double precision.
     gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
         Gate vectors, with `fit_intercept` their offsets in the last row; only for
         the formulation 'gated_relu'.
@@ -293,7 +306,9 @@ class ConvexReLURegressor(
     structure of the data gives the solution, or if a branch and bound search
     has proven that no missing neuron is steep enough to matter.  The last is
     attempted after 'adaptive', for at most 60 distinct samples or data of rank
-    at most 5.  It need not succeed, and the certificate is then 'estimated'.
+    at most 5, for not much longer than the fit itself.  It need not succeed, and
+    the certificate is then 'estimated'; ``certify(..., kind='global')`` searches
+    for longer.
     With cutting planes it is 'global' for every `pricing` that proves its
     bound, however large the gap, 'estimated' for 'search', and 'restricted'
     for 'nonnegative' unless a relaxation shows that no other neuron matters.
@@ -380,7 +395,7 @@ class ConvexReLURegressor(
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha="scale",
         *,
         loss="squared_error",
         epsilon=1.35,
@@ -498,7 +513,7 @@ class ConvexReLURegressor(
         y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         """
         raw = self._validated_raw_predict(X, "predict")
-        if self.loss == "poisson":
+        if self.out_activation_ == "exp":
             xp, _ = get_namespace(raw)
             raw = xp.exp(raw)
         return raw[:, 0] if self.n_outputs_ == 1 else raw
@@ -517,7 +532,9 @@ def _checked_weights(sample_weight, X):
 
 
 def _has_probabilities(estimator):
-    if estimator.loss != "log_loss":
+    # A change of parameters does not change a network.
+    fitted = getattr(estimator, "out_activation_", None)
+    if fitted == "identity" or (fitted is None and estimator.loss != "log_loss"):
         raise AttributeError(
             f"predict_proba is not available with loss={estimator.loss!r}; "
             "use loss='log_loss'."
@@ -545,9 +562,13 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    alpha : float, default=1.0
+    alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.
+        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        the smallest value at which the best network is a constant, as far as a
+        short search finds it (see :func:`alpha_max`), so that it does not depend on
+        the units of `X`, `y` and `sample_weight`.  For a better value,
+        cross-validate.
     loss : {'log_loss', 'squared_hinge', 'hinge'}, default='log_loss'
         ``log(1 + exp(-y f))``, ``max(0, 1 - y f)^2`` or ``max(0, 1 - y f)``.
     class_weight : dict, 'balanced' or None, default=None
@@ -670,14 +691,19 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     Attributes
     ----------
+    alpha_ : float
+        The number that `alpha` stands for.
     classes_ : ndarray of shape (n_classes,)
+        Also those of which every sample has weight zero; their probability is zero,
+        and their output below all others.
     coefs_ : list of `depth` ndarrays
         Weights of shape (n_features, n_neurons) and (n_neurons, n_outputs), as
         in scikit-learn's MLP, with the dtype of `X`.  Of deeper networks, the
         inner layers of the sub-networks side by side: those after the first are
         block diagonal.
     intercepts_ : list of `depth` ndarrays
-        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`.
+        Biases of shape (n_neurons,) and (n_outputs,), as many as `coefs_`, in
+        double precision.
     gates_ : ndarray of shape (n_features, n_neurons) or (n_features + 1, n_neurons)
         Gate vectors, with `fit_intercept` their offsets in the last row; only for
         the formulation 'gated_relu'.
@@ -745,7 +771,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     structure of the data gives the solution, or if a branch and bound search
     has proven that no missing neuron is steep enough to matter.  The last is
     attempted after 'adaptive', for at most 60 distinct samples or data of rank
-    at most 5.  It need not succeed, and the certificate is then 'estimated'.
+    at most 5, for not much longer than the fit itself.  It need not succeed, and
+    the certificate is then 'estimated'; ``certify(..., kind='global')`` searches
+    for longer.
     With cutting planes it is 'global' for every `pricing` that proves its
     bound, however large the gap, 'estimated' for 'search', and 'restricted'
     for 'nonnegative' unless a relaxation shows that no other neuron matters.
@@ -827,7 +855,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        alpha=1.0,
+        alpha="scale",
         *,
         loss="log_loss",
         class_weight=None,
@@ -913,29 +941,32 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
 
     def _encoded(self, X, y, sample_weight):
         X, y, sample_weight = self._validated(X, y, sample_weight)
-        # A class of which every sample has weight zero is not there.
-        X, y, sample_weight = (
-            selected(part, sample_weight > 0) for part in (X, y, sample_weight)
-        )
         self.classes_, codes = np.unique(y, return_inverse=True)
         n_classes = len(self.classes_)
         if n_classes < 2:
             raise ValueError(
                 "Classifier can't train when only one class is present: "
-                f"{type(self).__name__} needs at least 2 classes in the samples "
-                f"of positive weight, got {n_classes}."
+                f"{type(self).__name__} needs at least 2 classes in y, got {n_classes}."
             )
-        weights = compute_class_weight(
+        used = sample_weight > 0
+        X, y, codes, sample_weight = (
+            selected(part, used) for part in (X, y, codes, sample_weight)
+        )
+        given = X, y, sample_weight
+        seen = np.bincount(codes, minlength=n_classes) > 0
+        factors = np.zeros(n_classes)
+        factors[seen] = compute_class_weight(
             self.class_weight,
-            classes=self.classes_,
+            classes=self.classes_[seen],
             y=y,
             sample_weight=sample_weight,
         )
-        if not (np.all(weights >= 0) and np.sum(weights > 0) >= 2):
+        if not (np.all(factors >= 0) and np.any(factors > 0)):
             raise ValueError(
-                "class_weight must be non-negative, and positive for at least two "
-                f"classes, got {dict(zip(self.classes_, weights))}."
+                "class_weight must be non-negative, and positive for at least one "
+                f"class, got {dict(zip(self.classes_[seen], factors[seen]))}."
             )
+        sample_weight = sample_weight * factors[codes]
         positive = np.arange(n_classes) if n_classes > 2 else np.array([1])
         Y = np.where(codes[:, None] == positive, 1.0, -1.0)
         loss, self.out_activation_ = make_loss(self.loss), "identity"
@@ -946,7 +977,73 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
                 Y = np.maximum(Y, 0.0)
         if on_device(X) and np.issubdtype(self.classes_.dtype, np.number):
             self.classes_ = placed(self.classes_, X)
-        return X, Y, sample_weight * weights[codes], loss, (X, y, sample_weight)
+        return X, Y, sample_weight, loss, given
+
+    def _fit_networks(
+        self, X, Y, sample_weight, loss, given, neighbours=(), prove=True
+    ):
+        """As of the base; classes without weight have outputs that are never largest.
+
+        For the others the network is as if there were no more classes.
+        """
+        # Classes without weight have targets of one value for all that counts.
+        counted = Y[sample_weight > 0]
+        known = np.any(counted > 0, axis=0)
+        if Y.shape[1] == 1 and not (known[0] and np.any(counted <= 0)):
+            return self._fit_constant(X, known, given)
+        if Y.shape[1] == 1 or known.all():
+            return super()._fit_networks(
+                X, Y, sample_weight, loss, given, neighbours, prove
+            )
+        if np.sum(known) == 1:
+            return self._fit_constant(X, known, given)
+        fitted = super()._fit_networks(
+            X, Y[:, known], sample_weight, loss, given, neighbours, prove
+        )
+        self._insert_outputs(known)
+        return fitted
+
+    def _fit_constant(self, X, known, given):
+        """The network of data of a single class that has any weight."""
+        whole = fit_task(self, given, 0).begin()
+        widths = [X.shape[1], *[0] * (self.depth - 1), len(known)]
+        gated = self.formulation == "gated_relu"
+        offset = np.where(known, -NEVER, NEVER)
+        row = dict.fromkeys(HISTORY, np.zeros(1))
+        fitted = Fitted(
+            coefs=[np.zeros(shape) for shape in pairwise(widths)],
+            intercepts=[*map(np.zeros, widths[1:-1]), offset],
+            null_objective=0.0,
+            trained=Trained(
+                neurons=None,
+                dual_bound=0.0,
+                certificate="global",
+                status="optimal",
+                message=MESSAGES["optimal"],
+                n_iter=0,
+                n_patterns=0,
+                history=row,
+                proven_bound=0.0,
+            ),
+            gates=np.zeros((X.shape[1] + self.fit_intercept, 0)) if gated else None,
+        )
+        self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
+        self._store(X, [fitted])
+        self.objective_ = self.loss_ = self.dual_gap_ = 0.0
+        whole.end({})
+        return [fitted]
+
+    def _insert_outputs(self, known):
+        """Give classes without weight an output each, after training without them."""
+        self.n_outputs_ = len(known)
+        xp, _ = get_namespace(self.coefs_[-1])
+        values = np.zeros((self.n_neurons_, len(known)))
+        values[:, known] = in_numpy(self.coefs_[-1])
+        offset = np.full(len(known), NEVER)
+        offset[known] = in_numpy(self.intercepts_[-1])
+        like = self.coefs_[-1], self.intercepts_[-1]
+        self.coefs_[-1] = placed(values, like[0], like[0].dtype)
+        self.intercepts_[-1] = placed(offset, like[1], like[1].dtype)
 
     def decision_function(self, X):
         """Outputs of the network.

@@ -31,6 +31,14 @@ class KnownNeurons:
     hidden: np.ndarray
     output: np.ndarray
 
+    def scaled(self, units):
+        """The same in other units."""
+        gates = self.gates.copy()
+        gates[:, self.hidden.shape[1] :] /= units.data
+        return KnownNeurons(
+            gates, self.hidden / units.weight, self.output / units.weight
+        )
+
 
 def gated_arrangement(X, sample_weight, params, seed, known):
     """Gates as the parameters say, and those of an earlier fit with their blocks.

@@ -10,9 +10,61 @@ over a box ``lower <= nu <= upper``.  Every method takes arrays of shape
 ``y`` (-1 and +1 for the classification losses) and the weights ``s``.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import entr, expit, xlogy
+
+NEVER = -1e30
+"""Output of classes without weight: of probability zero, and below all others."""
+
+# Spread of targets, relative to their size, that is rounding.
+_FLAT = 1e-14
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """A loss in units in which targets are of order one.
+
+    ``L(output * f + shift; targets) = value * loss(f; y)``.
+
+    Attributes
+    ----------
+    loss : Loss, Separable or Softmax
+    y : ndarray
+        Targets in these units.
+    output, value : float
+        Units of the outputs and of the loss.
+    shift : float or ndarray of shape (n_outputs,)
+    """
+
+    loss: object
+    y: np.ndarray
+    output: float
+    value: float
+    shift: object
+
+
+def power_of_two(size):
+    """The power of two that is closest to `size` on a logarithmic scale.
+
+    To divide by it loses no digits.  One if `size` is zero.
+    """
+    return float(2.0 ** np.round(np.log2(size))) if size > 0 else 1.0
+
+
+def _location(y, s, free):
+    """Unit and shift of targets, powers of two and multiples of them."""
+    shift = np.zeros(y.shape[1:])
+    if free:
+        shift = np.average(y, axis=0, weights=s)
+    size = np.sqrt(np.mean(np.average((y - shift) ** 2, axis=0, weights=s)))
+    if size <= _FLAT * np.max(np.abs(y)):
+        # Constant targets.
+        size = np.max(np.abs(y))
+    size = power_of_two(size)
+    return size, size * np.round(shift / size)
 
 
 class Loss:
@@ -73,6 +125,22 @@ class Loss:
 
         `Y` has the shape (n_samples, n_outputs).
         """
+
+    def scaled(self, y, s, free):
+        """The loss in units in which targets are of order one.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        s : ndarray of shape (n_samples,)
+        free : bool
+            Whether a constant can be added to the outputs at no cost.
+
+        Returns
+        -------
+        scaled : Scaled
+        """
+        return Scaled(self, y, 1.0, 1.0, np.zeros(y.shape[1:]))
 
     def spread(self, f, y, s):
         """By how much outputs typically have to move from `f`, in their units."""
@@ -165,6 +233,10 @@ class SquaredError(Loss):
     def minimiser(self, y):
         return y
 
+    def scaled(self, y, s, free):
+        size, shift = _location(y, s, free)
+        return Scaled(self, (y - shift) / size, size, size**2, shift)
+
     def best_offset(self, f, y, s):
         return float(np.average(y - f, weights=s))
 
@@ -196,6 +268,11 @@ class Huber(SquaredError):
 
     def dual_bounds(self, y, s):
         return -self.epsilon * s, self.epsilon * s
+
+    def scaled(self, y, s, free):
+        size, shift = _location(y, s, free)
+        loss = Huber(self.epsilon / size)
+        return Scaled(loss, (y - shift) / size, size, size**2, shift)
 
     best_offset = Loss.best_offset
 
@@ -240,6 +317,10 @@ class Pinball(Loss):
 
     def minimiser(self, y):
         return y
+
+    def scaled(self, y, s, free):
+        size, shift = _location(y, s, free)
+        return Scaled(self, (y - shift) / size, size, size, shift)
 
     def spread(self, f, y, s):
         return np.average(np.abs(f - y), weights=s)
@@ -304,6 +385,12 @@ class Poisson(Loss):
     def minimiser(self, y):
         with np.errstate(divide="ignore"):
             return np.log(y)
+
+    def scaled(self, y, s, free):
+        # The deviance is proportional to targets and means, but only a free constant
+        # can make the means larger at no cost.
+        size = power_of_two(np.mean(np.average(y, axis=0, weights=s))) if free else 1.0
+        return Scaled(self, y / size, 1.0, size, np.full(y.shape[1:], np.log(size)))
 
     def check_targets(self, Y, s):
         if np.min(Y) < 0:

@@ -6,6 +6,7 @@ from sklearn.utils import check_array, column_or_1d
 from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
+    NEVER,
     REGRESSION_LOSSES,
     make_loss,
 )
@@ -96,7 +97,9 @@ def read_network(network, loss, fit_intercept, negative_slope):
     negative_slope = 0.0 if negative_slope is None else float(negative_slope)
     if not -1 <= negative_slope < 1:
         raise ValueError(f"negative_slope must be in [-1, 1), got {negative_slope!r}.")
-    if not fit_intercept and any(np.any(bias != 0) for bias in intercepts):
+    biases = np.concatenate(intercepts)
+    # Of classes without weight the network has no others.
+    if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
         raise ValueError(
             "fit_intercept=False compares with networks without biases, but the "
             "network has non-zero intercepts; use fit_intercept=True."

@@ -119,7 +119,7 @@ def search_neurons(
        Neural Networks". JMLR 18. Section 2.5 (the incremental step).
     """
     none = np.zeros(0)
-    if len(starts) == 0:
+    if len(starts) == 0 or not np.any(nu):
         return Candidates(np.zeros((0, X.shape[1])), none, none, none)
     size = max(1, _BATCH // len(X))
     search = _Search(X, nu, free_bias, negative_slope)

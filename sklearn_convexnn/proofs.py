@@ -13,6 +13,7 @@ _PROOF_SAMPLES, _PROOF_RANK = 60, 5
 # Work for it, a few seconds: cones, each of which takes a look at all samples, and
 # semidefinite bounds, whose time grows as the power 2.7 of the samples.
 _CONES, _SEMIDEFINITE = 2e7, 1.5e5
+_BRIEF_CONES, _BRIEF_SEMIDEFINITE = 5e6, 3e4
 # Attempts: each but the last may find a neuron that the search has missed.
 _PROOFS = 3
 
@@ -39,12 +40,14 @@ class Proof:
     neurons: object
 
 
-def node_limit(X):
+def node_limit(X, brief=False):
     """Nodes that branch and bound may take, for work of a few seconds.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
+    brief : bool, default=False
+        For work that hardly takes longer than a fit, half a second.
 
     Returns
     -------
@@ -53,11 +56,12 @@ def node_limit(X):
     """
     n, rank = len(X), int(np.linalg.matrix_rank(X))
     if rank <= _PROOF_RANK and prefers_cones(n, rank):
-        return int(_CONES / max(n, 200))
-    return max(2, int(_SEMIDEFINITE / n**2.7)) if n <= _PROOF_SAMPLES else 0
+        return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))
+    work = _BRIEF_SEMIDEFINITE if brief else _SEMIDEFINITE
+    return max(2, int(work / n**2.7)) if n <= _PROOF_SAMPLES else 0
 
 
-def prove(problem, result, tol, deadline):
+def prove(problem, result, tol, deadline, nodes=None):
     """Bound the steepest slope for good, where the data are small enough.
 
     Parameters
@@ -69,13 +73,15 @@ def prove(problem, result, tol, deadline):
         Gap to be proven, relative to the objective of `result`.
     deadline : float
         Value of ``time.perf_counter()`` at which to stop.
+    nodes : int or None
+        Limit of nodes; by default that of `node_limit`.
 
     Returns
     -------
     proof : Proof or None
         None if the data are too large for an attempt.
     """
-    nodes = node_limit(problem.X)
+    nodes = node_limit(problem.X) if nodes is None else nodes
     if not nodes:
         return None
     found = maximise_slope(
@@ -124,10 +130,6 @@ def largest_slope_allowed(problem, result, tol):
         else:
             high = middle
     return slope
-
-
-def no_proof(*args):
-    """In place of `prove`, where nobody asks for a proof."""
 
 
 def generate_and_prove(

@@ -17,7 +17,7 @@ from sklearn_convexnn.arrangements import (
 from sklearn_convexnn.closed_forms import closed_form
 from sklearn_convexnn.cutting_planes import cutting_planes
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.proofs import generate_and_prove, no_proof, prove
+from sklearn_convexnn.proofs import generate_and_prove, node_limit, prove
 from sklearn_convexnn.recovery import Neurons, neurons_from_blocks, simplify
 from sklearn_convexnn.rounds import DualPoint
 from sklearn_convexnn.slope_bounds import norm_bound, triangle_bound
@@ -128,7 +128,8 @@ def _train_by_structure(problem, deadline, name, params):
     if params["verbose"]:
         print(
             f"[{name}] solved by structure: {len(form.neurons)} neurons, objective "
-            f"{form.objective:.8g}, dual bound {form.dual_bound:.8g}"
+            f"{params['unit'] * form.objective:.8g}, dual bound "
+            f"{params['unit'] * form.dual_bound:.8g}"
         )
     row = (
         perf_counter() - start,
@@ -151,6 +152,8 @@ def _train_by_structure(problem, deadline, name, params):
 
 
 def _train_adaptively(problem, known, seed, deadline, name, params, task, duals):
+    # A proof that takes longer than the fit is for those who ask for it.
+    nodes = node_limit(problem.X, brief=True) if params["prove"] else 0
     result, proof = generate_and_prove(
         problem,
         check_random_state(seed),
@@ -164,7 +167,7 @@ def _train_adaptively(problem, known, seed, deadline, name, params, task, duals)
         n_neurons=min(params["n_arrangements"], max(2 * len(problem.y), 100)),
         max_neurons=params["max_neurons"],
         task=task,
-        prove=prove if params["prove"] else no_proof,
+        prove=lambda *args: prove(*args, nodes=nodes),
     )
     proven = proof is not None and proof.closed
     kappa = proof.kappa if proven else result.kappa
@@ -245,8 +248,8 @@ def round_printer(name, params):
             gap /= max(entry["objective"], np.finfo(float).tiny)
             print(
                 f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
-                f"objective {entry['objective']:.8g}  dual bound "
-                f"{entry['dual_bound']:.8g}  gap {gap:.1e}  "
+                f"objective {params['unit'] * entry['objective']:.8g}  dual bound "
+                f"{params['unit'] * entry['dual_bound']:.8g}  gap {gap:.1e}  "
                 f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
                 f"{entry['neurons']} neurons"
             )
@@ -279,8 +282,9 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
     def report(iteration, objective, bound):
         if verbose > 1:
             print(
-                f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
-                f"dual bound {bound:.8g}"
+                f"[{name}] iteration {iteration:3d}  objective "
+                f"{params['unit'] * objective:.8g}  dual bound "
+                f"{params['unit'] * bound:.8g}"
             )
 
     options = {}
@@ -305,7 +309,7 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
     if verbose:
         print(
             f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
-            f"dual bound {result.dual_bound:.8g}: {result.message}"
+            f"dual bound {params['unit'] * result.dual_bound:.8g}: {result.message}"
         )
     length = len(result.history["time"])
     history = {

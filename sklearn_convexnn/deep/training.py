@@ -181,8 +181,9 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
     def report(iteration, objective, bound):
         if verbose > 1:
             print(
-                f"[{name}] iteration {iteration:3d}  objective {objective:.8g}  "
-                f"dual bound {bound:.8g}"
+                f"[{name}] iteration {iteration:3d}  objective "
+                f"{params['unit'] * objective:.8g}  dual bound "
+                f"{params['unit'] * bound:.8g}"
             )
 
     solver = params["solver"]
@@ -207,7 +208,7 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
     if verbose:
         print(
             f"[{name}] {len(units)} sub-networks after {result.n_iter} iterations, "
-            f"dual bound {result.dual_bound:.8g}: {result.message}"
+            f"dual bound {params['unit'] * result.dual_bound:.8g}: {result.message}"
         )
     N = problem.project(result.nu[:, None])
     proven = problem.bound(N, slope_bound(problem, N))

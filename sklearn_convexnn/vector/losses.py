@@ -8,8 +8,12 @@ for outputs ``F``, targets ``Y`` and dual variables ``N = -grad L(F)``:
 over a box, and for the softmax loss also over ``N`` whose rows sum to zero.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from scipy.special import entr, log_softmax, softmax
+
+from sklearn_convexnn.losses import Scaled
 
 
 class Separable:
@@ -42,6 +46,11 @@ class Separable:
     def curvature(self, F, Y, s):
         """Second derivatives for each output by itself."""
         return self._flat(self.loss.curvature, F, Y, s).reshape(Y.shape)
+
+    def scaled(self, Y, s, free):
+        """The loss in units in which targets are of order one, as `Loss.scaled`."""
+        scaled = self.loss.scaled(Y, s, free)
+        return replace(scaled, loss=Separable(scaled.loss))
 
     def spread(self, F, Y, s):
         """By how much outputs typically have to move from `F`, in their units."""
@@ -102,6 +111,10 @@ class Softmax:
         """Second derivatives for each output by itself."""
         P = softmax(F, axis=1)
         return s[:, None] * P * (1.0 - P)
+
+    def scaled(self, Y, s, free):
+        """The loss in units in which targets are of order one, as `Loss.scaled`."""
+        return Scaled(self, Y, 1.0, 1.0, np.zeros(Y.shape[1]))
 
     def spread(self, F, Y, s):
         """By how much outputs typically have to move from `F`, in their units."""

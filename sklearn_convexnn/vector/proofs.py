@@ -7,16 +7,18 @@ from sklearn_convexnn.proofs import Proof, largest_slope_allowed
 from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
 
 # Ranks up to which a proof is attempted, without and with a free bias, and the
-# work that it may take: a second or two.
-_RANK, _RANK_FREE, _CONES = 5, 4, 1e7
+# work that it may take: a second or two, or a part of one.
+_RANK, _RANK_FREE, _CONES, _BRIEF_CONES = 5, 4, 1e7, 1e6
 
 
-def node_limit(problem):
+def node_limit(problem, brief=False):
     """Cones that branch and bound may take, for work of a second or two.
 
     Parameters
     ----------
     problem : VectorProblem
+    brief : bool, default=False
+        For work that hardly takes longer than a fit.
 
     Returns
     -------
@@ -26,7 +28,8 @@ def node_limit(problem):
     rank = int(np.linalg.matrix_rank(problem.X))
     if rank > (_RANK_FREE if problem.fit_intercept else _RANK):
         return 0
-    return int(_CONES / max(len(problem.X), 200))
+    n = len(problem.X)
+    return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))
 
 
 def prove(problem, result, tol, deadline, nodes=None):

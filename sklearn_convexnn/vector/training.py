@@ -53,8 +53,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         If a proof is asked for and the data are of too high a rank.
     """
     sampled = params["arrangements"] == "sampled"
-    nodes = 0 if sampled else node_limit(problem)
-    if params["arrangements"] == "exact":
+    exact = params["arrangements"] == "exact"
+    nodes = 0 if sampled else node_limit(problem, brief=not exact)
+    if exact:
         nodes *= _LONGER
         if not nodes:
             raise ValueError(
@@ -185,7 +186,8 @@ def _train_by_structure(problem, name, params):
     if params["verbose"]:
         print(
             f"[{name}] solved by structure: {len(neurons)} neurons, objective "
-            f"{objective:.8g}, dual bound {bound:.8g}"
+            f"{params['unit'] * objective:.8g}, dual bound "
+            f"{params['unit'] * bound:.8g}"
         )
     row = (0.0, objective, bound, np.nan, np.nan, len(neurons))
     return Trained(

@@ -1,0 +1,260 @@
+"""Units of data, targets and weights do not matter, nor does where they are centred."""
+
+import warnings
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.ensemble import VotingClassifier
+
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    alpha_max,
+    certify,
+)
+from sklearn_convexnn._fitting import canonical, merged
+from sklearn_convexnn._null_slope import FRACTION
+
+SAMPLED = {"arrangements": "sampled", "n_arrangements": 10}
+ROUTES = [
+    {},
+    {"fit_intercept": False},
+    {"loss": "huber"},
+    {"loss": "quantile", "tol": 0.1},
+    {"arrangements": "sampled", "n_arrangements": 10},
+    {"arrangements": "cutting_cells", "max_iter": 5},
+    {"formulation": "gated_relu", **SAMPLED},
+    {"depth": 3, **SAMPLED},
+    {"negative_slope": 0.1, "tol": 0.05},
+]
+
+
+def _data(n=20, d=2, outputs=()):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    y = (np.abs(X[:, 0]) + 0.1 * rng.standard_normal((*outputs, n))).T
+    return X, y if not outputs else y + np.arange(outputs[0])
+
+
+def _fitted(X, y, weight=None, **params):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*stopped with a duality gap")
+        return ConvexReLURegressor(random_state=0, **params).fit(X, y, weight)
+
+
+LARGE_AND_SMALL = [
+    (sizes, dtype)
+    for sizes in [(1e18, 1, 1), (1e-19, 1e19, 1), (1, 1e-19, 1e-12), (3e7, 3e7, 1e19)]
+    for dtype in (np.float64, np.float32)
+]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=str)
+@pytest.mark.parametrize(
+    "sizes, dtype",
+    [
+        pytest.param(*case, marks=pytest.mark.slow if k % 5 else ())
+        for k, case in enumerate(LARGE_AND_SMALL)
+    ],
+)
+def test_units_do_not_matter(route, sizes, dtype):
+    X, y = _data()
+    X, y = X.astype(dtype), y.astype(dtype)
+    data, target, weight = sizes
+    plain = _fitted(X, y, **route)
+    scaled = {"epsilon": 1.35 * target} if route.get("loss") == "huber" else {}
+    s = np.full(len(y), weight)
+    model = _fitted(X * dtype(data), y * dtype(target), s, **route, **scaled)
+    unit = weight * target ** (1 if route.get("loss") == "quantile" else 2)
+    assert_allclose(model.objective_ / unit, plain.objective_, rtol=1e-2)
+    assert_allclose(model.alpha_ / (unit / target * data), plain.alpha_, rtol=1e-3)
+    assert_allclose(
+        model.predict(X * dtype(data)) / target, plain.predict(X), atol=0.15
+    )
+    assert np.all(model.dual_bound_ <= model.objective_)
+
+
+@pytest.mark.parametrize("outputs", [(), (2,)])
+def test_powers_of_two_change_no_digit(outputs):
+    X, y = _data(outputs=outputs)
+    plain = _fitted(X, y, tol=0.05)
+    model = _fitted(X * 2.0**40, y * 2.0**-30, np.full(len(y), 2.0**10), tol=0.05)
+    assert_array_equal(model.predict(X * 2.0**40) * 2.0**30, plain.predict(X))
+    assert model.objective_ == plain.objective_ * 2.0**-50
+    assert_allclose(model.dual_bound_, plain.dual_bound_ * 2.0**-50, rtol=1e-12)
+
+
+def test_poisson_in_other_units():
+    X, y = _data()
+    y = np.round(np.exp(y))
+    plain = _fitted(X, y, loss="poisson")
+    model = _fitted(X * 1e9, y * 1e15, loss="poisson")
+    assert_allclose(model.objective_, 1e15 * plain.objective_, rtol=1e-2)
+    assert_allclose(model.predict(X * 1e9), 1e15 * plain.predict(X), rtol=0.1)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_classification_in_other_units(n_classes):
+    X, y = _data(30)
+    labels = np.digitize(y, np.quantile(y, np.linspace(0, 1, n_classes + 1)[1:-1]))
+    plain = ConvexReLUClassifier(random_state=0).fit(X, labels)
+    model = ConvexReLUClassifier(random_state=0).fit(
+        (X * 1e19).astype(np.float32), labels, np.full(30, 1e-15)
+    )
+    assert_allclose(model.objective_, 1e-15 * plain.objective_, rtol=2e-2)
+    assert_allclose(
+        model.predict_proba((X * 1e19).astype(np.float32)),
+        plain.predict_proba(X),
+        atol=0.1,
+    )
+
+
+@pytest.mark.parametrize("kind", ["global", "estimated"])
+def test_certificates_in_other_units(kind):
+    X, y = _data()
+    model = _fitted(X, y)
+    plain = certify(model, X, y, alpha=model.alpha_, kind=kind, random_state=0)
+    model = _fitted(X * 1e15, y * 1e12)
+    scaled = certify(
+        model, X * 1e15, y * 1e12, alpha=model.alpha_, kind=kind, random_state=0
+    )
+    assert scaled.kind == plain.kind
+    assert_allclose(scaled.objective, model.objective_, rtol=1e-9)
+    assert_allclose(scaled.dual_bound, 1e24 * plain.dual_bound, rtol=2e-2)
+    found = alpha_max(ConvexReLURegressor(random_state=0), X, y)
+    large = alpha_max(ConvexReLURegressor(random_state=0), X * 1e15, y * 1e12)
+    assert_allclose(large.value, 1e27 * found.value, rtol=1e-3)
+
+
+def test_warm_start_in_other_units():
+    X, y = _data()
+    model = ConvexReLURegressor(random_state=0, warm_start=True).fit(X * 1e10, y * 1e8)
+    before = model.objective_
+    model.fit(X * 1e10, y * 1e8)
+    assert model.objective_ <= before * (1 + 1e-9)
+
+
+def test_offsets_of_single_precision_are_not_lost():
+    """Rounded to single precision, a bias of 1e9 would be off by 32."""
+    X, y = _data(40)
+    X = X.astype(np.float32)
+    plain = _fitted(X, y)
+    model = _fitted(X, y + 1e9)
+    assert_allclose(model.objective_, plain.objective_, rtol=2e-2)
+    assert model.dual_gap_ <= model.tol * model.objective_
+    assert_allclose(model.predict(X) - 1e9, plain.predict(X), atol=0.1)
+    far = (X.astype(np.float64) + 1e5).astype(np.float32)
+    model = _fitted(far, y)
+    assert model.dual_gap_ <= model.tol * model.objective_
+
+
+def test_default_alpha():
+    X, y = _data(30)
+    model = _fitted(X, y)
+    found = alpha_max(ConvexReLURegressor(random_state=0), X, y)
+    assert_allclose(model.alpha_, FRACTION * found.value, rtol=1e-3)
+    assert_allclose(_fitted(X, 1e3 * y + 5).alpha_, 1e3 * model.alpha_, rtol=1e-3)
+    # Weights that sum to one, as those of boosting.
+    assert_allclose(
+        _fitted(X, y, np.full(30, 1 / 30)).alpha_, model.alpha_ / 30, rtol=1e-3
+    )
+    assert _fitted(X, y, alpha=2).alpha_ == 2.0
+    assert _fitted(X, np.ones(30)).n_neurons_ == 0
+
+
+@pytest.mark.parametrize(
+    "route", [{}, {"formulation": "gated_relu", **SAMPLED}, SAMPLED], ids=str
+)
+def test_a_constant_network_is_told_of(route):
+    X, y = _data()
+    found = alpha_max(ConvexReLURegressor(random_state=0, **route), X, y)
+    model = ConvexReLURegressor(2 * found.value, random_state=0, **route)
+    with pytest.warns(UserWarning, match="is a constant.*alpha='scale' is") as caught:
+        model.fit(X, y)
+    assert len(caught) == 1
+    assert f"{2 * found.value:g}" in str(caught[0].message)
+    # A constant is the best there is for every alpha.
+    model.fit(X, np.ones(len(y)))
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "squared_hinge", "hinge"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_classes_without_weight_stay(loss, bias):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 2))
+    y = np.digitize(X[:, 0], [-0.5, 0.5])
+    names = np.array(["low", "mid", "top"])[y]
+    options = {"loss": loss, "fit_intercept": bias, "tol": 0.1, "random_state": 0}
+    for gone in range(3):
+        model = ConvexReLUClassifier(**options)
+        model.fit(X, names, np.where(y == gone, 0.0, 1.0))
+        assert_array_equal(model.classes_, ["low", "mid", "top"])
+        decision = model.decision_function(1e6 * X)
+        assert np.all(np.argmin(decision, axis=1) == gone)
+        assert np.all(np.isfinite(decision))
+        if loss == "log_loss":
+            assert_array_equal(model.predict_proba(1e6 * X)[:, gone], 0.0)
+        found = certify(model, X[y != gone], names[y != gone], alpha=model.alpha_)
+        assert_allclose(found.objective, model.objective_, rtol=1e-6)
+    for labels in (y, np.minimum(y, 1)):
+        model = ConvexReLUClassifier(**options)
+        model.fit(X, labels, np.where(labels == 0, 1.0, 0.0))
+        assert_array_equal(model.classes_, np.unique(labels))
+        assert np.all(model.predict(1e6 * X) == 0)
+        assert model.certificate_ == "global"
+        assert model.dual_gap_ == model.objective_ == 0.0
+
+
+def test_votes_of_classifiers_that_lack_a_class():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 2))
+    y = np.digitize(X[:, 0], [-0.5, 0.5])
+    models = [(name, ConvexReLUClassifier(random_state=0)) for name in "ab"]
+    vote = VotingClassifier(models, voting="soft")
+    vote.fit(X, y, sample_weight=np.where(y == 0, 0.0, 1.0))
+    assert vote.score(X[y > 0], y[y > 0]) == 1.0
+
+
+def test_state_after_the_fit_does_not_come_from_parameters():
+    X, y = _data()
+    model = _fitted(X, np.abs(y), negative_slope=0.1, tol=0.05)
+    before = model.predict(X)
+    model.set_params(negative_slope=-1.0, loss="poisson", formulation="gated_relu")
+    assert_array_equal(model.predict(X), before)
+    labels = (y > 1).astype(int)
+    model = ConvexReLUClassifier(random_state=0).fit(X, labels)
+    before = model.predict_proba(X)
+    model.set_params(loss="hinge", negative_slope=0.5)
+    assert_array_equal(model.predict_proba(X), before)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_large_data_are_merged(dtype, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 3)).astype(dtype)
+    X[:10] *= 0.0  # signed zeros
+    y, s = rng.integers(2, size=50).astype(float), rng.random(50)
+    again = rng.permutation(np.repeat(np.arange(50), 4))
+    expected = canonical(X, y, 4 * s)
+    monkeypatch.setattr("sklearn_convexnn._fitting.LARGE", 10)
+    parts = merged(X[again], y[again], s[again])
+    assert parts[0].dtype == dtype
+    order = np.lexsort([parts[1], *parts[0].T[::-1]])
+    reference = np.lexsort([expected[1], *expected[0].T[::-1]])
+    for part, other in zip(parts, expected):
+        assert_allclose(part[order], other[reference], rtol=1e-6)
+    # Whatever the order of the rows.
+    shuffled = rng.permutation(len(again))
+    other = merged(X[again][shuffled], y[again][shuffled], s[again][shuffled])
+    assert_array_equal(parts[0], other[0])
+    assert_allclose(parts[2], other[2], rtol=1e-12)
+
+
+def test_repetitions_of_few_rows_are_few_rows():
+    X, y = _data(30)
+    weighted = _fitted(X, y, np.full(30, 200.0))
+    repeated = _fitted(np.repeat(X, 200, axis=0), np.repeat(y, 200))
+    assert repeated.certificate_ == weighted.certificate_
+    assert_allclose(repeated.objective_, weighted.objective_, rtol=1e-9)
+    assert repeated.n_neurons_ == weighted.n_neurons_
