@@ -979,9 +979,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             self.classes_ = placed(self.classes_, X)
         return X, Y, sample_weight, loss, given
 
-    def _fit_networks(
-        self, X, Y, sample_weight, loss, given, neighbours=(), prove=True
-    ):
+    def _fit_networks(self, X, Y, sample_weight, loss, given, neighbours=(), **how):
         """As of the base; classes without weight have outputs that are never largest.
 
         For the others the network is as if there were no more classes.
@@ -993,12 +991,12 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             return self._fit_constant(X, known, given)
         if Y.shape[1] == 1 or known.all():
             return super()._fit_networks(
-                X, Y, sample_weight, loss, given, neighbours, prove
+                X, Y, sample_weight, loss, given, neighbours, **how
             )
         if np.sum(known) == 1:
             return self._fit_constant(X, known, given)
         fitted = super()._fit_networks(
-            X, Y[:, known], sample_weight, loss, given, neighbours, prove
+            X, Y[:, known], sample_weight, loss, given, neighbours, **how
         )
         self._insert_outputs(known)
         return fitted

@@ -511,7 +511,7 @@ def test_folds_prove_and_search_nothing(monkeypatch):
 
     def counted(*args, **kwargs):
         calls.append(args)
-        return proofs.generate_and_prove(*args, **{**kwargs, "prove": proofs.no_proof})
+        return proofs.generate_and_prove(*args, **kwargs)
 
     monkeypatch.setattr(training, "generate_and_prove", counted)
     model = ConvexReLURegressorCV(random_state=0).fit(X, y)
@@ -574,8 +574,8 @@ def test_a_network_worse_than_a_mixture_is_replaced():
         path.fit(k, path.sides(k), descent=True)
     good = path.models[1].objective_
     assert not path.is_bettered(1)
-    # One that has got stuck without neurons.
-    path.done[1].model.objective_ = ConvexReLURegressor(alpha=1e6).fit(X, y).objective_
+    # As of one that has got stuck.
+    path.done[1].model.objective_ *= 1.5
     assert path.is_bettered(1)
     path.fit(1, path.sides(1), descent=True)
     assert path.models[1].objective_ <= 1.01 * good
