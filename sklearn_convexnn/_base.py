@@ -17,6 +17,7 @@ from sklearn.utils._array_api import check_same_namespace, get_namespace
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_convexnn._advice import advice
 from sklearn_convexnn._callbacks import CallbackSupportMixin, fit_task
 from sklearn_convexnn._devices import (
     float_dtypes,
@@ -105,11 +106,11 @@ class ConvexReLUMixin(CallbackSupportMixin):
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def _fit_between(self, X, y, sample_weight, neighbours=(), prove=True):
+    def _fit_between(self, X, y, sample_weight, neighbours=(), **how):
         """As `fit`, from models of the same data; no warning, but what was trained."""
         begin = perf_counter()
         encoded = self._encoded(X, y, sample_weight)
-        return self._fit_networks(*encoded, neighbours, prove, begin=begin)
+        return self._fit_networks(*encoded, neighbours, begin=begin, **how)
 
     def _validated(self, X, y, sample_weight):
         """The data as arrays, with a weight for each sample."""
@@ -138,9 +139,11 @@ class ConvexReLUMixin(CallbackSupportMixin):
         loss,
         given,
         neighbours=(),
-        prove=True,
         *,
         begin,
+        prove=True,
+        descent=False,
+        label=None,
     ):
         """Train one network, or one per column of `Y`, and store them as one.
 
@@ -160,6 +163,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
             Whether to attempt proofs after 'adaptive'.
         begin : float
             Value of ``time.perf_counter()`` at the beginning of the fit.
+        descent : bool, default=False
+            Whether descent is all that is wanted; see `train_by_descent`.
+        label : str or None
+            What the lines of `verbose` call the fit, in place of the class.
 
         Returns
         -------
@@ -184,6 +191,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2
         params = {**self.get_params(deep=False), "loss": loss, "prove": prove}
+        params["descent"] = descent
         params["like"] = None if issparse(X) else X[:1, :]
         params["dtype"] = in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype
         self.alpha_ = self.alpha
@@ -193,7 +201,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         params["alpha"] = self.alpha_ = float(self.alpha_)
         starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
         names = [
-            f"{type(self).__name__}"
+            (label or type(self).__name__)
             + (f" {k + 1}/{len(targets)}" if len(targets) > 1 else "")
             for k in range(len(targets))
         ]
@@ -356,7 +364,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
     def _begin_tasks(self, n_networks, given):
         """The task of the fit, and for each network what runs it, and its task."""
         by_rounds = self.arrangements not in ("sampled", "exact")
-        rounds = self.max_iter if by_rounds else 0
+        rounds = None if by_rounds else 0
         if n_networks == 1:
             whole = fit_task(self, given, rounds).begin()
             return whole, [(fit_only, whole)]
@@ -481,33 +489,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
         trained = [part.trained for part in fitted]
         reasons = "; ".join(sorted({part.message for part in trained}))
         statuses = {part.status for part in trained}
-        advice = "Increase max_iter or max_time, or loosen tol."
-        if "stalled" in statuses:
-            advice = (
-                "Scale the data, merge samples that are equal up to rounding, or "
-                "loosen tol."
-            )
-        elif "max_neurons" in statuses:
-            advice = "Increase max_neurons, or loosen tol."
-        elif "callback" in statuses:
-            advice = "Let it go on, or loosen tol."
-        elif "loose" in statuses:
-            advice = "Use pricing='exact', or loosen tol."
-        elif "open" in statuses:
-            advice = "Use arrangements='adaptive' for an estimate, or loosen tol."
-        elif "unproven" in statuses:
-            advice = "Use pricing='search' for an estimate, or loosen tol."
-        if columns_apart:
-            # What the others are for rarely helps then.
-            advice = (
-                "The scales of the columns of X differ too much: scale them, for "
-                "example with sklearn.preprocessing.StandardScaler, or loosen tol."
-            )
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "
             f"{self.dual_gap_:.3g} ({relative:.2g} of the objective), above "
-            f"tol={self.tol:g}: {reasons}. {advice}",
+            f"tol={self.tol:g}: {reasons}. "
+            f"{advice(statuses, columns_apart)}",
             ConvergenceWarning,
         )
 

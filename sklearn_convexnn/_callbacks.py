@@ -1,5 +1,7 @@
 """The tasks of a fit, for the callbacks of scikit-learn where it has them."""
 
+from contextlib import contextmanager
+
 import numpy as np
 
 try:
@@ -37,8 +39,8 @@ class FitTask:
         name : str
         number : int or None
             Given if the subtasks are not one after the other.
-        max_subtasks : int
-            Most tasks that it can have within.
+        max_subtasks : int or None
+            Most tasks that it can have within; None if nobody knows.
 
         Returns
         -------
@@ -48,6 +50,19 @@ class FitTask:
             return self
         context = self._context.subcontext(name, number, max_subtasks)
         return FitTask(self._estimator, context, self._data, self._describe)
+
+    @contextmanager
+    def within(self, name, number=None):
+        """Context that is a task within this one, without tasks of its own.
+
+        Parameters
+        ----------
+        name, number
+            As of `subtask`.
+        """
+        task = self.subtask(name, number).begin()
+        yield
+        task.end()
 
     def through(self, function):
         """The same task, with `function` applied to states before all else.
@@ -115,8 +130,8 @@ def fit_task(estimator, data, max_subtasks, *, sequential=True):
     estimator : estimator
     data : tuple (X, y, sample_weight)
         As the estimator was given them.
-    max_subtasks : int
-        Most tasks that it can have within.
+    max_subtasks : int or None
+        Most tasks that it can have within; None if nobody knows.
     sequential : bool, default=True
         Whether these are one after the other.
 

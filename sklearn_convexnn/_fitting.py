@@ -7,6 +7,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from sklearn_convexnn._deadlines import OutOfTime, until
+from sklearn_convexnn._descents import train_by_descent
 from sklearn_convexnn._devices import on_device, selected
 from sklearn_convexnn._scales import searches_go_by_scales
 from sklearn_convexnn._sorting import distinct_rows
@@ -162,6 +163,8 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         *known, duals = start
         *lines, outputs = _unit_gates(*known, units, problem.fit_intercept)
         known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
+        if y.ndim == 1:
+            known = replace(known, magnitudes=np.abs(outputs))
     duals = units.dual_points(duals)
     with blas_threads_for(len(X)), until(deadline):
         now = perf_counter()
@@ -169,7 +172,10 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         if params["minimal"] and not deep:
             end -= _SHRINKING * (end - now) if end < np.inf else 0.0
         try:
-            trained = run(problem, known, seed, end, name, params, task, duals)
+            if params["descent"]:
+                trained = train_by_descent(problem, known, seed, end, name, params)
+            else:
+                trained = run(problem, known, seed, end, name, params, task, duals)
         except OutOfTime:
             trained = _untrained(problem, perf_counter() - now)
         if params["minimal"]:

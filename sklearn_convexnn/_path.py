@@ -10,13 +10,18 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
+from sklearn_convexnn._advice import advice
 from sklearn_convexnn._alpha_max import check_base, largest_slope
 from sklearn_convexnn._base import Neighbour
+from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._descents import suits_descent
 from sklearn_convexnn._memory import require_memory
 from sklearn_convexnn._scales import warn_of_scales
 
 # The smallest alpha, by default, as a part of the largest.
 EPS = 1e-2
+# Part of its objective by which a network from descent may be above a mixture.
+_WORSE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,14 @@ class Short:
     n_fits, n_short : int
     largest : float
         Largest gap of those that have, relative to the objective.
+    statuses : frozenset of str
+        How the networks of those have ended.
     """
 
-    n_fits: int
-    n_short: int
-    largest: float
+    n_fits: int = 0
+    n_short: int = 0
+    largest: float = 0.0
+    statuses: frozenset = frozenset()
 
     def warn(self, name, tol):
         """Warn if there are any.
@@ -43,13 +51,17 @@ class Short:
             The estimator or function that made the fits.
         tol : float
         """
-        if self.n_short:
-            warnings.warn(
-                f"{self.n_short} of the {self.n_fits} fits of {name} stopped with a "
-                f"duality gap above tol={tol:g}, the largest {self.largest:.2g} of the "
-                "objective. Increase max_iter or max_time, or loosen tol.",
-                ConvergenceWarning,
-            )
+        if not self.n_short:
+            return
+        which = f"{self.n_short} of the {self.n_fits} fits of {name} stopped"
+        largest = f"the largest {self.largest:.2g}"
+        if self.n_fits == 1:
+            which, largest = f"The fit of {name} stopped", f"{self.largest:.2g}"
+        warnings.warn(
+            f"{which} with a duality gap above tol={tol:g}, {largest} of the "
+            f"objective. {advice(self.statuses)}",
+            ConvergenceWarning,
+        )
 
 
 def joined(parts):
@@ -67,6 +79,7 @@ def joined(parts):
         sum(part.n_fits for part in parts),
         sum(part.n_short for part in parts),
         max(part.largest for part in parts),
+        frozenset().union(*(part.statuses for part in parts)),
     )
 
 
@@ -194,7 +207,7 @@ def _distinct(alphas):
     return np.unique(values)[::-1]
 
 
-def fit_path(estimator, X, y, sample_weight, alphas, prove=True):
+def fit_path(estimator, X, y, sample_weight, alphas, label=None):
     """Models for decreasing values of `alpha`.
 
     Parameters
@@ -203,34 +216,113 @@ def fit_path(estimator, X, y, sample_weight, alphas, prove=True):
     X, y, sample_weight
         As of `fit`.
     alphas : ndarray of shape (n_alphas,)
-    prove : bool, default=True
-        Whether to attempt proofs that no neuron is missing.
+    label : str or None
+        What the lines of `verbose` call the path; by default the estimator.
 
     Returns
     -------
     models : list of estimators
     short : Short
     """
-    seed = estimator.random_state
-    if not isinstance(seed, Integral):
-        seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
-    independent = (
-        estimator.formulation == "gated_relu" or estimator.arrangements == "sampled"
-    )
-    done, shorts = {}, []
+    path = _Path(estimator, X, y, sample_weight, alphas, label)
     for k in _order(alphas):
-        sides = [
-            max((i for i in done if i < k), default=None),
-            min((i for i in done if i > k), default=None),
-        ]
-        near = [done[i] for i in sides if i is not None and not independent]
-        model = clone(estimator).set_params(
-            alpha=float(alphas[k]), warm_start=False, random_state=seed
+        path.fit(k, path.sides(k))
+    return path.models, joined(list(path.shorts))
+
+
+def scoring_path(estimator, X, y, sample_weight, alphas, label=None, task=None):
+    """As `fit_path`, for scores: without proofs, and where it will do, bounds.
+
+    Parameters
+    ----------
+    estimator, X, y, sample_weight, alphas, label
+        As of `fit_path`.
+    task : FitTask or None
+        Has begun; each fit is a subtask.
+
+    Returns
+    -------
+    models : list of estimators
+    short : Short
+        Descents, which know no gap, do not count.
+    """
+    task = FitTask() if task is None else task
+    path = _Path(estimator, X, y, sample_weight, alphas, label, prove=False)
+    if not suits_descent(estimator, X):
+        for k in _order(alphas):
+            with task.within("alpha"):
+                path.fit(k, path.sides(k))
+        return path.models, joined(list(path.shorts))
+    # Weight decay that grows removes neurons, and never needs others.
+    for k in reversed(range(len(alphas))):
+        with task.within("alpha"):
+            path.fit(k, path.sides(k), descent=True)
+    for k in range(1, len(alphas) - 1):
+        if path.is_bettered(k):
+            path.fit(k, path.sides(k), descent=True)
+    return path.models, Short()
+
+
+class _Path:
+    """Models of the same data for decreasing values of `alpha`, as they are fitted.
+
+    Parameters
+    ----------
+    estimator, X, y, sample_weight, alphas, label
+        As of `fit_path`.
+    **how
+        As `_fit_networks` has it.
+    """
+
+    def __init__(self, estimator, X, y, sample_weight, alphas, label, **how):
+        seed = estimator.random_state
+        if not isinstance(seed, Integral):
+            seed = check_random_state(seed).randint(np.iinfo(np.int32).max)
+        self.base = clone(estimator).set_params(warm_start=False, random_state=seed)
+        self.data, self.alphas, self.how = (X, y, sample_weight), alphas, how
+        self.label = type(estimator).__name__ if label is None else label
+        self.done, self.shorts = {}, []
+
+    @property
+    def models(self):
+        """Fitted, in the order of `alphas`."""
+        return [self.done[k].model for k in range(len(self.alphas))]
+
+    def sides(self, k):
+        """The closest models that there are for larger and for smaller `alpha`."""
+        if self.base.formulation == "gated_relu" or self.base.arrangements == "sampled":
+            return []
+        above = max((i for i in self.done if i < k), default=None)
+        below = min((i for i in self.done if i > k), default=None)
+        return [self.done[i] for i in (above, below) if i is not None]
+
+    def fit(self, k, near, **how):
+        """Train the model for ``alphas[k]`` from others."""
+        alpha = float(self.alphas[k])
+        model = clone(self.base).set_params(alpha=alpha)
+        label = f"{self.label}, alpha {k + 1}/{len(self.alphas)} = {alpha:.4g}"
+        fitted = model._fit_between(*self.data, near, **self.how, **how, label=label)
+        self.done[k] = Neighbour(model, [part.trained.dual for part in fitted])
+        self.shorts.append(shortness(model, fitted))
+
+    def is_bettered(self, k):
+        """Whether a mixture of the networks next to it is better than a network.
+
+        Losses are convex, and so is the penalty of networks of any width.
+        """
+        low, model, high = (self.done[i].model for i in (k + 1, k, k - 1))
+        share = (self.alphas[k] - self.alphas[k + 1]) / (
+            self.alphas[k - 1] - self.alphas[k + 1]
         )
-        fitted = model._fit_between(X, y, sample_weight, near, prove)
-        done[k] = Neighbour(model, [part.trained.dual for part in fitted])
-        shorts.append(shortness(model, fitted))
-    return [done[k].model for k in range(len(alphas))], joined(shorts)
+        mixed = 0.0
+        for part, side, alpha in (
+            (1.0 - share, low, self.alphas[k + 1]),
+            (share, high, self.alphas[k - 1]),
+        ):
+            squares = sum(np.sum(np.square(W, dtype=np.float64)) for W in side.coefs_)
+            moved = side.objective_ + (self.alphas[k] - alpha) * 0.5 * squares
+            mixed += part * moved
+        return mixed < (1.0 - _WORSE) * model.objective_
 
 
 def shortness(model, fitted):
@@ -246,10 +338,10 @@ def shortness(model, fitted):
     -------
     short : Short
     """
-    short = model._stopped_short(fitted)
-    smallest = np.finfo(np.float64).tiny
-    gap = model.dual_gap_ / max(abs(model.objective_), smallest) if short else 0.0
-    return Short(1, int(short), gap)
+    if not model._stopped_short(fitted):
+        return Short(1)
+    gap = model.dual_gap_ / max(abs(model.objective_), np.finfo(np.float64).tiny)
+    return Short(1, 1, gap, frozenset(part.trained.status for part in fitted))
 
 
 def _order(alphas):

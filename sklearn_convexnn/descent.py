@@ -24,6 +24,7 @@ def descend(
     used=None,
     apart=False,
     max_iter=200,
+    rtol=2.2e-9,
     deadline=np.inf,
 ):
     r"""Minimise ``loss(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
@@ -57,6 +58,8 @@ def descend(
         Whether the scales of the features are so far apart that each weight needs a
         unit of its own.
     max_iter : int, default=200
+    rtol : float, default=2.2e-9
+        Relative gain of a step below which to stop.
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which to stop.
 
@@ -134,7 +137,7 @@ def descend(
         value_and_gradient,
         start / units,
         deadline,
-        {"maxiter": max_iter, "maxfun": 2 * max_iter},
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
     )
     return split(found)
 

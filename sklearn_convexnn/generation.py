@@ -56,9 +56,7 @@ class Generation:
         self.max_neurons = np.inf if max_neurons is None else max_neurons
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
-        self.scale = column_spread(
-            problem.X, problem.fit_intercept, problem.apart
-        )
+        self.scale = column_spread(problem.X, problem.fit_intercept, problem.apart)
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan

@@ -1,10 +1,13 @@
 """Estimators that choose the weight decay by cross-validation."""
 
 import warnings
+from collections import Counter
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn.base import _fit_context
+from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import (
     accuracy_score,
     check_scoring,
@@ -26,7 +29,14 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_convexnn._base import restored_on_failure
 from sklearn_convexnn._callbacks import fit_task
-from sklearn_convexnn._path import EPS, fit_path, grid, joined, shortness
+from sklearn_convexnn._path import (
+    EPS,
+    Short,
+    grid,
+    joined,
+    scoring_path,
+    shortness,
+)
 from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
@@ -65,8 +75,7 @@ class _CrossValidatedMixin:
         weighted = sample_weight is not None
         X, y, weight = self._validated(X, y, sample_weight)
         warn_of_scales(X, weight)
-        whole = fit_task(self, (X, y, weight), 0).begin()
-        weight = weight if weighted else None
+        given, weight = (X, y, weight), weight if weighted else None
         splitting, scoring = self._routed(weight, params)
         values = self.get_params(deep=False)
         model = self._base(
@@ -77,43 +86,68 @@ class _CrossValidatedMixin:
         folds = list(splitter.split(X, y, **splitting))
         if not folds:
             raise ValueError(f"cv has to give at least one fold, got cv={self.cv!r}.")
+        whole = fit_task(self, given, len(folds) + 1, sequential=False).begin()
         self.alphas_ = grid(model, X, y, weight, self.alphas, self.eps)
         score = type(self)._default_score
         if self.scoring is not None:
             score = check_scoring(model, scoring=self.scoring)
         n_jobs, model.n_jobs = model.n_jobs, None
+        name = type(self).__name__
         results = Parallel(n_jobs=n_jobs)(
             delayed(_fold_scores)(
-                model, X, y, weight, train, test, self.alphas_, score, scoring
+                model,
+                *(X, y, weight, train, test, self.alphas_, score, scoring),
+                f"{name}, fold {k + 1}/{len(folds)}",
+                whole.subtask("fold", k, len(self.alphas_)),
             )
-            for train, test in folds
+            for k, (train, test) in enumerate(folds)
         )
-        self.scores_path_ = np.column_stack([scores for scores, _ in results])
-        self.alpha_ = float(self.alphas_[self._best(self.scores_path_.mean(axis=1))])
+        self._report(results)
+        self.scores_path_ = np.column_stack([fold.scores for fold in results])
+        self.alpha_ = float(self.alphas_[self._best(results)])
         model.set_params(alpha=self.alpha_, n_jobs=n_jobs)
-        fitted = model._fit_between(X, y, weight)
+        with whole.within("refit", len(folds)):
+            fitted = model._fit_between(
+                X, y, weight, label=f"{name}, all data, alpha = {self.alpha_:.4g}"
+            )
         for name, value in vars(model).items():
             if name.endswith("_"):
                 setattr(self, name, value)
         whole.end({})
-        short = joined([*(short for _, short in results), shortness(model, fitted)])
+        short = joined([*(fold.short for fold in results), shortness(model, fitted)])
         short.warn(type(self).__name__, self.tol)
 
-    def _best(self, means):
-        """Index of the largest mean score that is a number."""
-        known = np.flatnonzero(~np.isnan(means))
-        if len(known) == 0:
+    def _report(self, folds):
+        """Warn of folds without a score, or raise an error if there are no others."""
+        failed = [fold for fold in folds if np.all(np.isnan(fold.scores))]
+        if len(failed) == len(folds):
             raise ValueError(
-                "The mean score is not a number for any of the values of alpha: "
-                f"scoring={self.scoring!r} does not suit the data or the folds."
+                f"cv={self.cv!r} or scoring={self.scoring!r} does not suit the data: "
+                f"no fold has a score.{_reasons(failed)}"
             )
-        if len(known) < len(means):
+        if failed:
             warnings.warn(
-                f"The mean score is not a number for {len(means) - len(known)} of the "
-                f"{len(means)} values of alpha, which are not chosen from."
+                f"{len(failed)} of the {len(folds)} folds of {type(self).__name__} "
+                "failed. Their scores are not a number, and the others choose "
+                f"alpha.{_reasons(failed)}",
+                FitFailedWarning,
+            )
+
+    def _best(self, folds):
+        """Index of the largest mean over the folds of scores that are numbers."""
+        scores = self.scores_path_
+        n_known = np.sum(~np.isnan(scores), axis=1)
+        # Means over other folds would be no fair comparison.
+        known = np.flatnonzero(n_known == n_known.max())
+        if len(known) < len(scores):
+            partly = [fold for fold in folds if np.any(~np.isnan(fold.scores))]
+            warnings.warn(
+                f"The score is not a number for {len(scores) - len(known)} of the "
+                f"{len(scores)} values of alpha in more folds than for the others; "
+                f"these are not chosen from.{_reasons(partly)}"
             )
         # The first of equal ones has the smallest network.
-        return known[np.argmax(means[known])]
+        return known[np.argmax(np.nanmean(scores[known], axis=1))]
 
     def _routed(self, sample_weight, params):
         """What the splitter and the scorer get of the metadata."""
@@ -151,15 +185,66 @@ class _CrossValidatedMixin:
         return router
 
 
-def _fold_scores(model, X, y, sample_weight, train, test, alphas, score, metadata):
-    """Scores of a path on the samples `test`, and how many fits stopped short."""
+@dataclass(frozen=True)
+class _Fold:
+    """Scores of a path on the samples that were left out.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n_alphas,)
+        Not a number where there is none.
+    short : Short
+    reason : str or None
+        Why scores are not numbers, if some are not.
+    """
+
+    scores: np.ndarray
+    short: Short
+    reason: str | None = None
+
+
+def _reasons(folds):
+    """A line for each reason why folds lack scores."""
+    counts = Counter(fold.reason for fold in folds if fold.reason is not None)
+    return "".join(
+        f"\nIn {count} folds {reason}." if count > 1 else f"\nIn a fold {reason}."
+        for reason, count in counts.items()
+    )
+
+
+def _fold_scores(
+    model, X, y, sample_weight, train, test, alphas, score, metadata, label, task
+):
+    """The `_Fold` of a path on the samples `train` and scores on those of `test`."""
     X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
     X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
     weight = None if sample_weight is None else _safe_indexing(sample_weight, train)
     metadata = {key: _safe_indexing(values, test) for key, values in metadata.items()}
-    # Scores need no proofs.
-    models, short = fit_path(model, X_train, y_train, weight, alphas, prove=False)
-    return [score(model, X_test, y_test, **metadata) for model in models], short
+    scores, reason = np.full(len(alphas), np.nan), None
+    task.begin()
+    try:
+        models, short = scoring_path(
+            model, X_train, y_train, weight, alphas, label, task
+        )
+    except Exception as error:
+        return _Fold(scores, Short(), f"the fit failed with {_described(error)}")
+    finally:
+        task.end()
+    if not np.any(metadata.get("sample_weight", 1.0)):
+        return _Fold(scores, short, "the samples left out have no weight")
+    for k, fitted in enumerate(models):
+        try:
+            scores[k] = score(fitted, X_test, y_test, **metadata)
+        except Exception as error:
+            reason = f"scoring failed with {_described(error)}"
+        else:
+            if np.isnan(scores[k]) and reason is None:
+                reason = "the scorer gave scores that are not numbers"
+    return _Fold(scores, short, reason)
+
+
+def _described(error):
+    return f"{type(error).__name__}: {error}"
 
 
 def _squared_error_score(model, X, y, sample_weight=None):
@@ -184,7 +269,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
 
     Parameters
     ----------
-    alphas : int or array-like of shape (n_alphas,), default=100
+    alphas : int or array-like of shape (n_alphas,), default=20
         Number of values between :func:`alpha_max` of all data and `eps` times
         that, evenly spaced on a logarithmic scale, or the values themselves,
         positive.
@@ -224,7 +309,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
     max_iter : int, default=200
-        Limit of rounds or iterations of each fit.
+        Limit of rounds or iterations of each fit, but for descent in folds.
     max_neurons : int, default=None
         Limit of the neurons of each network.
     minimal : bool, default=False
@@ -238,7 +323,8 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         have networks of their own.  Backends are chosen from outside, with
         :func:`joblib.parallel_config`.
     verbose : int, default=0
-        As of the base estimator, for each fit.
+        As of the base estimator, for each fit; of those in folds that are from
+        descent, one line each.  The lines begin with fold and `alpha`.
 
     Attributes
     ----------
@@ -262,16 +348,27 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
 
     Notes
     -----
-    The folds are fixed once.  For each, networks are trained for all of `alphas_`
-    by :func:`convex_relu_path`, each started from its neighbours.  The scores are
-    averaged over the folds, of equal averages the largest `alpha` is taken, and a
-    network for it is trained on all data, independently of the paths.  Averages
-    that are not numbers come last, with a warning.
+    The folds are fixed once.  For each, networks are trained for all of `alphas_`,
+    each started from its neighbours.  The scores are averaged over the folds, of
+    equal averages the largest `alpha` is taken, and a network for it is trained on
+    all data, independently of the paths.
+
+    Scores need no bounds.  With the default `formulation`, `arrangements`,
+    `max_neurons` and `minimal`, the networks of the folds are from descent, from
+    `n_arrangements` random neurons for the smallest `alpha` on to the largest: their
+    objectives are about those of single fits.  Otherwise, and for one feature, they
+    are those of :func:`convex_relu_path`, without proofs.
+
+    A fold without sample weight, or in which a fit fails, as for one class only, has
+    scores that are not numbers: a `FitFailedWarning` says why, and the other folds
+    choose `alpha`.  Values of `alpha` that lack scores in more folds than others are
+    not chosen, with a warning.  If no fold has a score, that is an error.
 
     The losses are summed over the samples, not averaged, so of `k` folds the
     networks of the paths are trained with a weight decay that is larger by the
     factor ``k / (k - 1)``, compared with the losses, than the last one.
-    If any fits stop short of `tol`, one `ConvergenceWarning` says how many.
+    If any fits with a bound stop short of `tol`, one `ConvergenceWarning` says how
+    many.
 
     Examples
     --------
@@ -293,7 +390,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     def __init__(
         self,
         *,
-        alphas=100,
+        alphas=20,
         eps=EPS,
         cv=None,
         scoring=None,
@@ -377,7 +474,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
 
     Parameters
     ----------
-    alphas : int or array-like of shape (n_alphas,), default=100
+    alphas : int or array-like of shape (n_alphas,), default=20
         Number of values between :func:`alpha_max` of all data and `eps` times
         that, evenly spaced on a logarithmic scale, or the values themselves,
         positive.
@@ -416,7 +513,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     tol : float, default=1e-2
         Relative duality gap at which each fit stops.
     max_iter : int, default=200
-        Limit of rounds or iterations of each fit.
+        Limit of rounds or iterations of each fit, but for descent in folds.
     max_neurons : int, default=None
         Limit of the neurons of each network.
     minimal : bool, default=False
@@ -430,7 +527,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         have networks of their own.  Backends are chosen from outside, with
         :func:`joblib.parallel_config`.
     verbose : int, default=0
-        As of the base estimator, for each fit.
+        As of the base estimator, for each fit; of those in folds that are from
+        descent, one line each.  The lines begin with fold and `alpha`.
 
     Attributes
     ----------
@@ -452,11 +550,21 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
 
     Notes
     -----
-    The folds are fixed once.  For each, networks are trained for all of `alphas_`
-    by :func:`convex_relu_path`, each started from its neighbours.  The scores are
-    averaged over the folds, of equal averages the largest `alpha` is taken, and a
-    network for it is trained on all data, independently of the paths.  Averages
-    that are not numbers come last, with a warning.
+    The folds are fixed once.  For each, networks are trained for all of `alphas_`,
+    each started from its neighbours.  The scores are averaged over the folds, of
+    equal averages the largest `alpha` is taken, and a network for it is trained on
+    all data, independently of the paths.
+
+    Scores need no bounds.  With the default `formulation`, `arrangements`,
+    `max_neurons` and `minimal`, the networks of the folds are from descent, from
+    `n_arrangements` random neurons for the smallest `alpha` on to the largest: their
+    objectives are about those of single fits.  Otherwise, and for one feature, they
+    are those of :func:`convex_relu_path`, without proofs.
+
+    A fold without sample weight, or in which a fit fails, as for one class only, has
+    scores that are not numbers: a `FitFailedWarning` says why, and the other folds
+    choose `alpha`.  Values of `alpha` that lack scores in more folds than others are
+    not chosen, with a warning.  If no fold has a score, that is an error.
 
     The losses are summed over the samples, not averaged, so of `k` folds the
     networks of the paths are trained with a weight decay that is larger by the
@@ -464,7 +572,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
 
     The log-likelihood tells networks apart that make the same mistakes, and its
     path is smoother than that of the accuracy.
-    If any fits stop short of `tol`, one `ConvergenceWarning` says how many.
+    If any fits with a bound stop short of `tol`, one `ConvergenceWarning` says how
+    many.
 
     Examples
     --------
@@ -485,7 +594,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     def __init__(
         self,
         *,
-        alphas=100,
+        alphas=20,
         eps=EPS,
         cv=None,
         scoring=None,

@@ -10,7 +10,7 @@ from sklearn_convexnn.recovery import Neurons
 _GONE = 1e-6
 
 
-def place_neurons(problem, n_neurons, rng, max_iter=200):
+def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
     """Move random neurons by L-BFGS on the weight-decay objective.
 
     Where they end is a local minimum at best, but the cells they end in are
@@ -22,6 +22,8 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     n_neurons : int
     rng : RandomState
     max_iter : int, default=200
+    **options
+        Further ones of `descend`.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     if problem.fit_intercept:
         bias = -np.einsum("kd,dk->k", X[rng.randint(n, size=n_neurons)], W)
     linear = np.zeros(n_neurons, dtype=bool)
-    return _descend(problem, W, v, bias, linear, offset, max_iter)
+    return _descend(problem, W, v, bias, linear, offset, max_iter, options)
 
 
 def shaped_starts(W, V, spread):
@@ -74,7 +76,7 @@ def shaped_starts(W, V, spread):
     return W * root, V / np.maximum(root, 1e-300)[:, None]
 
 
-def improve_neurons(problem, neurons, max_iter=200):
+def improve_neurons(problem, neurons, max_iter=200, **options):
     """Move the neurons of a network by L-BFGS on the weight-decay objective.
 
     Parameters
@@ -82,6 +84,8 @@ def improve_neurons(problem, neurons, max_iter=200):
     problem : Problem
     neurons : Neurons
     max_iter : int, default=200
+    **options
+        Further ones of `descend`.
 
     Returns
     -------
@@ -98,10 +102,11 @@ def improve_neurons(problem, neurons, max_iter=200):
         neurons.linear,
         neurons.offset + np.sum(straight[neurons.linear]),
         max_iter,
+        options,
     )
 
 
-def _descend(problem, W, v, bias, linear, offset, max_iter):
+def _descend(problem, W, v, bias, linear, offset, max_iter, options):
     """The network after a descent from hidden and output weights and biases."""
     p = problem
     W, V, bias, offset = descend(
@@ -117,6 +122,7 @@ def _descend(problem, W, v, bias, linear, offset, max_iter):
         negative_slope=p.negative_slope,
         apart=p.apart,
         max_iter=max_iter,
+        **options,
     )
     v = V[:, 0]
     norm = np.linalg.norm(W, axis=0)

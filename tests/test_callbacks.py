@@ -12,7 +12,12 @@ from sklearn.callback import ScoringMonitor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, _callbacks
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+    _callbacks,
+)
 from tests.problems import tiny_data
 
 
@@ -21,9 +26,10 @@ class Recorder:
 
     def __init__(self, stop_after=None, fail_at=None):
         self.events, self.stop_after, self.fail_at = [], stop_after, fail_at
-        self.networks = []
+        self.networks, self.subtasks = [], {}
 
     def _note(self, hook, context):
+        self.subtasks[context.task_name] = context.max_subtasks
         self.events.append((hook, context.task_name, context.task_id))
         if self.fail_at == (hook, context.task_name):
             raise RuntimeError("a callback that fails")
@@ -201,6 +207,34 @@ def test_progress_bar(several, capsys):
     search = GridSearchCV(clone(model).set_callbacks(), {"alpha": [2.0, 4.0]}, cv=2)
     search.set_callbacks(ProgressBar()).fit(X, y)
     assert "ConvexReLURegressor - fit" in capsys.readouterr().out
+
+
+def test_tasks_of_a_cross_validation():
+    X, y = wide_data()
+    recorder = Recorder()
+    model = ConvexReLURegressorCV(alphas=[4.0, 3.0, 2.0], cv=2, random_state=0)
+    model.set_callbacks(recorder).fit(X, y)
+    fold = [(hook, "alpha", k) for k in range(3) for hook in ("begin", "end")]
+    folds = [
+        event
+        for k in range(2)
+        for event in (("begin", "fold", k), *fold, ("end", "fold", k))
+    ]
+    refit = [("begin", "refit", 2), ("end", "refit", 2)]
+    assert recorder.events == in_fit(*folds, *refit)
+    assert recorder.subtasks == {"fit": 3, "fold": 3, "alpha": 0, "refit": 0}
+    whole = recorder.networks[-1][3]
+    assert_array_equal(whole.predict(X), model.predict(X))
+
+
+def test_nobody_knows_the_number_of_rounds():
+    X, y = wide_data()
+    recorder = Recorder()
+    quick_model().set_callbacks(recorder).fit(X, y)
+    assert recorder.subtasks == {"fit": None, "round": 0}
+    recorder = Recorder()
+    quick_model(arrangements="sampled").set_callbacks(recorder).fit(X, y)
+    assert recorder.subtasks == {"fit": 0}
 
 
 def test_scikit_learn_without_callbacks(monkeypatch):

@@ -193,6 +193,9 @@ class Softmax:
             hessian += np.trace(hessian) / len(b) ** 2 + 1e-300
             step = np.linalg.lstsq(hessian, -error, rcond=None)[0]
             before, slope, size = value(b), error @ step, 1.0
+            if np.max(np.abs(error)) <= 1e-7 * np.sum(s):
+                # Newton's step is exact to the last digit, which values do not show.
+                return b + step
             while value(b + size * step) > before + 1e-4 * size * slope:
                 size *= 0.5
                 if size < 1e-10:

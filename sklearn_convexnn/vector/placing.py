@@ -12,7 +12,7 @@ from sklearn_convexnn.vector.problem import VectorNeurons
 _GONE = 1e-6
 
 
-def place_neurons(problem, n_neurons, rng, max_iter=200):
+def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
     """Move random neurons by L-BFGS on the weight-decay objective.
 
     Parameters
@@ -21,13 +21,16 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     n_neurons : int
     rng : RandomState
     max_iter : int, default=200
+    **options
+        Further ones of `descend`.
 
     Returns
     -------
     neurons : VectorNeurons
         Those that the weight decay has not removed.
     """
-    return _descend(problem, *random_weights(problem, n_neurons, rng), max_iter)
+    start = random_weights(problem, n_neurons, rng)
+    return _descend(problem, *start, max_iter, options)
 
 
 def random_weights(problem, n_neurons, rng):
@@ -69,7 +72,7 @@ def random_weights(problem, n_neurons, rng):
     return W, V, bias, linear, offset
 
 
-def improve_neurons(problem, neurons, max_iter=200, deadline=np.inf):
+def improve_neurons(problem, neurons, max_iter=200, **options):
     """Move the neurons of a network by L-BFGS on the weight-decay objective.
 
     Parameters
@@ -78,14 +81,14 @@ def improve_neurons(problem, neurons, max_iter=200, deadline=np.inf):
     neurons : VectorNeurons
         Of positive sizes.
     max_iter : int, default=200
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
+    **options
+        Further ones of `descend`, as `deadline`.
 
     Returns
     -------
     neurons : VectorNeurons
     """
-    return _descend(problem, *weights_of(neurons), max_iter, deadline)
+    return _descend(problem, *weights_of(neurons), max_iter, options)
 
 
 def weights_of(neurons):
@@ -131,7 +134,7 @@ def network_of(W, V, bias, linear, offset):
     )
 
 
-def _descend(problem, W, V, bias, linear, offset, max_iter, deadline=np.inf):
+def _descend(problem, W, V, bias, linear, offset, max_iter, options):
     """The network after a descent from hidden and output weights and biases."""
     p = problem
     W, V, bias, offset = descend(
@@ -148,7 +151,7 @@ def _descend(problem, W, V, bias, linear, offset, max_iter, deadline=np.inf):
         apart=p.apart,
         used=V != 0 if p.separate else None,
         max_iter=max_iter,
-        deadline=deadline,
+        **options,
     )
     return network_of(W, V, bias, linear, offset)
 
