@@ -6,7 +6,7 @@ import numpy as np
 from scipy.sparse import issparse
 
 from sklearn_convexnn._devices import on_device, selected
-from sklearn_convexnn._scales import searches_go_by_scales
+from sklearn_convexnn._scales import scales_ratio
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
 from sklearn_convexnn.deep.architecture import Architecture
@@ -214,7 +214,7 @@ def build_problem(X, y, sample_weight, params):
         params["alpha"],
         free_bias,
         params["negative_slope"],
-        apart=searches_go_by_scales(centred),
+        scales_ratio=scales_ratio(centred),
         **options,
     )
     return problem, centre

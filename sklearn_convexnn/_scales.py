@@ -8,10 +8,10 @@ from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from sklearn_convexnn._devices import in_numpy, on_device
 
-# Largest scale of a column over the smallest one from which on users are warned.
-_APART = 1e3
-# The same from which on searches go by the scales.
-_GO_BY = 30.0
+FAR_APART = 1e3
+"""Largest scale of a column over the smallest one from which on users are warned."""
+GO_BY = 30.0
+"""The same from which on searches go by the scales."""
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -46,7 +46,7 @@ def scales_ratio(X):
         low, high = X.min(axis=0), X.max(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
             spread = X.std(axis=0, dtype=np.float64)
-        other = np.any((X != low) & (X != high), axis=0)
+        other = np.any((low < X) & (high > X), axis=0)
     low, high = low.astype(np.float64), high.astype(np.float64)
     half = 0.5 * high - 0.5 * low
     used = half > _FLAT * np.maximum(np.abs(low), np.abs(high))
@@ -54,20 +54,6 @@ def scales_ratio(X):
     if len(scales) < 2 or not np.all(np.isfinite(scales)):
         return 1.0
     return float(np.max(scales) / max(np.min(scales), np.finfo(float).tiny))
-
-
-def searches_go_by_scales(X):
-    """Whether the scales of the features are so far apart that searches go by them.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-
-    Returns
-    -------
-    apart : bool
-    """
-    return scales_ratio(X) > _GO_BY
 
 
 def warn_of_scales(X, sample_weight=None):
@@ -87,7 +73,7 @@ def warn_of_scales(X, sample_weight=None):
     if sample_weight is not None and not np.all(sample_weight > 0):
         X = X[sample_weight > 0]
     ratio = scales_ratio(X)
-    if ratio <= _APART:
+    if ratio <= FAR_APART:
         return False
     warnings.warn(
         "The scales (standard deviations) of the columns of X differ by a factor of "

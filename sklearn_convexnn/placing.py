@@ -38,7 +38,9 @@ def place_neurons(problem, n_neurons, rng, max_iter=200):
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
     v = root * rng.standard_normal(n_neurons)
     if problem.apart:
-        W, v = shaped_starts(W, v[:, None], column_spread(X, problem.fit_intercept, True))
+        W, v = shaped_starts(
+            W, v[:, None], column_spread(X, problem.fit_intercept, True)
+        )
         v = v[:, 0]
     bias = np.zeros(n_neurons)
     if problem.fit_intercept:

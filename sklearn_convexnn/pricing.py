@@ -157,9 +157,7 @@ def search_neurons(
     return found
 
 
-def search_widely(
-    X, nu, size, rng, *, starts=None, free_bias, apart=False, **options
-):
+def search_widely(X, nu, size, rng, *, starts=None, free_bias, apart=False, **options):
     """`search_neurons` of both signs from random directions, of two kinds.
 
     Where the data spread much more in some directions than in others, as with
@@ -416,9 +414,7 @@ def first_of_each(points, kinds, tol, outputs=None):
 
 
 class _Search:
-    def __init__(
-        self, X, nu, free_bias, negative_slope, rescale=False, apart=False
-    ):
+    def __init__(self, X, nu, free_bias, negative_slope, rescale=False, apart=False):
         self.X, self.nu = X, nu
         self.free_bias, self.negative_slope = free_bias, negative_slope
         self.rescale, self.apart = rescale, apart
