@@ -133,7 +133,11 @@ def test_slow_is_neither_gap_nor_objective_falling(gap, objective, slow):
         (ConvexReLURegressor(), False),
         (ConvexReLURegressor(negative_slope=0.1), False),
         (ConvexReLURegressor(fit_intercept=False), False),
-        (ConvexReLURegressor(hidden_layer="separate"), True),
+        pytest.param(
+            ConvexReLURegressor(hidden_layer="separate"),
+            True,
+            marks=pytest.mark.slow,
+        ),
         (ConvexReLUClassifier(), False),
         (ConvexReLUClassifier(loss="hinge"), False),
     ],
