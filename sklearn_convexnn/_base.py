@@ -194,6 +194,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         params["descent"] = descent
         params["like"] = None if issparse(X) else X[:1, :]
         params["dtype"] = in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype
+        # Callbacks may predict before the end.
+        self.negative_slope_ = float(self.negative_slope)
         self.alpha_ = self.alpha
         if self.alpha == "scale":
             slope = null_slope(data, targets, sample_weight, params, seed)
@@ -258,7 +260,6 @@ class ConvexReLUMixin(CallbackSupportMixin):
             del self.gates_
         self.n_layers_ = len(self.coefs_) + 1
         self.n_outputs_ = self.coefs_[-1].shape[1]
-        self.negative_slope_ = float(self.negative_slope)
         self.n_neurons_ = self.coefs_[-1].shape[0]
         trained = [part.trained for part in fitted]
         self.n_arrangements_ = max(part.n_patterns for part in trained)

@@ -9,7 +9,7 @@ from scipy.sparse import issparse
 from sklearn_convexnn._deadlines import OutOfTime, until
 from sklearn_convexnn._descents import train_by_descent
 from sklearn_convexnn._devices import on_device, selected
-from sklearn_convexnn._scales import searches_go_by_scales
+from sklearn_convexnn._scales import scales_ratio
 from sklearn_convexnn._sorting import distinct_rows
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn._units import units_of
@@ -243,7 +243,7 @@ def build_problem(X, y, sample_weight, params, dtype=np.float64):
         units.weight_decay(params["alpha"]),
         free_bias,
         params["negative_slope"],
-        apart=searches_go_by_scales(centred),
+        scales_ratio=scales_ratio(centred),
         **options,
     )
     return problem, units

@@ -8,10 +8,10 @@ from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from sklearn_convexnn._devices import in_numpy, on_device
 
-# Largest scale of a column over the smallest one from which on users are warned.
-_APART = 1e3
-# The same from which on searches go by the scales.
-_GO_BY = 30.0
+FAR_APART = 1e3
+"""Largest scale of a column over the smallest one from which on users are warned."""
+GO_BY = 30.0
+"""The same from which on searches go by the scales."""
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -56,20 +56,6 @@ def scales_ratio(X):
     return float(np.max(scales) / max(np.min(scales), np.finfo(float).tiny))
 
 
-def searches_go_by_scales(X):
-    """Whether the scales of the features are so far apart that searches go by them.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-
-    Returns
-    -------
-    apart : bool
-    """
-    return scales_ratio(X) > _GO_BY
-
-
 def warn_of_scales(X, sample_weight=None):
     """Warn if the scales of the columns of `X` are far apart.
 
@@ -87,7 +73,7 @@ def warn_of_scales(X, sample_weight=None):
     if sample_weight is not None and not np.all(sample_weight > 0):
         X = X[sample_weight > 0]
     ratio = scales_ratio(X)
-    if ratio <= _APART:
+    if ratio <= FAR_APART:
         return False
     warnings.warn(
         "The scales (standard deviations) of the columns of X differ by a factor of "

@@ -195,9 +195,10 @@ class _Run(Generation):
         )
         self.pool_bound = solution.dual_bound
         needed = solution.values > 1e-6 * np.sum(solution.values)
-        # With features of a large scale small magnitudes can be large outputs.
-        outputs = solution.values * size[alive]
-        needed |= outputs > 1e-6 * np.sum(outputs)
+        if p.apart:
+            # With features of a large scale small magnitudes can be large outputs.
+            outputs = solution.values * size[alive]
+            needed |= outputs > 1e-6 * np.sum(outputs)
         selected = replace(
             pool, magnitudes=solution.values, offset=solution.offset
         ).select(needed)

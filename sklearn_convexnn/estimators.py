@@ -1039,6 +1039,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             gates=np.zeros((X.shape[1] + self.fit_intercept, 0)) if gated else None,
         )
         self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
+        self.negative_slope_ = float(self.negative_slope)
         self._store(X, [fitted])
         self.objective_ = self.loss_ = self.dual_gap_ = 0.0
         whole.end({})

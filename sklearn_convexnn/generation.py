@@ -14,6 +14,9 @@ from sklearn_convexnn.rounds import MESSAGES, Record
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
 _PATIENCE = 25
+# With scales far apart, training goes on while so many rounds bring the gap, or the
+# objective, down to this part, or the gap is a small part of the objective.
+_WINDOW, _FALLS, _CLOSE = 5, 0.7, 0.1
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
 # Parts of the time that the first pricing and then the placing may take: a network is
@@ -31,6 +34,20 @@ class _DualPoint:
     kappa: float
     bound: float
     confirmed: bool = False
+
+
+def _slow(levels):
+    """Whether neither the gap nor the objective falls as fast as it should.
+
+    Parameters
+    ----------
+    levels : list of (gap, objective)
+        Of the rounds so far.
+    """
+    if len(levels) <= _WINDOW or levels[-1][0] < _CLOSE * levels[-1][1]:
+        return False
+    before, now = levels[-1 - _WINDOW], levels[-1]
+    return all(new > _FALLS * old for new, old in zip(now, before))
 
 
 class Generation:
@@ -139,7 +156,7 @@ class Generation:
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
         status = self._start(n_neurons, known)
-        n_iter, waited, cells = 0, 0, 0
+        n_iter, waited, cells, levels = 0, 0, 0, []
         last_gap, last_objective = np.inf, np.inf
         while True:
             if status is None and n_iter < max_iter:
@@ -152,6 +169,7 @@ class Generation:
                 gained = last_objective - self.objective > 0.01 * gap
                 gained |= gap < 0.99 * last_gap
                 waited = 0 if gained else waited + 1
+                levels.append((gap, self.objective))
                 last_gap, last_objective = min(gap, last_gap), self.objective
                 if closed:
                     status = "optimal"
@@ -161,6 +179,8 @@ class Generation:
                     status = "max_time"
                 elif stop:
                     status = "callback"
+                elif self.problem.far_apart and _slow(levels):
+                    status = "scales"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:

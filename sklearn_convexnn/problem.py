@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from sklearn_convexnn._scales import FAR_APART, GO_BY
 from sklearn_convexnn.recovery import Neurons, features
 
 
@@ -20,9 +21,8 @@ class Problem:
     alpha : float
     fit_intercept : bool
     negative_slope : float
-    apart : bool
-        Whether the scales of the features are so far apart that searches have to go
-        by them.
+    scales_ratio : float
+        The largest scale of a feature over the smallest one.
     """
 
     X: np.ndarray
@@ -32,7 +32,17 @@ class Problem:
     alpha: float
     fit_intercept: bool
     negative_slope: float
-    apart: bool = field(default=False, kw_only=True)
+    scales_ratio: float = field(default=1.0, kw_only=True)
+
+    @property
+    def apart(self):
+        """Whether the scales are so far apart that searches have to go by them."""
+        return self.scales_ratio > GO_BY
+
+    @property
+    def far_apart(self):
+        """Whether they are so far apart that training may have to end early."""
+        return self.scales_ratio > FAR_APART
 
     def null(self):
         """The network without neurons."""

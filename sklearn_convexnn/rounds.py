@@ -13,6 +13,7 @@ MESSAGES = {
     "max_time": "the time limit was reached",
     "max_neurons": "the limit of neurons was reached",
     "callback": "a callback asked to stop",
+    "scales": "the scales of the columns of X are far apart and progress is slow",
     "stalled": "no further neuron was found and rounding prevents progress",
     "breakdown": "a factorisation broke down, or numbers became too large",
 }

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sklearn_convexnn._deadlines import check
+from sklearn_convexnn._scales import FAR_APART, GO_BY
 from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.recovery import activation
 
@@ -82,9 +83,8 @@ class VectorProblem:
     separate : bool
         Whether each neuron feeds one output only.  Otherwise the outputs share
         the hidden layer.
-    apart : bool
-        Whether the scales of the features are so far apart that searches have to go
-        by them.
+    scales_ratio : float
+        The largest scale of a feature over the smallest one.
     """
 
     X: np.ndarray
@@ -95,7 +95,17 @@ class VectorProblem:
     fit_intercept: bool
     negative_slope: float
     separate: bool
-    apart: bool = field(default=False, kw_only=True)
+    scales_ratio: float = field(default=1.0, kw_only=True)
+
+    @property
+    def apart(self):
+        """Whether the scales are so far apart that searches have to go by them."""
+        return self.scales_ratio > GO_BY
+
+    @property
+    def far_apart(self):
+        """Whether they are so far apart that training may have to end early."""
+        return self.scales_ratio > FAR_APART
 
     @property
     def n_outputs(self):
