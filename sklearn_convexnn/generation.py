@@ -167,6 +167,8 @@ class Generation:
                 status = "max_iter"
             if status not in (None, "optimal"):
                 self.conclude()
+            if status == "max_time" and self.closed and not self.duals[0].confirmed:
+                status = "unconfirmed"
             record.add(self, n_iter, cells)
             if status is not None:
                 break

@@ -285,3 +285,23 @@ def test_limits_in_seconds(n, d):
     # Room for what else the machine does.
     assert perf_counter() - start < 5.0
     assert model.objective_ > model.dual_bound_
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
+    """A gap that only short searches have closed is reported with a warning."""
+    X, Y = data(n_outputs)
+    kind = vector_generation.VectorRun if n_outputs > 1 else column_generation._Run
+    search = kind.search
+
+    def short_only(self, nu, thorough):
+        if thorough:
+            raise OutOfTime
+        return search(self, nu, thorough)
+
+    monkeypatch.setattr(kind, "search", short_only)
+    model = ConvexReLURegressor(alpha=1.0, tol=0.1, random_state=0, max_time=100.0)
+    with pytest.warns(ConvergenceWarning, match="longer search could confirm"):
+        model.fit(X, Y)
+    assert model.dual_gap_ <= 0.1 * model.objective_
+    assert model.certificate_ == "estimated"
