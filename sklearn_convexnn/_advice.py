@@ -9,6 +9,7 @@ _REMEDIES = {
     "unproven": "use pricing='search' for an estimate",
     "max_iter": "increase max_iter",
     "max_time": "increase max_time",
+    "unconfirmed": "increase max_time",
 }
 
 
@@ -27,6 +28,7 @@ def advice(statuses, columns_apart=False):
     sentence : str
     """
     remedies = [text for status, text in _REMEDIES.items() if status in statuses]
+    remedies = list(dict.fromkeys(remedies))
     if columns_apart:
         # What the others are for rarely helps then.
         remedies = [

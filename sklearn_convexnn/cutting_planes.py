@@ -7,7 +7,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from sklearn_convexnn._callbacks import FitTask
-from sklearn_convexnn._deadlines import OutOfTime, until
+from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn.arrangements import Arrangement, with_ones
 from sklearn_convexnn.branch_and_bound import maximise_slope
 from sklearn_convexnn.pricing import Candidates, merge_candidates, search_widely
@@ -522,7 +522,7 @@ class _Run:
             deadline=self.deadline,
             max_nodes=nodes,
         )
-        if hopeful and nodes and top.status != "optimal":
+        if hopeful and nodes and top.status != "optimal" and fits():
             # Its first bounds over cones can be worse than the relaxation.
             relaxed = semidefinite_bound(p.X, nu, **self.geometry)
             top = replace(top, upper=min(top.upper, relaxed))

@@ -56,11 +56,28 @@ def node_limit(X, brief=False):
     limit : int
         0 if the data are too large for it.
     """
-    n, rank = len(X), int(np.linalg.matrix_rank(X))
+    n = len(X)
+    rank = rank_up_to(X, _PROOF_RANK)
     if rank <= _PROOF_RANK and prefers_cones(n, rank):
         return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))
     work = _BRIEF_SEMIDEFINITE if brief else _SEMIDEFINITE
     return max(2, int(work / n**2.7)) if n <= _PROOF_SAMPLES else 0
+
+
+def rank_up_to(X, most):
+    """The rank of the data, or some rank above `most`, which some samples may tell.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    most : int
+
+    Returns
+    -------
+    rank : int
+    """
+    some = int(np.linalg.matrix_rank(X[: 10 * (most + 1)]))
+    return some if some > most else int(np.linalg.matrix_rank(X))
 
 
 def prove(problem, result, tol, deadline, nodes=None):

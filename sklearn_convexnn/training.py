@@ -1,6 +1,7 @@
 """The routes from data to the network of one output, with its certificate."""
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -94,10 +95,9 @@ def train(problem, known, seed, deadline, name, params, task=None, duals=()):
     if wanted in CUTS:
         return _train_by_cuts(problem, known, seed, deadline, name, params, task)
     if wanted != "sampled":
-        try:
+        trained = None
+        with suppress(OutOfTime):
             trained = _train_by_structure(problem, deadline, name, params)
-        except OutOfTime:
-            trained = None
         if trained is not None:
             return trained
     free_bias = problem.fit_intercept
@@ -211,13 +211,14 @@ def _train_by_cuts(problem, known, seed, deadline, name, params, task):
             "free_bias": problem.fit_intercept,
             "negative_slope": problem.negative_slope,
         }
-        outer = min(
-            slope(problem.X, result.nu, **geometry)
-            for slope in (norm_bound, triangle_bound)
-        )
-        proven = problem.bound(result.nu, max(outer, result.kappa))
-        if proven >= (1.0 - params["tol"]) * result.objective:
-            certificate, bound = "global", proven
+        with suppress(OutOfTime):
+            outer = min(
+                slope(problem.X, result.nu, **geometry)
+                for slope in (norm_bound, triangle_bound)
+            )
+            proven = problem.bound(result.nu, max(outer, result.kappa))
+            if proven >= (1.0 - params["tol"]) * result.objective:
+                certificate, bound = "global", proven
     return Trained(
         neurons=result.neurons,
         dual_bound=bound,

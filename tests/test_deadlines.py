@@ -27,6 +27,7 @@ from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import row_space
 from sklearn_convexnn.vector import column_generation as vector_generation
+from sklearn_convexnn.vector import large
 from sklearn_convexnn.vector import losses as vector_losses
 from sklearn_convexnn.vector.losses import Separable, Softmax
 from sklearn_convexnn.vector.minimal_network import smallest_network
@@ -285,3 +286,45 @@ def test_limits_in_seconds(n, d):
     # Room for what else the machine does.
     assert perf_counter() - start < 5.0
     assert model.objective_ > model.dual_bound_
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
+    """A gap that only short searches have closed is reported with a warning."""
+    X, Y = data(n_outputs)
+    kind = vector_generation.VectorRun if n_outputs > 1 else column_generation._Run
+    search = kind.search
+
+    def short_only(self, nu, thorough):
+        if thorough:
+            raise OutOfTime
+        return search(self, nu, thorough)
+
+    monkeypatch.setattr(kind, "search", short_only)
+    model = ConvexReLURegressor(alpha=1.0, tol=0.1, random_state=0, max_time=100.0)
+    with pytest.warns(ConvergenceWarning, match="longer search could confirm"):
+        model.fit(X, Y)
+    assert model.dual_gap_ <= 0.1 * model.objective_
+    assert model.certificate_ == "estimated"
+
+
+def test_last_search_at_scale(monkeypatch):
+    """Time is kept for a search where no other has come to its end."""
+    X, y = data(1, n=4200, d=2)
+    price, calls = large._Run.price, []
+
+    def late_at_first(self, nu, thorough=False):
+        calls.append(thorough)
+        if len(calls) <= 2:
+            raise OutOfTime
+        price(self, nu, thorough)
+
+    monkeypatch.setattr(large._Run, "price", late_at_first)
+    model = ConvexReLURegressor(
+        alpha=50.0, random_state=0, n_arrangements=5, max_time=1000.0
+    )
+    with pytest.warns(ConvergenceWarning, match="time limit"):
+        model.fit(X, y)
+    assert len(calls) == 3
+    # By norms alone next to nothing is known.
+    assert model.dual_bound_ > 0.3 * model.objective_

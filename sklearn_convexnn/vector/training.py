@@ -67,7 +67,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     elif not params["prove"]:
         nodes = 0
     if not sampled:
-        trained = _train_by_structure(problem, name, params)
+        trained = None
+        with suppress(OutOfTime):
+            trained = _train_by_structure(problem, name, params)
         if trained is not None:
             return trained
     rng = check_random_state(seed)
@@ -111,7 +113,7 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
             status, message = "open", "branch and bound reached its limit of work"
     elif params["arrangements"] == "exact" and status == "optimal":
         # There was no time for the proof that was asked for.
-        status, message = "max_time", MESSAGES["max_time"]
+        status, message = "unconfirmed", MESSAGES["unconfirmed"]
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=bound,
