@@ -71,6 +71,11 @@ def fits(operations=0.0, share=1.0):
     return left > 0 and operations <= share * left * _speed()
 
 
+def seconds(operations):
+    """About how long so many operations, as of `check`, take."""
+    return operations / _speed()
+
+
 def svd_work(shape):
     """Operations, as of `check`, that a thin singular value decomposition is worth.
 
@@ -88,11 +93,11 @@ def svd_work(shape):
 
 @lru_cache(maxsize=1)
 def _speed():
-    """Operations in a second of a product of matrices."""
+    """Operations in a second, half of what a product of matrices reaches."""
     matrix = np.ones((256, 256))
     times = []
     for _ in range(3):
         start = perf_counter()
         matrix @ matrix
         times.append(perf_counter() - start)
-    return 2.0 * 256**3 / max(np.median(times), 1e-9)
+    return 256**3 / max(np.median(times), 1e-9)

@@ -20,9 +20,9 @@ from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
-from sklearn_convexnn.solvers.gated import solve_gated
+from sklearn_convexnn.solvers.gated import null_network, solve_gated
 from sklearn_convexnn.training import HISTORY, Trained, train
-from sklearn_convexnn.vector.large import LARGE, goes_at_scale
+from sklearn_convexnn.vector.large import LARGE, goes_at_scale, precision_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
     smallest_network as vector_smallest_network,
@@ -128,10 +128,12 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     if at_scale and X.size > LARGE:
         # To sort them would take more time and memory than they do.
         used = sample_weight > 0
-        X, y, sample_weight = X[used], y[used], sample_weight[used]
+        if not used.all():
+            X, y, sample_weight = X[used], y[used], sample_weight[used]
     else:
         X, y, sample_weight = canonical(X, y, sample_weight)
-    problem, centre = build_problem(X, y, sample_weight, params)
+    dtype = precision_at_scale(0.9 * params["tol"]) if at_scale else X.dtype
+    problem, centre = build_problem(X, y, sample_weight, params, dtype)
     run, to_weights = train, network_weights
     if y.ndim == 2:
         run, to_weights = train_outputs, vector_network_weights
@@ -180,7 +182,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     )
 
 
-def build_problem(X, y, sample_weight, params):
+def build_problem(X, y, sample_weight, params, dtype=np.float64):
     """The training problem of one network, of data that are centred if it can be.
 
     Parameters
@@ -191,6 +193,8 @@ def build_problem(X, y, sample_weight, params):
         Positive.
     params : dict
         Parameters of the estimator, and the loss object.
+    dtype : dtype, default=float64
+        Of the data of the problem.
 
     Returns
     -------
@@ -201,13 +205,15 @@ def build_problem(X, y, sample_weight, params):
     free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    centred = X - centre
+    centred = np.empty(X.shape, dtype)
+    np.subtract(X, centre, out=centred, casting="same_kind")
     if free_bias:
         # What this leaves of constant columns is rounding of the mean, and neurons
         # along them would be noise.
         low, high = X.min(axis=0), X.max(axis=0)
         flat = high - low <= _FLAT * np.maximum(high, -low)
-        centred[:, flat] = 0.0
+        if flat.any():
+            centred[:, flat] = 0.0
     kind, options = Problem, {}
     if params["depth"] > 2:
         kind = DeepProblem
@@ -246,45 +252,52 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     Y, loss, free_bias = y, params["loss"], params["fit_intercept"]
     if y.ndim == 1:
         Y, loss = y[:, None], Separable(loss)
-    arrangement, start = gated_arrangement(X, sample_weight, params, seed, known)
-    with blas_threads_for(X.shape[0]):
-        network = solve_gated(
-            X,
-            Y,
-            sample_weight,
-            loss,
-            params["alpha"],
-            arrangement,
-            fit_intercept=free_bias,
-            # A little room for the rounding of the weights.
-            tol=0.9 * params["tol"],
-            max_iter=_GATED_STEPS * params["max_iter"],
-            deadline=deadline,
-            start=start,
-        )
+    null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
+    n_patterns, complete = 0, False
+    try:
+        with blas_threads_for(X.shape[0]):
+            with until(deadline):
+                arrangement, start = gated_arrangement(
+                    X, sample_weight, params, seed, known
+                )
+            n_patterns, complete = len(arrangement.gates), arrangement.complete
+            network = solve_gated(
+                X,
+                Y,
+                sample_weight,
+                loss,
+                params["alpha"],
+                arrangement,
+                fit_intercept=free_bias,
+                # A little room for the rounding of the weights.
+                tol=0.9 * params["tol"],
+                max_iter=_GATED_STEPS * params["max_iter"],
+                deadline=deadline,
+                start=start,
+            )
+    except OutOfTime:
+        network = null
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
     if params["verbose"]:
         print(
-            f"[{name}] {len(arrangement.gates)} patterns, {len(network.hidden.T)} "
+            f"[{name}] {n_patterns} patterns, {len(network.hidden.T)} "
             f"gated neurons after {network.n_iter} iterations, objective "
             f"{network.objective:.8g}, dual bound {network.dual_bound:.8g}"
         )
-    zeros = np.zeros(Y.shape)
-    null = zeros + (loss.best_offset(zeros, Y, sample_weight) if free_bias else 0.0)
     return Fitted(
         coefs=[network.hidden, network.output],
         intercepts=[np.zeros(network.hidden.shape[1]), network.offset],
         gates=network.gates,
-        null_objective=loss.value(null, Y, sample_weight),
+        null_objective=null.objective,
         trained=Trained(
             neurons=None,
             dual_bound=network.dual_bound,
-            certificate="global" if arrangement.complete else "restricted",
+            certificate="global" if complete else "restricted",
             status=network.status,
             message=MESSAGES[network.status],
             n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
-            n_patterns=len(arrangement.gates),
+            n_patterns=n_patterns,
             history={
                 "time": history["time"],
                 "objective": history["objective"],
@@ -360,7 +373,7 @@ def _network_attributes(weights):
 
 
 def _untrained(problem, time):
-    """The network without neurons, for want of time, and the bound that always holds."""
+    """The network without neurons, for want of time, and a bound that always holds."""
     neurons = problem.null()
     objective = problem.objective(neurons)
     nothing = 0.0 * problem.dual_point(problem.outputs(neurons))

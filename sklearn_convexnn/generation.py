@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._climbing import row_norms
 from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.rounds import MESSAGES, Record
@@ -15,8 +16,9 @@ _DUAL_POINTS = 5
 _PATIENCE = 25
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
-# Part of the time that the first pricing may take.
-_FIRST_PRICING = 0.2
+# Parts of the time that the first pricing and then the placing may take: a network is
+# worth more with a bound.
+_FIRST_PRICING, _PLACING = 0.2, 0.5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -58,6 +60,8 @@ class Generation:
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
+        # Seconds of a search for each random direction.
+        self.pace = 0.0
 
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
@@ -163,6 +167,8 @@ class Generation:
                 status = "max_iter"
             if status not in (None, "optimal"):
                 self.conclude()
+            if status == "max_time" and self.closed and not self.duals[0].confirmed:
+                status = "unconfirmed"
             record.add(self, n_iter, cells)
             if status is not None:
                 break
@@ -185,12 +191,18 @@ class Generation:
             self._price_by_norms(nu)
         if self.closed:
             return "optimal"
-        # What there is at the deadline is placed.
-        with until(self.deadline):
-            placed = self.place(n_neurons)
+        placed = self._place_early(n_neurons)
+        if len(placed) > self.max_neurons and self.deadline < np.inf:
+            # There may be no time to go from many neurons to few.
+            self.keep(self._place_early(int(self.max_neurons)))
         self.keep(placed)
         self.pool = self.pool.joined(placed)
         return None
+
+    def _place_early(self, n_neurons):
+        now = perf_counter()
+        with until(now + _PLACING * (self.deadline - now)):
+            return self.place(n_neurons)
 
     def _whole_round(self, cells):
         """A round, and a longer search if it has closed the gap.
@@ -205,6 +217,9 @@ class Generation:
         try:
             with until(self.deadline):
                 check()
+                if len(self.pool) == 0:
+                    # The first search has not come to its end.
+                    self.price(self.problem.dual_point(self.problem.outputs(self.best)))
                 cells, limited = self.round()
                 closed = self.closed and self.confirm()
                 if closed:
@@ -228,13 +243,11 @@ class Generation:
     def slope_limit(self, nu):
         """Proven bound of the slopes at a dual point, from norms alone.
 
-        Activations are not steeper than one, and where biases are free the sums of
-        `nu` are zero.
+        Activations are not steeper than one, and where biases are free, so that they
+        are not zero at the origin, the sums of `nu` are zero.
         """
-        p = self.problem
-        centre = p.X.mean(axis=0) if p.fit_intercept else 0.0
-        lengths = np.linalg.norm(p.X - centre, axis=1).astype(np.float64)
-        sizes = np.linalg.norm(nu.reshape(len(nu), -1), axis=1)
+        lengths = row_norms(self.problem.X).astype(np.float64)
+        sizes = row_norms(nu.reshape(len(nu), -1))
         # Lengths may be of single precision.
         return (1.0 + 1e-4) * float(lengths @ sizes)
 
@@ -288,7 +301,13 @@ class Generation:
     def price(self, nu, thorough=False):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
-        found = self.search(nu, thorough)
+        start = perf_counter()
+        try:
+            found = self.search(nu, thorough)
+        finally:
+            if not thorough:
+                size = max(3 * len(self.best), 75)
+                self.pace = (perf_counter() - start) / size
         neurons = self.unused(found)
         self.archive = self.archive.joined(neurons)
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
@@ -331,6 +350,10 @@ class Generation:
         There are more hills to find where the network needs more neurons.
         """
         size = np.clip(3 * len(self.best), 75, max(most, 75))
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            left = self.deadline - perf_counter()
+            size = np.clip(0.5 * left / self.pace, 75, size)
         if thorough:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)

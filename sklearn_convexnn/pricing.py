@@ -23,8 +23,8 @@ NEAR = ((0.01, 0.95), (0.001, 0.97))
 kinks, one after the other, relative to the spread of the outputs; and the part of
 the slope wanted that has to be reached there.  Of the climbs that ended above that
 slope, none had been below these parts (measured on two tables)."""
-# Elements of an array that is sorted at once.
-_SORTED = 1_000_000
+# Elements of an array that is sorted, or squared, at once.
+_SORTED, _CHUNK = 1_000_000, 4_000_000
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
 # Features up to which their principal axes are looked for.
@@ -240,6 +240,7 @@ def _through_samples(X, directions, rng, free_bias):
     # A different number of them for each direction.
     count = 1 + rng.randint(rows.shape[1], size=size)
     rows[np.arange(rows.shape[1]) >= count[:, None]] = 0.0
+    check(20.0 * rows.size * rows.shape[1])
     Q, R = np.linalg.qr(rows.transpose(0, 2, 1))
     pivots = np.abs(np.einsum("kii->ki", R))
     Q = Q * (pivots > 1e-9 * np.max(pivots, initial=1e-300))[:, None, :]
@@ -283,7 +284,13 @@ def column_spread(X, centred=False):
     -------
     spread : ndarray of shape (n_features,)
     """
-    spread = np.std(X, axis=0) if centred else np.sqrt(np.mean(X**2, axis=0))
+    centre = X.mean(axis=0) if centred else X.dtype.type(0.0)
+    step = max(1, _CHUNK // X.shape[1])
+    parts = [
+        np.sum(np.square(X[i : i + step] - centre), axis=0)
+        for i in range(0, len(X), step)
+    ]
+    spread = np.sqrt(sum(parts) / len(X))
     largest = max(spread.max(initial=0.0), np.finfo(X.dtype).tiny)
     return np.maximum(spread, 1e-3 * largest)
 

@@ -11,6 +11,7 @@ MESSAGES = {
     "optimal": "the duality gap is within the tolerance",
     "max_iter": "the limit of rounds was reached",
     "max_time": "the time limit was reached",
+    "unconfirmed": "the time limit was reached before a longer search could confirm it",
     "max_neurons": "the limit of neurons was reached",
     "callback": "a callback asked to stop",
     "stalled": "no further neuron was found and rounding prevents progress",

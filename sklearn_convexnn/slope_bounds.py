@@ -27,6 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from sklearn_convexnn._deadlines import check, svd_work
 from sklearn_convexnn.recovery import activation
 
 # Rows whose directions agree to so many digits are merged; what that changes is
@@ -227,6 +228,7 @@ def norm_bound(X, nu, *, free_bias=False, negative_slope=0.0):
         X = X - X.mean(axis=0)
     signed = not free_bias and negative_slope == 0
     parts = [np.maximum(nu, 0.0), np.maximum(-nu, 0.0)] if signed else [nu]
+    check(svd_work(X.shape))
     spectral = np.linalg.norm(X, 2) if X.size else 0.0
     lengths = np.linalg.norm(X, axis=1)
     return (1 + ROUNDING) * max(
@@ -265,6 +267,7 @@ def triangle_bound(X, nu, *, free_bias=False, negative_slope=0.0):
     bounds = []
     for parts in _both_signs(X, nu, free_bias, negative_slope):
         for pivot in parts.pivots():
+            check()
             convex, concave = parts.on_pivot(pivot)
             bound = np.linalg.norm(convex[1:], axis=1).sum()
             if len(convex):

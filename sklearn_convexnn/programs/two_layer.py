@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.linalg import svd
 
+from sklearn_convexnn._deadlines import check, svd_work
 from sklearn_convexnn.operators import MaskedOperator
 
 
@@ -73,6 +74,7 @@ class TwoLayerProgram:
         self.fit_intercept = fit_intercept
         self.complete = arrangement.complete
 
+        check(svd_work(X.shape))
         _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
         rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
         # The identity when it is one, so that no rounding enters.

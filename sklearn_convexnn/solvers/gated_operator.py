@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._deadlines import check
+
 # Elements of the temporary arrays of the products: what a cache of a processor holds,
 # and what keeps a device busy.
 _CHUNK_HERE, _CHUNK_DEVICE = 2**19, 2**26
@@ -72,6 +74,7 @@ class GatedOperator:
         xp = self.xp
         F = xp.empty((self.n_samples, V.shape[0]), dtype=self.wide, device=self.device)
         for rows, X, masks in zip(self.rows, self.parts, self._masks()):
+            check()
             for k in range(V.shape[0]):
                 F[rows, k] = xp.astype(xp.vecdot(X @ V[k, ...], masks), self.wide)
         return F
@@ -81,6 +84,7 @@ class GatedOperator:
         N = self.xp.astype(N, self.dtype)
         V = self.zeros(N.shape[1])
         for rows, X, masks in zip(self.rows, self.parts, self._masks()):
+            check()
             for k in range(N.shape[1]):
                 V[k, ...] += X.T @ (masks * N[rows, k][:, None])
         return V

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.pricing import NEAR
@@ -19,6 +20,7 @@ from sklearn_convexnn.vector.placing import (
     place_neurons,
 )
 from sklearn_convexnn.vector.pricing import (
+    COPIES,
     merge_candidates,
     search_units,
     search_widely,
@@ -221,6 +223,7 @@ class VectorRun(Generation):
         If it is solved by descent, in at most `max_iter` steps.
         """
         p, pool = self.problem, self.pool.joined(self.cuts)
+        check(len(p.X) * len(pool) * (2.0 * p.X.shape[1] + COPIES))
         Z = p.features(pool)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)

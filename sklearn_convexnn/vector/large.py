@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._callbacks import FitTask
-from sklearn_convexnn._deadlines import OutOfTime, fits, until
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, seconds, until
 from sklearn_convexnn.vector.column_generation import VectorRun
 from sklearn_convexnn.vector.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.vector.placing import (
@@ -14,7 +14,7 @@ from sklearn_convexnn.vector.placing import (
     network_of,
     random_weights,
 )
-from sklearn_convexnn.vector.pricing import merge_candidates
+from sklearn_convexnn.vector.pricing import COPIES, merge_candidates
 from sklearn_convexnn.vector.sampled_pricing import (
     finish_on_all,
     sample_residuals,
@@ -38,6 +38,8 @@ _SAMPLES, _STARTS = 3000, 60
 _WORK, _OVERHEAD, _DRAWS, _FINISHED = 1e6, 20, 2, 24
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
+# Neurons of the networks for whose evaluation time is kept.
+_TYPICAL = 100
 # Share of the time that is kept for a thorough search.
 _LAST = 0.15
 # Unknowns of the group lasso up to which a second-order method is faster; for a loss
@@ -63,6 +65,20 @@ def goes_at_scale(X, arrangements):
     if arrangements != "adaptive" or X.shape[1] < 2 or len(X) < 4 * BATCH:
         return False
     return len(X) > _MANY or X.size > LARGE
+
+
+def precision_at_scale(tol):
+    """The precision that is enough for a tolerance.
+
+    Parameters
+    ----------
+    tol : float
+
+    Returns
+    -------
+    dtype : type
+    """
+    return np.float32 if tol >= _SINGLE else np.float64
 
 
 def generate_at_scale(
@@ -115,8 +131,8 @@ def generate_at_scale(
     -------
     result : GlobalResult
     """
-    if tol >= _SINGLE:
-        problem = replace(problem, X=problem.X.astype(np.float32, copy=False))
+    dtype = precision_at_scale(tol)
+    problem = replace(problem, X=problem.X.astype(dtype, copy=False))
     task = FitTask() if task is None else task
     run = _Run(problem, rng, tol, max_neurons, deadline)
     return run.solve(n_neurons, known, duals, max_iter, callback, task)
@@ -127,6 +143,10 @@ class _Run(VectorRun):
         super().__init__(problem, rng, tol, max_neurons, deadline)
         self.end = deadline
         if np.isfinite(deadline):
+            n, d = problem.X.shape
+            # The network has to be evaluated after the last descent and in the end.
+            self.end -= seconds(3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD))
+            self.deadline = self.end
             self.deadline = self._until(1.0 - _LAST)
 
     def _until(self, share):
@@ -207,6 +227,7 @@ class _Run(VectorRun):
         rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):
+            check(COPIES * p.X.size)
             X = p.X.astype(np.float64, copy=False)
             return self.search_on(X, N, N, thorough, **options)
         # Steep units may be active on few samples, all of them left out by chance.

@@ -6,6 +6,7 @@ what it does not find is not proven to be absent.
 """
 
 from dataclasses import dataclass
+
 import numpy as np
 
 from sklearn_convexnn import pricing
@@ -22,6 +23,8 @@ from sklearn_convexnn.pricing import (
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
+COPIES = 1000.0
+"""Operations that go by while an entry of the data is copied, a few times."""
 # Directions in a batch if each one counts when time is short.
 _IN_TIME = 64
 # Below this part of the slope wanted a candidate is not worth finishing.
@@ -128,6 +131,7 @@ def search_units(
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_N = np.max(np.abs(N))
+    check(0.5 * COPIES * X.size)
     axes = principal_axes(X, centred=free_bias)
     rough = SlopeSearch(
         (X @ axes / unit_X).astype(np.float32),
@@ -173,6 +177,7 @@ def search_widely(X, N, size, rng, *, free_bias, **options):
     -------
     candidates : VectorCandidates
     """
+    check(COPIES * X.size)
     sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
     plain, shaped = random_directions(X, size, rng, free_bias)
     # Units that set samples with a large residual apart are often the steepest.

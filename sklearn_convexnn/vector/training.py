@@ -1,5 +1,6 @@
 """The routes from data to the network of several outputs, with its certificate."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -65,7 +66,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     elif not params["prove"]:
         nodes = 0
     if not sampled:
-        trained = _train_by_structure(problem, name, params)
+        trained = None
+        with suppress(OutOfTime):
+            trained = _train_by_structure(problem, name, params)
         if trained is not None:
             return trained
     rng = check_random_state(seed)
@@ -107,6 +110,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         dual = DualPoint(result.nu, proof.kappa, proven=True)
         if not proof.closed and status == "optimal":
             status, message = "open", "branch and bound reached its limit of work"
+    elif params["arrangements"] == "exact" and status == "optimal":
+        # There was no time for the proof that was asked for.
+        status, message = "unconfirmed", MESSAGES["unconfirmed"]
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=bound,
@@ -147,10 +153,8 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
         task=task,
     )
     neurons = result.neurons
-    try:
+    with suppress(OutOfTime):
         neurons = merge_parallel(neurons)
-    except OutOfTime:
-        pass
     return Trained(
         neurons=neurons,
         dual_bound=result.dual_bound,
