@@ -28,7 +28,12 @@ from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.rounds import DualPoint
 from sklearn_convexnn.vector.losses import Separable
 
-LAPACK = ("svd", "eigh", "eigvalsh", "inv", "cholesky", "solve", "lstsq", "norm")
+LAPACK = {
+    "adaptive": ("svd", "eigh", "eigvalsh", "norm", "inv", "lstsq"),
+    "sampled": ("svd", "inv", "cholesky", "solve", "eigvalsh"),
+    "penalised": ("svd", "eigvalsh", "norm", "lstsq"),
+    "exact": ("svd", "solve"),
+}
 
 ROUTES = {
     "adaptive": {},
@@ -47,11 +52,11 @@ ROUTES = {
 def small():
     """Data, and the least objectives of three layers without and with biases."""
     rng = np.random.RandomState(1)
-    X, y = rng.standard_normal((5, 2)), rng.standard_normal(5)
+    X, y = rng.standard_normal((4, 2)), rng.standard_normal(4)
     best = []
     for bias in (False, True):
         some = X[:, :1] if bias else X
-        options = {"alpha": 0.1, "depth": 3, "fit_intercept": bias, "tol": 1e-6}
+        options = {"alpha": 0.1, "depth": 3, "fit_intercept": bias}
         model = ConvexReLURegressor(arrangements="exact", **options).fit(some, y)
         best.append((some, y, model.objective_, np.var(y) if bias else np.mean(y**2)))
     return best
@@ -89,22 +94,22 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr(_deadlines, "perf_counter", clock)
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 5, 12, 30, 80, 200])
+@pytest.mark.parametrize("count", [0, 1, 3, 10, 40, 150])
 @pytest.mark.parametrize("route", ROUTES)
 def test_time_can_be_up_anywhere(route, count, small, monkeypatch):
     stop_after(monkeypatch, count)
-    for bias, (X, y, best, null) in enumerate(small):
-        options = {"depth": 3, "max_time": 1e6, "random_state": 0, **ROUTES[route]}
-        model = ConvexReLURegressor(
-            alpha=0.1, fit_intercept=bool(bias), max_iter=3, **options
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.filterwarnings("ignore", "Only .* distinct blocks", UserWarning)
-            model.fit(X, y)
-        # More layers can do better.
-        best = None if model.depth > 3 else best
-        check_honest(model, best, 0.5 * len(y) * null)
+    bias = count % 2 == 0
+    X, y, best, null = small[bias]
+    options = {"depth": 3, "max_time": 1e6, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
+    model = ConvexReLURegressor(
+        alpha=0.1, fit_intercept=bias, random_state=0, **options
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "Only .* distinct blocks", UserWarning)
+        model.fit(X, y)
+    # More layers can do better.
+    check_honest(model, best if model.depth == 3 else None, 0.5 * len(y) * null)
 
 
 def test_no_time_at_all_leaves_a_proven_bound(monkeypatch):
@@ -203,7 +208,9 @@ def break_at(monkeypatch, name, count, once):
     def faulty(function):
         def run(*args, **options):
             order = args[1] if len(args) > 1 else options.get("ord")
-            if name != "norm" or (order == 2 and np.ndim(args[0]) > 1):
+            if name != "norm" or (
+                order == 2 and not isinstance(options.get("axis"), int)
+            ):
                 call = next(calls)
                 if call == count or (call > count and not once):
                     broken()
@@ -216,26 +223,29 @@ def break_at(monkeypatch, name, count, once):
             monkeypatch.setattr(module, name, faulty(getattr(module, name)))
 
 
-@pytest.mark.parametrize("name", LAPACK)
-@pytest.mark.parametrize("route", ROUTES)
-def test_breakdowns_leave_a_network_and_an_honest_gap(name, route, small, monkeypatch):
-    bias = route in ("path", "sampled")
+@pytest.mark.parametrize(
+    "route, name", [(route, name) for route, names in LAPACK.items() for name in names]
+)
+def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkeypatch):
+    bias = route == "sampled"
     X, y, best, null = small[bias]
-    options = {"depth": 3, "max_iter": 1, "random_state": 0, **ROUTES[route]}
+    options = {"depth": 3, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
     for count, once in ((0, False), (2, True)):
-        model = ConvexReLURegressor(alpha=0.1, fit_intercept=bias, **options)
+        model = ConvexReLURegressor(
+            alpha=0.1, fit_intercept=bias, random_state=0, **options
+        )
         with warnings.catch_warnings(), monkeypatch.context() as patch:
             warnings.simplefilter("ignore", ConvergenceWarning)
             warnings.filterwarnings("ignore", "Only .* distinct blocks", UserWarning)
             break_at(patch, name, count, once)
             model.fit(X, y)
-        check_honest(model, None if route == "path" else best, 0.5 * len(y) * null)
+        check_honest(model, best, 0.5 * len(y) * null)
 
 
 def test_a_breakdown_of_blocks_is_said(small, monkeypatch):
     X, y, _, _ = small[0]
     monkeypatch.setattr("sklearn_convexnn.deep.training.DeepProgram", broken)
-    model = ConvexReLURegressor(depth=3, alpha=0.1, arrangements="exact")
+    model = ConvexReLURegressor(depth=3, alpha=0.1, **ROUTES["sampled"])
     with pytest.warns(ConvergenceWarning, match="broke down"):
         model.fit(X, y)
     assert model.n_neurons_ == 0
@@ -252,9 +262,9 @@ def test_steps_that_are_never_short_enough_end(small, monkeypatch):
     blocks = blocks_of(X, units.weights, units.biases, free_bias=False)
     loss = make_loss("squared_error")
     program = DeepProgram(
-        X, y, np.ones(5), loss, 0.1, blocks, norm="frobenius", fit_intercept=False
+        X, y, np.ones(4), loss, 0.1, blocks, norm="frobenius", fit_intercept=False
     )
-    monkeypatch.setattr(type(loss), "gradient", lambda *args: np.full(5, np.inf))
+    monkeypatch.setattr(type(loss), "gradient", lambda *args: np.full(4, np.inf))
     with np.errstate(all="ignore"):
         result = solve_deep_penalised(program, problem)
     assert result.status == "breakdown"
@@ -268,7 +278,8 @@ def test_columns_of_very_different_sizes(route, bias):
     X[:, 0] *= 1e15
     X[:, 1] *= 1e-15
     y = rng.normal(size=40)
-    options = {"depth": 3, "max_iter": 1, **ROUTES[route], "n_arrangements": 5}
+    options = {"depth": 3, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
+    options["n_arrangements"] = 5
     model = ConvexReLURegressor(fit_intercept=bias, random_state=0, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -295,8 +306,8 @@ def test_data_of_little_content(route, bias, case):
         y = np.ones(4)
     else:
         X = np.repeat(X[:1], 4, axis=0)
-    options = {"depth": 3, "max_iter": 1, "alpha": 0.1, **ROUTES[route]}
-    if case == "constant y" and route == "exact" and not bias:
+    options = {"depth": 3, "max_iter": 1, "tol": 0.3, "alpha": 0.1, **ROUTES[route]}
+    if route == "exact":
         X, y = X[:3], y[:3]
     model = ConvexReLURegressor(fit_intercept=bias, random_state=0, **options)
     with warnings.catch_warnings():
@@ -310,8 +321,11 @@ def test_data_of_little_content(route, bias, case):
 @pytest.mark.parametrize("route", ["adaptive", "sampled", "penalised", "exact"])
 def test_extreme_weight_decay(route, alpha, small):
     X, y, _, null = small[1]
-    options = {"depth": 3, "max_iter": 1, "alpha": alpha, **ROUTES[route]}
-    model = ConvexReLURegressor(random_state=0, **options)
+    if route == "exact":
+        X, y, _, null = small[0]
+    bias = route != "exact"
+    options = {"depth": 3, "max_iter": 1, "tol": 0.3, "alpha": alpha, **ROUTES[route]}
+    model = ConvexReLURegressor(random_state=0, fit_intercept=bias, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X, y)

@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._breakdown import BREAKDOWNS, unless_broken
+from sklearn_convexnn._breakdown import BREAKDOWNS
 from sklearn_convexnn._deadlines import OutOfTime, fits
 from sklearn_convexnn.deep.blocks import blocks_of, distinct
 from sklearn_convexnn.deep.column_generation import generate_subnetworks
@@ -82,9 +82,7 @@ def train_subnetworks(
         callback=round_printer(name, params),
         task=task,
     )
-    units = unless_broken(
-        result.neurons, simplify, problem, result.neurons, merge=False
-    )
+    units = simplify(problem, result.neurons, merge=False)
     kappa = slope_bound(problem, result.nu)
     proven = problem.bound(result.nu, kappa)
     objective = problem.objective(units)
@@ -247,7 +245,7 @@ def _solve_on_blocks(problem, known, seed, deadline, name, params):
                 raise
             raise OutOfTime from None
         units = subnetworks_of_blocks(problem, program, result.theta, result.offset)
-    units = unless_broken(units, simplify, problem, units, merge=False)
+    units = simplify(problem, units, merge=False)
     if verbose:
         print(
             f"[{name}] {len(units)} sub-networks after {result.n_iter} iterations, "

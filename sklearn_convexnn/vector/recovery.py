@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS
 from sklearn_convexnn._deadlines import OutOfTime, check
 from sklearn_convexnn.recovery import independent_magnitudes
 
@@ -31,7 +32,7 @@ def simplify(problem, neurons, *, merge=True):
     try:
         for candidate in _simpler(problem, neurons, slack, merge):
             neurons = candidate
-    except OutOfTime:
+    except (OutOfTime, *BREAKDOWNS):
         pass
     if problem.separate:
         neurons = split_outputs(neurons)
