@@ -435,7 +435,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
         reasons = "; ".join(sorted({part.message for part in trained}))
         statuses = {part.status for part in trained}
         advice = "Increase max_iter or max_time, or loosen tol."
-        if "stalled" in statuses:
+        if "breakdown" in statuses:
+            advice = "Scale the columns of X, look for outliers, or loosen tol."
+        elif "stalled" in statuses:
             advice = (
                 "Scale the data, merge samples that are equal up to rounding, or "
                 "loosen tol."

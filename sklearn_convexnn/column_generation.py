@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.linalg import svd
 
+from sklearn_convexnn._breakdown import row_space
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.cells import solve_on_cells
@@ -81,9 +81,7 @@ def generate_neurons(
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
     """
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)

@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS, check_finite, unless_broken
 from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.rounds import MESSAGES, Record
 
@@ -12,6 +13,8 @@ from sklearn_convexnn.rounds import MESSAGES, Record
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
 _PATIENCE = 25
+# Rounds in a row that may break down; another one draws other starting points.
+_BREAKDOWNS = 2
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
 # Outputs (samples times neurons) of the neurons that the search remembers.
@@ -126,30 +129,33 @@ class Generation:
         result : GlobalResult
         """
         record = Record(callback)
-        status = None
         for point in duals:
             bound = self.problem.bound(point.nu, point.kappa)
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
+        status = None
         if known is None or len(known) == 0:
-            self.price(self.problem.dual_point(self.problem.outputs(self.best)))
-            status = "optimal" if self.closed else None
-            if status is None:
-                placed = self.place(n_neurons)
-                self.keep(placed)
-                self.pool = self.pool.joined(placed)
+            done = unless_broken(False, self.start, n_neurons)
+            status = "optimal" if done else None
         else:
             self.pool = self.best.joined(known)
-        n_iter, waited, cells = 0, 0, 0
+        n_iter, waited, cells, broken = 0, 0, 0, 0
         last_gap, last_objective = np.inf, np.inf
         while True:
             if status is None and n_iter < max_iter:
                 round_task = task.subtask("round").begin()
-                cells, limited = self.round()
-                closed = self.closed and self.confirm()
-                if closed:
-                    # Selected neurons have not been moved; it costs little.
-                    self.keep(self.improve(self.best))
+                limited = closed = False
+                try:
+                    with np.errstate(all="ignore"):
+                        cells, limited = self.round()
+                        closed = self.closed and self.confirm()
+                        if closed:
+                            # Selected neurons have not been moved; it costs little.
+                            self.keep(self.improve(self.best))
+                    broken = 0
+                except BREAKDOWNS:
+                    broken += 1
+                    self.pool = self.best
                 self.refute()
                 closed &= self.closed
                 stop = round_task.end(self.best)
@@ -168,19 +174,43 @@ class Generation:
                     status = "max_time"
                 elif stop:
                     status = "callback"
+                elif broken == _BREAKDOWNS:
+                    status = "breakdown"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:
                 status = "max_iter"
-            if status not in (None, "optimal"):
-                self.conclude()
+            if status not in (None, "optimal") and self.duals:
+                try:
+                    with np.errstate(all="ignore"):
+                        self.conclude()
+                except BREAKDOWNS:
+                    # What was to be looked at again is not to be relied on.
+                    self.duals = [point for point in self.duals if point.confirmed]
             record.add(self, n_iter, cells)
             if status is not None:
                 break
-        best = self.duals[0]
+        best = self.duals[0] if self.duals else self.trivial()
         return record.result(
             self, best.nu, best.kappa, MESSAGES[status], status, n_iter
         )
+
+    def start(self, n_neurons):
+        """Price the network without neurons, and place some unless it is optimal."""
+        self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+        if self.closed:
+            return True
+        placed = self.place(n_neurons)
+        self.keep(placed)
+        self.pool = self.pool.joined(placed)
+        return False
+
+    def trivial(self):
+        """The dual point that needs no search, in place of none."""
+        nu = np.zeros(np.shape(self.problem.outputs(self.best)))
+        point = _DualPoint(nu, 0.0, self.problem.bound(nu, 0.0), True)
+        self.duals = [point]
+        return point
 
     def conclude(self):
         """What is left to do when the rounds end early."""
@@ -209,6 +239,7 @@ class Generation:
     def keep(self, neurons):
         """Take a network for the best one if it is; whether it is."""
         value = self.problem.objective(neurons)
+        # Not if it is not a number.
         better = value < self.objective and len(neurons) <= self.max_neurons
         if better:
             self.best, self.objective = neurons, value
@@ -230,6 +261,7 @@ class Generation:
     def price(self, nu, thorough=False):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
+        check_finite(nu)
         found = self.search(nu, thorough)
         neurons = self.unused(found)
         self.archive = self.archive.joined(neurons)
@@ -237,18 +269,16 @@ class Generation:
         self.archive = self.archive.select(slice(-most, None))
         for point in self.duals:
             slopes = self.slopes(neurons, point.nu)
-            point.kappa = max(point.kappa, slopes.max(initial=0.0))
+            # Of NumPy: what is not a number is to be seen in the bound.
+            point.kappa = float(np.maximum(point.kappa, slopes.max(initial=0.0)))
             point.bound = p.bound(point.nu, point.kappa)
         # Candidates well below alpha are not even reported.
-        kappa = max(
-            p.alpha,
-            found.slopes.max(initial=0.0),
-            self.slopes(self.archive, nu).max(initial=0.0),
-        )
+        slopes = np.append(found.slopes, self.slopes(self.archive, nu))
+        kappa = float(slopes.max(initial=p.alpha))
         straight = None
         if p.fit_intercept:
             slope, straight = self.linear_slope(nu)
-            kappa = max(kappa, slope)
+            kappa = float(np.maximum(kappa, slope))
         self.last_kappa = kappa
         if not any(point.nu is nu for point in self.duals):
             self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))

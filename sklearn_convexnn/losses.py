@@ -14,6 +14,8 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import entr, expit, xlogy
 
+from sklearn_convexnn._breakdown import check_finite
+
 
 class Loss:
     """Base of the losses; see the module docstring for the notation.
@@ -83,7 +85,8 @@ class Loss:
         lower, upper = self.dual_bounds(y, s)
         if np.any(nu < lower) or np.any(nu > upper):
             return -np.inf
-        return float(np.sum(self.dual_terms(nu, y, s)))
+        value = float(np.sum(self.dual_terms(nu, y, s)))
+        return value if np.isfinite(value) else -np.inf
 
     def conjugate(self, g, y, s):
         """The convex conjugate ``L*(g) = sup_f g @ f - L(f)``."""
@@ -98,6 +101,8 @@ class Loss:
         lower, upper = self.dual_bounds(y, s)
         if not centred:
             return np.clip(nu, lower, upper)
+
+        check_finite(nu)
 
         def excess(shift):
             return np.sum(np.clip(nu + shift * s, lower, upper))
@@ -117,6 +122,8 @@ class Loss:
         When the minimum is not attained (labels of a single class), a finite
         ``b`` whose loss is negligibly above the infimum is returned.
         """
+
+        check_finite(f)
 
         def slope(b):
             return np.sum(self.gradient(f + b, y, s))

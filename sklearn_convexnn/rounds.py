@@ -14,6 +14,7 @@ MESSAGES = {
     "max_neurons": "the limit of neurons was reached",
     "callback": "a callback asked to stop",
     "stalled": "no further neuron was found and rounding prevents progress",
+    "breakdown": "a factorisation broke down, or numbers became too large",
 }
 _KEYS = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 

@@ -1,6 +1,6 @@
 """What every solver returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -9,6 +9,7 @@ MESSAGES = {
     "max_iter": "the limit of iterations was reached",
     "max_time": "the time limit was reached",
     "stalled": "rounding errors prevent further progress",
+    "breakdown": "a factorisation broke down, or numbers became too large",
 }
 """What a status means, for a person."""
 
@@ -33,7 +34,7 @@ class SolverResult:
         Multipliers of the cones.
     objective, dual_bound : float
         Value of the program at `theta`, and the best lower bound found.
-    status : {'optimal', 'max_iter', 'max_time', 'stalled'}
+    status : {'optimal', 'max_iter', 'max_time', 'stalled', 'breakdown'}
         Why the solver stopped; 'optimal' means that the gap is within the
         tolerance.
     message : str
@@ -98,4 +99,27 @@ def null_result(program):
             "dual_bound": np.array([value]),
             "neurons": np.zeros(1, dtype=int),
         },
+    )
+
+
+def broken_result(program):
+    """No neurons, and a bound that needs no computation: a solver broke down.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram or DeepProgram
+
+    Returns
+    -------
+    result : SolverResult
+    """
+    result, zeros = null_result(program), np.zeros(len(program.y))
+    bound = program.loss.dual_value(zeros, program.y, program.sample_weight)
+    return replace(
+        result,
+        nu=zeros,
+        dual_bound=bound,
+        status="breakdown",
+        message=MESSAGES["breakdown"],
+        history={**result.history, "dual_bound": np.array([bound])},
     )

@@ -161,6 +161,6 @@ class Root:
         if self.p is not None:
             # Constants of a sample do not matter, but should be one for all entries.
             scale, rest = scale * self.q, xp.sum(self.p * rough, axis=1, keepdims=True)
-        steep = scale >= _FLAT * xp.max(scale)
+        steep = (scale > 0) & (scale >= _FLAT * xp.max(scale))
         F = x / xp.where(steep, scale, xp.ones_like(scale))
         return xp.where(steep, F if self.p is None else F + rest, rough)

@@ -25,6 +25,8 @@ def shrink(V, threshold, xp):
         norms = xp.sqrt(xp.sum(V * V, axis=(0, 1)))
         left = xp.clip(norms - threshold, min=0.0)
         return V * (left / _positive(norms, xp)), left
+    if V.shape[2] == 0:
+        return V, xp.sum(V, axis=(0, 1))
     blocks, turned = _stacked(V, xp)
     # The smaller of the two products.
     low = V.shape[0] < V.shape[1]

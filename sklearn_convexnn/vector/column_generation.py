@@ -6,6 +6,7 @@ from time import perf_counter
 import numpy as np
 from scipy.linalg import svd
 
+from sklearn_convexnn._breakdown import row_space
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
@@ -121,9 +122,7 @@ def generate_neurons(
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)
@@ -272,7 +271,7 @@ class VectorRun(Generation):
             size = np.linalg.norm(slopes, axis=0)
             units = (slopes / np.maximum(size, 1e-300)).T
         else:
-            units, size, _ = svd(slopes, full_matrices=False)
+            units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
             units = units.T
         units = units[size > p.alpha]
         far = np.full(len(units), np.linalg.norm(p.X) + 1.0)

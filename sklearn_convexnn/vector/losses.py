@@ -11,6 +11,8 @@ over a box, and for the softmax loss also over ``N`` whose rows sum to zero.
 import numpy as np
 from scipy.special import entr, log_softmax, softmax
 
+from sklearn_convexnn._breakdown import check_finite
+
 
 class Separable:
     """The same loss for each output, added up.
@@ -129,6 +131,7 @@ class Softmax:
 
     def project_dual(self, N, Y, s, centred=False):
         """Nearby point of the dual domain, columns summing to zero if `centred`."""
+        check_finite(N)
         with np.errstate(divide="ignore"):
             logits = np.log(np.maximum(Y - N / s[:, None], 1e-300))
         if centred:
@@ -174,7 +177,12 @@ class Softmax:
             hessian = np.diag(s @ P) - (P * s[:, None]).T @ P
             # Constants are determined up to a common one.
             hessian += np.trace(hessian) / len(b) ** 2 + 1e-300
-            step = np.linalg.lstsq(hessian, -error, rcond=None)[0]
+            check_finite(hessian, error)
+            try:
+                step = np.linalg.lstsq(hessian, -error, rcond=None)[0]
+            except np.linalg.LinAlgError:
+                # Slower, and needs no factorisation.
+                step = np.log(np.maximum(total / (s @ P), 1e-300))
             before, slope, size = value(b), error @ step, 1.0
             while value(b + size * step) > before + 1e-4 * size * slope:
                 size *= 0.5
