@@ -28,6 +28,7 @@ from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
 from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
 from sklearn_convexnn.gated_arrangement import KnownNeurons
+from sklearn_convexnn.solvers import MESSAGES
 from sklearn_convexnn.training import CUTS, HISTORY
 from sklearn_convexnn.vector.large import goes_at_scale
 from sklearn_convexnn.vector.losses import Separable, Softmax
@@ -432,8 +433,14 @@ class ConvexReLUMixin(CallbackSupportMixin):
         if not self._stopped_short(fitted):
             return
         trained = [part.trained for part in fitted]
-        reasons = "; ".join(sorted({part.message for part in trained}))
-        statuses = {part.status for part in trained}
+        # A gap that is closed for the solver, and not for the weights.
+        stalled = {"optimal": "stalled"}
+        statuses = {stalled.get(part.status, part.status) for part in trained}
+        reasons = {
+            MESSAGES["stalled"] if part.status == "optimal" else part.message
+            for part in trained
+        }
+        reasons = "; ".join(sorted(reasons))
         advice = "Increase max_iter or max_time, or loosen tol."
         if "breakdown" in statuses:
             advice = "Scale the columns of X, look for outliers, or loosen tol."

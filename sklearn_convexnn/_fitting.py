@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._devices import on_device, selected
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.arrangements import without_rounding
@@ -18,7 +19,7 @@ from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers.gated import solve_gated
-from sklearn_convexnn.training import Trained, train
+from sklearn_convexnn.training import Trained, train, without_neurons
 from sklearn_convexnn.vector.large import LARGE, goes_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
@@ -233,7 +234,21 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     Y, loss, free_bias = y, params["loss"], params["fit_intercept"]
     if y.ndim == 1:
         Y, loss = y[:, None], Separable(loss)
-    arrangement, start = gated_arrangement(X, sample_weight, params, seed, known)
+    zeros = np.zeros(Y.shape)
+    offset = loss.best_offset(zeros, Y, sample_weight) if free_bias else zeros[0]
+    null_objective = loss.value(zeros + offset, Y, sample_weight)
+    arrangement, start = unless_broken(
+        (None, None), gated_arrangement, X, sample_weight, params, seed, known
+    )
+    if arrangement is None:
+        bound = float(np.sum(loss.dual_terms(zeros, Y, sample_weight)))
+        return Fitted(
+            coefs=[np.zeros((X.shape[1], 0)), np.zeros((0, Y.shape[1]))],
+            intercepts=[np.zeros(0), offset],
+            gates=np.zeros((X.shape[1] + free_bias, 0)),
+            null_objective=null_objective,
+            trained=without_neurons(null_objective, bound, params),
+        )
     with blas_threads_for(X.shape[0]):
         network = solve_gated(
             X,
@@ -257,13 +272,11 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
             f"gated neurons after {network.n_iter} iterations, objective "
             f"{network.objective:.8g}, dual bound {network.dual_bound:.8g}"
         )
-    zeros = np.zeros(Y.shape)
-    null = zeros + (loss.best_offset(zeros, Y, sample_weight) if free_bias else 0.0)
     return Fitted(
         coefs=[network.hidden, network.output],
         intercepts=[np.zeros(network.hidden.shape[1]), network.offset],
         gates=network.gates,
-        null_objective=loss.value(null, Y, sample_weight),
+        null_objective=null_objective,
         trained=Trained(
             neurons=None,
             dual_bound=network.dual_bound,
@@ -328,7 +341,9 @@ def _minimal(problem, trained, deadline, name, params):
     search = smallest_network
     if isinstance(problem, VectorProblem):
         search = vector_smallest_network
-    neurons = search(
+    neurons = unless_broken(
+        trained.neurons,
+        search,
         problem,
         trained.neurons,
         allowed_objective(objective, trained.dual_bound, params["tol"]),

@@ -11,10 +11,9 @@ over a box ``lower <= nu <= upper``.  Every method takes arrays of shape
 """
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import entr, expit, xlogy
 
-from sklearn_convexnn._breakdown import check_finite
+from sklearn_convexnn._breakdown import check_finite, root
 
 
 class Loss:
@@ -113,7 +112,7 @@ class Loss:
         if excess(-span) >= 0 or excess(span) <= 0:
             # Only nu = 0 sums to zero, as with the labels of a single class.
             return np.zeros_like(nu)
-        shift = brentq(excess, -span, span, xtol=1e-300, rtol=1e-15, maxiter=500)
+        shift = root(excess, -span, span, xtol=1e-300, rtol=1e-15, maxiter=500)
         return np.clip(nu + shift * s, lower, upper)
 
     def best_offset(self, f, y, s):
@@ -140,7 +139,7 @@ class Loss:
             return float(high)
         # The slope of a piecewise linear loss jumps over zero: the bracket
         # then shrinks on to the kink, which is the minimiser.
-        return float(brentq(slope, low, high, xtol=1e-14 * reach, rtol=1e-14))
+        return float(root(slope, low, high, xtol=1e-14 * reach, rtol=1e-14))
 
 
 class SquaredError(Loss):

@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
@@ -80,13 +81,11 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
     if problem.objective(empty) <= limit:
         return empty
     search = _Search(problem, limit, only_subsets, deadline)
-    best = search.eliminate(neurons)
+    best = unless_broken(neurons, search.eliminate, neurons)
     for _ in range(0 if only_subsets else _MOVES):
         if perf_counter() > deadline:
             break
-        smaller = search.eliminate(search.move(best))
-        if len(smaller) >= len(best):
-            smaller = search.eliminate_and_move(smaller)
+        smaller = unless_broken(best, search.smaller, best)
         if len(smaller) >= len(best):
             break
         best = smaller
@@ -119,6 +118,13 @@ class _Search:
 
     def fits(self, neurons):
         return self.problem.objective(neurons) <= self.limit
+
+    def smaller(self, neurons):
+        """Fewer neurons after a move within the cells, if it makes that possible."""
+        smaller = self.eliminate(self.move(neurons))
+        if len(smaller) >= len(neurons):
+            smaller = self.eliminate_and_move(smaller)
+        return smaller
 
     def eliminate(self, neurons):
         """Change by change, for as long as the limit allows."""

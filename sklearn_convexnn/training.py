@@ -7,6 +7,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn.arrangements import (
     count_patterns,
     enumerate_arrangement,
@@ -88,16 +89,73 @@ def train(problem, known, seed, deadline, name, params, task=None, duals=()):
     Returns
     -------
     trained : Trained
+        Without neurons if a computation breaks down before there is anything better.
     """
+    args = problem, known, seed, deadline, name, params, task, duals
+    trained = unless_broken(None, _train, *args)
+    return null_training(problem, params) if trained is None else trained
+
+
+def null_training(problem, params):
+    """What is known without any computation that could break down.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
+    params : dict
+        Parameters of the estimator.
+
+    Returns
+    -------
+    trained : Trained
+    """
+    neurons = problem.null()
+    bound = problem.bound(np.zeros(problem.outputs(neurons).shape), 0.0)
+    return without_neurons(problem.objective(neurons), bound, params, neurons)
+
+
+def without_neurons(objective, bound, params, neurons=None):
+    """What is known of a network without neurons when training broke down.
+
+    Parameters
+    ----------
+    objective, bound : float
+    params : dict
+        Parameters of the estimator.
+    neurons : Neurons, VectorNeurons or None
+
+    Returns
+    -------
+    trained : Trained
+    """
+    sampled = params["arrangements"] == "sampled"
+    row = 0.0, objective, bound, np.nan, np.nan, 0
+    return Trained(
+        neurons=neurons,
+        dual_bound=bound,
+        certificate="restricted" if sampled else "estimated",
+        status="breakdown",
+        message=MESSAGES["breakdown"],
+        n_iter=0,
+        n_patterns=0,
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+    )
+
+
+def _train(problem, known, seed, deadline, name, params, task, duals):
     wanted = params["arrangements"]
     if wanted in CUTS:
         return _train_by_cuts(problem, known, seed, deadline, name, params, task)
     if wanted != "sampled":
-        trained = _train_by_structure(problem, deadline, name, params)
+        # Other methods need no structure.
+        trained = unless_broken(
+            None, _train_by_structure, problem, deadline, name, params
+        )
         if trained is not None:
             return trained
     # Dual points come from an earlier fit to more patterns than a few.
-    if wanted == "adaptive" and (duals or not _few_patterns(problem)):
+    few = unless_broken(False, _few_patterns, problem)
+    if wanted == "adaptive" and (duals or not few):
         return _train_adaptively(
             problem, known, seed, deadline, name, params, task, duals
         )
@@ -169,7 +227,7 @@ def _train_adaptively(problem, known, seed, deadline, name, params, task, duals)
     proven = proof is not None and proof.closed
     kappa = proof.kappa if proven else result.kappa
     return Trained(
-        neurons=simplify(problem, result.neurons),
+        neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=proof.dual_bound if proven else result.dual_bound,
         certificate="global" if proven else "estimated",
         status=result.status,
@@ -301,7 +359,11 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
             **options,
         )
     neurons = neurons_from_blocks(program, result.theta, result.offset)
-    neurons = simplify(problem, neurons)
+    neurons = unless_broken(neurons, simplify, problem, neurons)
+    null = problem.null()
+    if not problem.objective(neurons) <= problem.objective(null):
+        # Also if it is not a number.
+        neurons = null
     if verbose:
         print(
             f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "

@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn.proofs import generate_and_prove
 from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.training import (
     HISTORY,
     Trained,
+    null_training,
     round_printer,
     sampled_arrangement,
 )
@@ -52,6 +54,12 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     ValueError
         If a proof is asked for and the data are of too high a rank.
     """
+    args = problem, known, seed, deadline, name, params, task, duals
+    trained = unless_broken(None, _train, *args)
+    return null_training(problem, params) if trained is None else trained
+
+
+def _train(problem, known, seed, deadline, name, params, task, duals):
     sampled = params["arrangements"] == "sampled"
     nodes = 0 if sampled else node_limit(problem)
     if params["arrangements"] == "exact":
@@ -64,7 +72,8 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     elif not params["prove"]:
         nodes = 0
     if not sampled:
-        trained = _train_by_structure(problem, name, params)
+        # Other methods need no structure.
+        trained = unless_broken(None, _train_by_structure, problem, name, params)
         if trained is not None:
             return trained
     rng = check_random_state(seed)
@@ -107,7 +116,7 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         if not proof.closed and status == "optimal":
             status, message = "open", "branch and bound reached its limit of work"
     return Trained(
-        neurons=simplify(problem, result.neurons),
+        neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=bound,
         certificate=certificate,
         status=status,
@@ -131,7 +140,9 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
     -------
     trained : Trained
     """
-    result = generate_at_scale(
+    result = unless_broken(
+        None,
+        generate_at_scale,
         problem,
         check_random_state(seed),
         n_neurons=params["n_arrangements"],
@@ -145,6 +156,8 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
         callback=round_printer(name, params),
         task=task,
     )
+    if result is None:
+        return null_training(problem, params)
     return Trained(
         neurons=merge_parallel(result.neurons),
         dual_bound=result.dual_bound,
