@@ -68,6 +68,24 @@ def row_space(X):
     return np.eye(X.shape[1])
 
 
+def off_centre(Z):
+    """Means of the columns that hardly vary around them, zero for the others.
+
+    A free constant makes up for them, and without them such columns, as of neurons
+    with a large bias that are active everywhere, are of the size of the others.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_columns)
+
+    Returns
+    -------
+    means : ndarray of shape (n_columns,)
+    """
+    means = Z.mean(axis=0)
+    return np.where(np.abs(means) > 10.0 * Z.std(axis=0), means, 0.0)
+
+
 def furthest(alpha, kappa):
     """How far a dual point may be stretched whose steepest slope is `kappa`.
 

@@ -182,6 +182,9 @@ class _Run(Generation):
             pool, magnitudes=solution.values, offset=solution.offset
         ).select(needed)
         self.keep(selected)
+        if self.has_failed(solution):
+            f = p.outputs(self.best)
+            return self.best, p.dual_point(f) if p.loss.smooth else solution.nu
         return selected, solution.nu
 
     def _open_sides(self, neurons, dual):

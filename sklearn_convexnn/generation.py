@@ -245,6 +245,12 @@ class Generation:
             self.best, self.objective = neurons, value
         return better
 
+    def has_failed(self, solution):
+        """Whether a selection ended too early to be of use, and a network is better."""
+        left = solution.objective - solution.dual_bound
+        short = left > 1e-3 * abs(solution.objective)
+        return short and solution.objective > self.objective
+
     def within_limit(self, neurons):
         """As many neurons as are allowed, moved to where they are best."""
         while len(neurons) > self.max_neurons:

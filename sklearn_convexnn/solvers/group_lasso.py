@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from sklearn_convexnn._breakdown import check_finite, furthest, unless_broken
+from sklearn_convexnn._breakdown import check_finite, furthest, off_centre, unless_broken
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
 
@@ -67,6 +67,8 @@ def solve_output_weights(
     .. [1] Vandenberghe, L. (2010). "The CVXOPT linear and quadratic cone
        program solvers".
     """
+    means = off_centre(Z) if free_offset else np.zeros(Z.shape[1])
+    Z = Z - means
     best, dual = _without_units(Z, Y, sample_weight, loss, alpha, free_offset, separate)
     if Z.shape[1] == 0:
         return OutputWeights(best[1], best[2], dual[1], best[0], dual[0])
@@ -87,6 +89,7 @@ def solve_output_weights(
     # What the path to the boundary leaves behind; rounding decides below this.
     sizes = np.abs(values) if separate else np.linalg.norm(values, axis=1)[:, None]
     values = np.where(sizes > 1e-7 * sizes.max(initial=0.0), values, 0.0)
+    offset = offset - means @ values
     return OutputWeights(values, offset, dual[1], objective, dual[0])
 
 

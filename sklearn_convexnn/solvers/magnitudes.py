@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from sklearn_convexnn._breakdown import furthest, unless_broken
+from sklearn_convexnn._breakdown import furthest, off_centre, unless_broken
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def solve_magnitudes(
     .. [1] Mehrotra, S. (1992). "On the Implementation of a Primal-Dual
        Interior Point Method". SIAM Journal on Optimization 2(4).
     """
+    means = off_centre(Z) if free_offset else np.zeros(Z.shape[1])
+    Z = Z - means
     best, dual = _without_neurons(Z, y, sample_weight, loss, alpha, free_offset)
     if Z.shape[1] == 0:
         return Magnitudes(best[1], best[2], dual[1], best[0], dual[0])
@@ -80,7 +82,8 @@ def solve_magnitudes(
     objective, values, offset = best
     # What the path to the boundary leaves behind; rounding decides below this.
     values = np.where(values > 1e-7 * values.max(initial=0.0), values, 0.0)
-    return Magnitudes(values, float(offset), dual[1], objective, dual[0])
+    offset = float(offset - means @ values)
+    return Magnitudes(values, offset, dual[1], objective, dual[0])
 
 
 def _without_neurons(Z, y, s, loss, alpha, free_offset):

@@ -238,6 +238,9 @@ class VectorRun(Generation):
                 tol=min(1e-6, 0.01 * self.tol),
             )
             outputs, offset, N = solution.values, solution.offset, solution.N
+            if self.has_failed(solution):
+                F = p.outputs(self.best)
+                return self.best, p.dual_point(F) if p.loss.smooth else N
             vague = 0.0
         else:
             outputs, offset = improve_outputs(p, pool, Z, max_iter, self.deadline)
