@@ -5,7 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from sklearn_convexnn._breakdown import check_finite, furthest, off_centre, unless_broken
+from sklearn_convexnn._breakdown import (
+    check_finite,
+    furthest,
+    off_centre,
+    unless_broken,
+)
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
 
