@@ -6,6 +6,9 @@ import numpy as np
 
 from sklearn_convexnn.recovery import independent_magnitudes
 
+# Output weights that are rounding, relative to the largest.
+_DUST = 1e-12
+
 
 def simplify(problem, neurons, *, merge=True):
     """A small network that is at least as good as the given one.
@@ -40,6 +43,12 @@ def simplify(problem, neurons, *, merge=True):
             neurons = candidate
             break
     neurons = prune(problem, neurons)
+    # What rounding leaves in outputs that need no neuron.
+    outputs = neurons.outputs
+    dust = np.abs(outputs) <= _DUST * np.abs(outputs).max(initial=0.0)
+    candidate = replace(neurons, outputs=np.where(dust, 0.0, outputs))
+    if problem.objective(candidate) <= best + slack:
+        neurons = candidate
     if problem.separate:
         neurons = split_outputs(neurons)
     empty = problem.null()
