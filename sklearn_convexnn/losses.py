@@ -97,11 +97,10 @@ class Loss:
         Clipping a shifted ``nu`` keeps it in the box; the shift that makes
         the sum vanish is found as the root of a monotone function.
         """
+        check_finite(nu)
         lower, upper = self.dual_bounds(y, s)
         if not centred:
             return np.clip(nu, lower, upper)
-
-        check_finite(nu)
 
         def excess(shift):
             return np.sum(np.clip(nu + shift * s, lower, upper))
