@@ -1,6 +1,7 @@
 """What to do about fits that have stopped short of their tolerance."""
 
 _REMEDIES = {
+    "breakdown": "scale the columns of X, look for outliers",
     "stalled": "scale the data, merge samples that are equal up to rounding",
     "max_neurons": "increase max_neurons",
     "callback": "let it go on",

@@ -2,6 +2,7 @@
 
 import numpy as np
 from scipy.linalg import LinAlgError, svd
+from scipy.optimize import brentq, nnls
 
 BREAKDOWNS = (ArithmeticError, LinAlgError)
 """Of a factorisation, a division or an overflow; caught where there is a way on."""
@@ -45,14 +46,44 @@ def row_space(X):
     Returns
     -------
     basis : ndarray of shape (n_features, rank)
-        The identity, which is always a basis, if no other can be computed.
+        The identity, which spans it as well, if no other can be computed or columns
+        of very different sizes would be lost in the rounding of the largest.
     """
+
+    def decomposed(matrix):
+        _, singular, Vt = svd(matrix, full_matrices=False, check_finite=False)
+        rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+        return Vt[:rank].T
+
     try:
-        _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
+        basis = decomposed(X)
+        if basis.shape[1] == X.shape[1]:
+            return basis
+        sizes = np.linalg.norm(X, axis=0)
+        whole = decomposed(X / np.where(sizes > 0, sizes, 1.0)).shape[1]
+        if whole == basis.shape[1]:
+            return basis
     except LinAlgError:
-        return np.eye(X.shape[1])
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    return Vt[:rank].T
+        pass
+    return np.eye(X.shape[1])
+
+
+def off_centre(Z):
+    """Means of the columns that hardly vary around them, zero for the others.
+
+    A free constant makes up for them, and without them such columns, as of neurons
+    with a large bias that are active everywhere, are of the size of the others.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_columns)
+
+    Returns
+    -------
+    means : ndarray of shape (n_columns,)
+    """
+    means = Z.mean(axis=0)
+    return np.where(np.abs(means) > 10.0 * Z.std(axis=0), means, 0.0)
 
 
 def furthest(alpha, kappa):
@@ -70,3 +101,47 @@ def furthest(alpha, kappa):
     if np.isnan(kappa):
         return 0.0
     return alpha / kappa if kappa > 0 else np.inf
+
+
+def least_squares(A, b, **options):
+    """SciPy's `nnls`, whose failures are those of other factorisations.
+
+    Parameters
+    ----------
+    A : ndarray of shape (n_rows, n_columns)
+    b : ndarray of shape (n_rows,)
+    **options
+        Of `nnls`.
+
+    Returns
+    -------
+    x : ndarray of shape (n_columns,)
+        Non-negative.
+    distance : float
+        Of ``A x`` and `b`.
+    """
+    check_finite(A, b)
+    try:
+        return nnls(A, b, **options)
+    except RuntimeError as error:
+        raise LinAlgError(str(error)) from error
+
+
+def root(function, low, high, **options):
+    """SciPy's `brentq`, whose failures are those of other computations.
+
+    Parameters
+    ----------
+    function : callable
+    low, high : float
+    **options
+        Of `brentq`.
+
+    Returns
+    -------
+    root : float
+    """
+    try:
+        return brentq(function, low, high, **options)
+    except (RuntimeError, ValueError) as error:
+        raise FloatingPointError(str(error)) from error

@@ -6,6 +6,7 @@ from time import perf_counter
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._deadlines import OutOfTime, until
 from sklearn_convexnn._descents import train_by_descent
 from sklearn_convexnn._devices import on_device, selected
@@ -24,7 +25,7 @@ from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
 from sklearn_convexnn.solvers.gated import null_network, solve_gated
-from sklearn_convexnn.training import HISTORY, Trained, train
+from sklearn_convexnn.training import Trained, null_training, train
 from sklearn_convexnn.vector.large import goes_at_scale, precision_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
@@ -177,7 +178,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
             else:
                 trained = run(problem, known, seed, end, name, params, task, duals)
         except OutOfTime:
-            trained = _untrained(problem, perf_counter() - now)
+            trained = null_training(problem, params, "max_time")
         if params["minimal"]:
             trained = _minimal(problem, trained, deadline, name, params)
     coefs, intercepts = weights(trained.neurons)
@@ -314,28 +315,31 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
     units, free_bias = p.units, params["fit_intercept"]
     null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
-    n_patterns, complete = 0, False
+    network, n_patterns, complete = replace(null, status="breakdown"), 0, False
     try:
         with blas_threads_for(X.shape[0]):
             with until(deadline):
-                arrangement, start = gated_arrangement(
-                    X, sample_weight, params, seed, p.known
+                arrangement, start = unless_broken(
+                    (None, None),
+                    gated_arrangement,
+                    *(X, sample_weight, params, seed, p.known),
                 )
-            n_patterns, complete = len(arrangement.gates), arrangement.complete
-            network = solve_gated(
-                X,
-                Y,
-                sample_weight,
-                loss,
-                units.weight_decay(params["alpha"]),
-                arrangement,
-                fit_intercept=free_bias,
-                # A little room for the rounding of the weights.
-                tol=0.9 * params["tol"],
-                max_iter=_GATED_STEPS * params["max_iter"],
-                deadline=deadline,
-                start=start,
-            )
+            if arrangement is not None:
+                n_patterns, complete = len(arrangement.gates), arrangement.complete
+                network = solve_gated(
+                    X,
+                    Y,
+                    sample_weight,
+                    loss,
+                    units.weight_decay(params["alpha"]),
+                    arrangement,
+                    fit_intercept=free_bias,
+                    # A little room for the rounding of the weights.
+                    tol=0.9 * params["tol"],
+                    max_iter=_GATED_STEPS * params["max_iter"],
+                    deadline=deadline,
+                    start=start,
+                )
     except OutOfTime:
         network = null
     history = network.history
@@ -443,32 +447,15 @@ def _network_attributes(weights):
     }
 
 
-def _untrained(problem, time):
-    """The network without neurons, for want of time, and a bound that always holds."""
-    neurons = problem.null()
-    objective = problem.objective(neurons)
-    nothing = 0.0 * problem.dual_point(problem.outputs(neurons))
-    bound = problem.bound(nothing, np.inf)
-    row = time, objective, bound, np.nan, 0, 0
-    return Trained(
-        neurons=neurons,
-        dual_bound=bound,
-        certificate="estimated",
-        status="max_time",
-        message=MESSAGES["max_time"],
-        n_iter=0,
-        n_patterns=0,
-        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
-    )
-
-
 def _minimal(problem, trained, deadline, name, params):
     """The same with the smallest network that `tol` allows."""
     objective = problem.objective(trained.neurons)
     search = smallest_network
     if isinstance(problem, VectorProblem):
         search = vector_smallest_network
-    neurons = search(
+    neurons = unless_broken(
+        trained.neurons,
+        search,
         problem,
         trained.neurons,
         allowed_objective(objective, trained.dual_bound, params["tol"]),

@@ -3,13 +3,14 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._devices import in_numpy, placed
 from sklearn_convexnn._fitting import build_problem, canonical, gated_problem
 from sklearn_convexnn.gated_arrangement import gated_arrangement
 from sklearn_convexnn.losses import power_of_two
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.vector.losses import Separable
-from sklearn_convexnn.vector.pricing import search_widely
+from sklearn_convexnn.vector.pricing import no_candidates, search_widely
 
 FRACTION = 0.02
 """The default weight decay, in units of the one from which on there are no neurons."""
@@ -69,11 +70,10 @@ def _of_neurons(X, y, sample_weight, params, seed):
         {**params, "loss": loss},
     )
     separate = p.separate or p.n_outputs == 1
-    found = search_widely(
-        p.X,
-        p.project(N[some] / units.dual),
-        _DIRECTIONS,
-        rng,
+    found = unless_broken(
+        no_candidates(p.X, N),
+        search_widely,
+        *(p.X, p.project(N[some] / units.dual), _DIRECTIONS, rng),
         separate=separate,
         free_bias=p.fit_intercept,
         negative_slope=p.negative_slope,
@@ -110,14 +110,18 @@ def _null_dual(Y, sample_weight, loss, free):
 
 
 def _largest(matrix):
-    """Largest singular value."""
-    return np.sqrt(max(np.linalg.eigvalsh(matrix.T @ matrix)[-1], 0.0))
+    """Largest singular value, or a bound of it."""
+    return unless_broken(np.linalg.norm(matrix), np.linalg.norm, matrix, 2)
 
 
 def _of_gates(X, y, sample_weight, params, seed):
     """The same over the patterns of gated networks."""
     p = gated_problem(X, y, sample_weight, params)
-    arrangement, _ = gated_arrangement(p.X, p.sample_weight, params, seed, None)
+    arrangement, _ = unless_broken(
+        (None, None), gated_arrangement, p.X, p.sample_weight, params, seed, None
+    )
+    if arrangement is None:
+        return 0.0, p.units.slope
     N = _null_dual(p.Y, p.sample_weight, p.loss, params["fit_intercept"])
     steepest = 0.0
     for pattern in arrangement.patterns:

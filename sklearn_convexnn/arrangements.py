@@ -13,6 +13,7 @@ import numpy as np
 from scipy.linalg import qr
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._deadlines import check, svd_work
 
 MAX_PATTERNS = 20_000
@@ -408,8 +409,13 @@ def sample_arrangement(X, n_arrangements, *, free_bias=False, random_state=None)
     .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
        Regularizers". ICML. Section 3 and Remark 3.3.
     """
-    if has_few_patterns(X, n_arrangements, free_bias=free_bias):
-        return enumerate_arrangement(X, free_bias=free_bias, max_patterns=np.inf)
+    # Uncounted, they are many.
+    few = unless_broken(False, has_few_patterns, X, n_arrangements, free_bias=free_bias)
+    if few:
+        options = {"free_bias": free_bias, "max_patterns": np.inf}
+        arrangement = unless_broken(None, enumerate_arrangement, X, **options)
+        if arrangement is not None:
+            return arrangement
     rng = check_random_state(random_state)
     n_features = X.shape[1]
     centre = X.mean(axis=0) if free_bias else np.zeros(n_features)

@@ -38,6 +38,8 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
     n_cells : int
     """
     p = problem
+    if len(neurons) == 0:
+        return neurons, nu, 0
     z = p.X @ neurons.directions.T + neurons.biases
     if p.fit_intercept:
         linear = neurons.linear | np.all(z > 0, axis=0)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-from scipy.optimize import brentq
 
+from sklearn_convexnn._breakdown import furthest, root
 from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.recovery import Neurons
 from sklearn_convexnn.solvers._result import gap_closed
@@ -329,11 +329,11 @@ def _solve_scalar(p, y, s, loss, alpha):
 
     # Beyond, the penalty alone is above the objective at zero.
     reach = 2.0 * loss.value(zeros, y, s) / alpha
-    v = sign * brentq(excess, 0.0, reach, xtol=1e-300, rtol=1e-15, maxiter=1000)
+    v = sign * root(excess, 0.0, reach, xtol=1e-300, rtol=1e-15, maxiter=1000)
     return v, _balanced_dual(p, v, sign * alpha, y, s, loss)
 
 
-def solve_rank_one(c, direction, y, sample_weight, loss, alpha):
+def solve_rank_one(c, direction, y, sample_weight, loss, alpha, tol=1e-6):
     r"""Optimal ReLU network without biases for :math:`X = c\,a^T`.
 
     The only neurons are :math:`\pm a`.  They are active on disjoint sets of
@@ -347,6 +347,8 @@ def solve_rank_one(c, direction, y, sample_weight, loss, alpha):
     y, sample_weight : ndarray of shape (n_samples,)
     loss : Loss
     alpha : float
+    tol : float, default=1e-6
+        Relative duality gap up to which the status is 'optimal'.
 
     Returns
     -------
@@ -367,10 +369,12 @@ def solve_rank_one(c, direction, y, sample_weight, loss, alpha):
         f[on] = v[k] * p
         kappa = max(kappa, abs(p @ nu[on]))
     directions = np.array([direction, -direction])
-    return _without_bias(directions, v, f, nu, kappa, y, sample_weight, loss, alpha)
+    return _without_bias(
+        directions, v, f, nu, kappa, y, sample_weight, loss, alpha, tol
+    )
 
 
-def solve_orthogonal(X, y, sample_weight, loss, alpha):
+def solve_orthogonal(X, y, sample_weight, loss, alpha, tol=1e-6):
     r"""Optimal ReLU network without biases for orthogonal samples.
 
     Every non-negative vector of outputs is that of one neuron, whose norm is
@@ -386,6 +390,8 @@ def solve_orthogonal(X, y, sample_weight, loss, alpha):
     y, sample_weight : ndarray of shape (n_samples,)
     loss : Loss
     alpha : float
+    tol : float, default=1e-6
+        Relative duality gap up to which the status is 'optimal'.
 
     Returns
     -------
@@ -410,7 +416,9 @@ def solve_orthogonal(X, y, sample_weight, loss, alpha):
             v[k] = sign * np.linalg.norm(w)
             directions[k] = sign * w / np.linalg.norm(w)
         kappa = max(kappa, np.linalg.norm(r * nu[on]))
-    return _without_bias(directions, v, f, nu, kappa, y, sample_weight, loss, alpha)
+    return _without_bias(
+        directions, v, f, nu, kappa, y, sample_weight, loss, alpha, tol
+    )
 
 
 def _solve_cone(r, top, y, s, loss, alpha):
@@ -438,14 +446,14 @@ def _solve_cone(r, top, y, s, loss, alpha):
     end = start + 1.0
     while excess(end) < 0:
         end = 2.0 * end - start
-    tau = np.exp(brentq(excess, start, end, xtol=1e-15, rtol=1e-15))
+    tau = np.exp(root(excess, start, end, xtol=1e-15, rtol=1e-15))
     nu = dual(tau)
     return nu, nu * r**2 / tau
 
 
-def _without_bias(directions, v, f, nu, kappa, y, s, loss, alpha):
+def _without_bias(directions, v, f, nu, kappa, y, s, loss, alpha, tol):
     """Result for neurons with outputs `f` and signed magnitudes `v`."""
-    nu = nu * min(1.0, alpha / kappa) if kappa > 0 else nu
+    nu = nu * min(1.0, furthest(alpha, kappa))
     used = v != 0
     neurons = Neurons(
         directions=directions[used],
@@ -457,7 +465,9 @@ def _without_bias(directions, v, f, nu, kappa, y, s, loss, alpha):
     )
     objective = loss.value(f, y, s) + alpha * float(np.sum(np.abs(v)))
     bound = loss.dual_value(nu, y, s)
-    return ClosedForm(neurons, nu, objective, bound, 0, "optimal")
+    closed = gap_closed(objective, bound, tol, loss.value(0.0 * f, y, s))
+    status = "optimal" if closed else "stalled"
+    return ClosedForm(neurons, nu, objective, bound, 0, status)
 
 
 def closed_form(
@@ -525,9 +535,9 @@ def closed_form(
         neurons = replace(neurons, directions=directions, biases=biases)
         return replace(solution, neurons=neurons)
     if line is not None:
-        return solve_rank_one(*line, y, sample_weight, loss, alpha)
+        return solve_rank_one(*line, y, sample_weight, loss, alpha, tol)
     if not fit_intercept and _orthogonal(X):
-        return solve_orthogonal(X, y, sample_weight, loss, alpha)
+        return solve_orthogonal(X, y, sample_weight, loss, alpha, tol)
     return None
 
 
@@ -544,7 +554,9 @@ def _line(X):
     direction = c @ X
     direction /= np.linalg.norm(direction)
     c = X @ direction
-    if np.max(np.abs(X - np.outer(c, direction))) > _ROUNDING * lengths[longest]:
+    # Column by column: one that is small by its units is not rounding.
+    error = np.linalg.norm(X - np.outer(c, direction), axis=0)
+    if np.any(error > _ROUNDING * np.linalg.norm(X, axis=0)):
         return None
     return c, direction
 

@@ -17,7 +17,7 @@ from sklearn_convexnn.pricing import (
     search_neurons,
     search_widely,
 )
-from sklearn_convexnn.recovery import features, in_basis, row_space
+from sklearn_convexnn.recovery import features, in_basis, row_space_in_time
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 # Operations of a factorisation up to which the solver of the cells moves neurons.
@@ -84,7 +84,7 @@ def generate_neurons(
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
     """
-    basis = row_space(problem.X)
+    basis = row_space_in_time(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)
@@ -205,6 +205,9 @@ class _Run(Generation):
             pool, magnitudes=solution.values, offset=solution.offset
         ).select(needed)
         self.keep(selected)
+        if self.has_failed(solution):
+            f = p.outputs(self.best)
+            return self.best, p.dual_point(f) if p.loss.smooth else solution.nu
         return selected, solution.nu
 
     def _open_sides(self, neurons, dual):

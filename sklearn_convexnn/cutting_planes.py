@@ -4,8 +4,12 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-from scipy.optimize import nnls
 
+from sklearn_convexnn._breakdown import (
+    check_finite,
+    least_squares,
+    unless_broken,
+)
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn.arrangements import Arrangement, with_ones
@@ -148,7 +152,7 @@ def steepest_nonnegative(X, nu, *, free_bias):
     found = []
     for sign in (1.0, -1.0):
         gradient = sign * (nu @ X)
-        rho, _ = nnls(X.T, -gradient)
+        rho, _ = least_squares(X.T, -gradient)
         direction = gradient + rho @ X
         norm = np.linalg.norm(direction)
         # Below this the projection is zero up to rounding.
@@ -200,7 +204,7 @@ def point_inside(rows):
     rows = rows[norms > 0] / norms[norms > 0, None]
     system = np.vstack([rows.T, np.ones(len(rows))])
     target = np.append(np.zeros(rows.shape[1]), 1.0)
-    rho, distance = nnls(system, target)
+    rho, distance = least_squares(system, target)
     if distance < 1e-9:
         return None
     residual = system @ rho - target
@@ -342,9 +346,10 @@ class _Run:
         }
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
-        self.nu, self.kappa, self.bound = None, np.inf, -np.inf
-        self.last_kappa = np.inf
-        self.size = 0
+        # The bound of zeros needs no search.
+        self.nu, self.kappa = np.zeros(len(problem.y)), 0.0
+        self.bound = problem.bound(self.nu, self.kappa)
+        self.last_kappa, self.size = np.nan, 0
 
     @property
     def slack(self):
@@ -356,28 +361,18 @@ class _Run:
         return self.objective - self.bound <= self.slack
 
     def solve(self, known, max_iter, callback, task):
-        record = Record(callback)
-        p, n_iter = self.problem, 0
-        nu = p.dual_point(np.full(len(p.y), self.best.offset))
+        record, n_iter = Record(callback), 0
         try:
             with until(self.deadline):
-                price, nu = self._price_surely(nu)
-                status = "optimal" if self.closed else None
-                if status is None:
-                    if known is not None:
-                        self._start_from(known, nu)
-                    self.cuts.add(price.found, nu)
+                status = unless_broken("breakdown", self._begin, known)
         except OutOfTime:
             status = "max_time"
-        if self.nu is None:
-            # The bound that always holds.
-            self.nu, self.bound = nu, p.bound(nu, np.inf)
         while True:
             if status is None:
                 round_task = task.subtask("round").begin()
                 try:
                     with until(self.deadline):
-                        status = self._round()
+                        status = unless_broken("breakdown", self._round)
                 except OutOfTime:
                     status = "max_time"
                 n_iter += 1
@@ -391,6 +386,18 @@ class _Run:
         return record.result(
             self, self.nu, self.kappa, _MESSAGES[status], status, n_iter
         )
+
+    def _begin(self, known):
+        """Price the network without neurons, for the first cuts; status if optimal."""
+        p = self.problem
+        nu = p.dual_point(np.full(len(p.y), self.best.offset))
+        price, nu = self._price_surely(nu)
+        if self.closed:
+            return "optimal"
+        if known is not None:
+            self._start_from(known, nu)
+        self.cuts.add(price.found, nu)
+        return None
 
     def _start_from(self, known, nu):
         """Add neurons, and keep the best network of these alone."""
@@ -415,7 +422,7 @@ class _Run:
         p, self.size = self.problem, len(self.cuts)
         # A loose solution costs little less and has many more neurons.
         neurons, nu = self.cuts.solve(0.1 * min(self.tol, 1e-3), self.deadline)
-        neurons = simplify(p, neurons)
+        neurons = unless_broken(neurons, simplify, p, neurons)
         limited = len(neurons) > self.max_neurons
         if limited:
             order = np.argsort(-neurons.magnitudes, kind="stable")
@@ -453,13 +460,13 @@ class _Run:
     def _price(self, nu, effort=1):
         """Price a dual point, and keep it if its bound is the best."""
         p = self.problem
+        check_finite(nu)
         price = self._slopes(nu, effort)
         self.last_kappa = price.upper
-        if self.nu is not None:
-            # A search that missed a neuron may find it later.
-            steeper = self._signed_slopes(price.found, self.nu)
-            self.kappa = max(self.kappa, steeper.max(initial=0.0))
-            self.bound = p.bound(self.nu, self.kappa)
+        # A search that missed a neuron may find it later.
+        steeper = self._signed_slopes(price.found, self.nu)
+        self.kappa = float(np.maximum(self.kappa, steeper.max(initial=0.0)))
+        self.bound = p.bound(self.nu, self.kappa)
         bound = p.bound(nu, price.upper)
         if bound > self.bound:
             self.nu, self.kappa, self.bound = nu, price.upper, bound

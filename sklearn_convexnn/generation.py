@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS, check_finite, unless_broken
 from sklearn_convexnn._climbing import row_norms
 from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.pricing import column_spread
@@ -17,6 +18,8 @@ _PATIENCE = 25
 # With scales far apart, training goes on while so many rounds bring the gap, or the
 # objective, down to this part, or the gap is a small part of the objective.
 _WINDOW, _FALLS, _CLOSE = 5, 0.7, 0.1
+# Rounds in a row that may break down; another one draws other starting points.
+_BREAKDOWNS = 2
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
 # Parts of the time left that the first pricing and each descent may take: a network
@@ -81,6 +84,7 @@ class Generation:
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
+        self.broken = 0
         # Seconds of a search for each random direction.
         self.pace = 0.0
 
@@ -154,12 +158,11 @@ class Generation:
         result : GlobalResult
         """
         record = Record(callback)
-        status = None
         for point in duals:
             bound = self.problem.bound(point.nu, point.kappa)
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
-        status = self._start(n_neurons, known)
+        status = unless_broken(None, self._start, n_neurons, known)
         n_iter, waited, cells, levels = 0, 0, 0, []
         last_gap, last_objective = np.inf, np.inf
         while True:
@@ -185,18 +188,25 @@ class Generation:
                     status = "callback"
                 elif self.problem.far_apart and _slow(levels):
                     status = "scales"
+                elif self.broken == _BREAKDOWNS:
+                    status = "breakdown"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:
                 status = "max_iter"
-            if status not in (None, "optimal"):
-                self.conclude()
+            if status not in (None, "optimal") and self.duals:
+                try:
+                    with np.errstate(all="ignore"):
+                        self.conclude()
+                except BREAKDOWNS:
+                    # What was to be looked at again is not to be relied on.
+                    self.duals = [point for point in self.duals if point.confirmed]
             if status == "max_time" and self.closed and not self.duals[0].confirmed:
                 status = "unconfirmed"
             record.add(self, n_iter, cells)
             if status is not None:
                 break
-        best = self.duals[0]
+        best = self.duals[0] if self.duals else self.trivial()
         return record.result(
             self, best.nu, best.kappa, MESSAGES[status], status, n_iter
         )
@@ -243,7 +253,7 @@ class Generation:
         """
         limited = late = False
         try:
-            with until(self.deadline):
+            with np.errstate(all="ignore"), until(self.deadline):
                 check()
                 if len(self.pool) == 0:
                     # The first search has not come to its end.
@@ -253,6 +263,11 @@ class Generation:
                 if closed:
                     # Selected neurons have not been moved; it costs little.
                     self.keep(self.improve(self.best))
+            self.broken = 0
+        except BREAKDOWNS:
+            closed = False
+            self.broken += 1
+            self.pool = self.best
         except OutOfTime:
             # What has not been searched to the end counts as not searched.
             closed, late = False, True
@@ -279,6 +294,13 @@ class Generation:
         sizes = row_norms(nu.reshape(len(nu), -1))
         # Lengths may be of single precision.
         return (1.0 + 1e-4) * float(lengths @ sizes)
+
+    def trivial(self):
+        """The dual point that needs no search, in place of none."""
+        nu = np.zeros(np.shape(self.problem.outputs(self.best)))
+        point = _DualPoint(nu, 0.0, self.problem.bound(nu, 0.0), True)
+        self.duals = [point]
+        return point
 
     def conclude(self):
         """What is left to do when the rounds end early."""
@@ -308,10 +330,17 @@ class Generation:
     def keep(self, neurons):
         """Take a network for the best one if it is; whether it is."""
         value = self.problem.objective(neurons)
+        # Not if it is not a number.
         better = value < self.objective and len(neurons) <= self.max_neurons
         if better:
             self.best, self.objective = neurons, value
         return better
+
+    def has_failed(self, solution):
+        """Whether a selection ended too early to be of use, and a network is better."""
+        left = solution.objective - solution.dual_bound
+        short = left > 1e-3 * abs(solution.objective)
+        return short and solution.objective > self.objective
 
     def within_limit(self, neurons):
         """As many neurons as are allowed, moved to where they are best."""
@@ -330,6 +359,7 @@ class Generation:
     def price(self, nu, thorough=False):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
+        check_finite(nu)
         start = perf_counter()
         try:
             found = self.search(nu, thorough)
@@ -343,18 +373,16 @@ class Generation:
         self.archive = self.archive.select(slice(-most, None))
         for point in self.duals:
             slopes = self.slopes(neurons, point.nu)
-            point.kappa = max(point.kappa, slopes.max(initial=0.0))
+            # Of NumPy: what is not a number is to be seen in the bound.
+            point.kappa = float(np.maximum(point.kappa, slopes.max(initial=0.0)))
             point.bound = p.bound(point.nu, point.kappa)
         # Candidates well below alpha are not even reported.
-        kappa = max(
-            p.alpha,
-            found.slopes.max(initial=0.0),
-            self.slopes(self.archive, nu).max(initial=0.0),
-        )
+        slopes = np.append(found.slopes, self.slopes(self.archive, nu))
+        kappa = float(slopes.max(initial=p.alpha))
         straight = None
         if p.fit_intercept:
             slope, straight = self.linear_slope(nu)
-            kappa = max(kappa, slope)
+            kappa = float(np.maximum(kappa, slope))
         self.last_kappa = kappa
         if not any(point.nu is nu for point in self.duals):
             self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))

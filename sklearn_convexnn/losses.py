@@ -13,8 +13,9 @@ over a box ``lower <= nu <= upper``.  Every method takes arrays of shape
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import entr, expit, xlogy
+
+from sklearn_convexnn._breakdown import check_finite, root
 
 NEVER = -1e30
 """Output of classes without weight: of probability zero, and below all others."""
@@ -151,7 +152,8 @@ class Loss:
         lower, upper = self.dual_bounds(y, s)
         if np.any(nu < lower) or np.any(nu > upper):
             return -np.inf
-        return float(np.sum(self.dual_terms(nu, y, s)))
+        value = float(np.sum(self.dual_terms(nu, y, s)))
+        return value if np.isfinite(value) else -np.inf
 
     def conjugate(self, g, y, s):
         """The convex conjugate ``L*(g) = sup_f g @ f - L(f)``."""
@@ -163,6 +165,7 @@ class Loss:
         Clipping a shifted ``nu`` keeps it in the box; the shift that makes
         the sum vanish is found as the root of a monotone function.
         """
+        check_finite(nu)
         lower, upper = self.dual_bounds(y, s)
         if not centred:
             return np.clip(nu, lower, upper)
@@ -197,6 +200,8 @@ class Loss:
         ``b`` whose loss is negligibly above the infimum is returned.
         """
 
+        check_finite(f)
+
         def slope(b):
             return np.sum(self.gradient(f + b, y, s))
 
@@ -212,7 +217,7 @@ class Loss:
             return float(high)
         # The slope of a piecewise linear loss jumps over zero: the bracket
         # then shrinks on to the kink, which is the minimiser.
-        return float(brentq(slope, low, high, xtol=1e-14 * reach, rtol=1e-14))
+        return float(root(slope, low, high, xtol=1e-14 * reach, rtol=1e-14))
 
 
 class SquaredError(Loss):

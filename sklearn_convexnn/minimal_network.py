@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.recovery import Neurons, features
@@ -81,13 +82,11 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
         return empty
     search = _Search(problem, limit, only_subsets, deadline)
     with until(deadline):
-        best = search.eliminate(neurons)
+        best = unless_broken(neurons, search.eliminate, neurons)
         try:
             for _ in range(0 if only_subsets else _MOVES):
                 check()
-                smaller = search.eliminate(search.move(best))
-                if len(smaller) >= len(best):
-                    smaller = search.eliminate_and_move(smaller)
+                smaller = unless_broken(best, search.smaller, best)
                 if len(smaller) >= len(best):
                     break
                 best = smaller
@@ -122,6 +121,13 @@ class _Search:
 
     def fits(self, neurons):
         return self.problem.objective(neurons) <= self.limit
+
+    def smaller(self, neurons):
+        """Fewer neurons after a move within the cells, if it makes that possible."""
+        smaller = self.eliminate(self.move(neurons))
+        if len(smaller) >= len(neurons):
+            smaller = self.eliminate_and_move(smaller)
+        return smaller
 
     def eliminate(self, neurons):
         """Change by change, for as long as the limit allows."""

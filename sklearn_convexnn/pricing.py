@@ -16,6 +16,8 @@ from sklearn_convexnn._deadlines import check, svd_work
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 4_000_000
+# Outputs of all starts up to which these are candidates as they are.
+_AS_GIVEN = 300_000
 
 FAR = ((0.5, 0.65), (0.1, 0.9), (0.02, 0.95), (0.004, 0.97))
 NEAR = ((0.01, 0.95), (0.001, 0.97))
@@ -144,13 +146,19 @@ def search_neurons(
         apart,
     )
     low = floor / unit_X / unit_nu
-    starts = starts @ axes
+    given, starts = starts, starts @ axes
     parts = [
         rough.ascend(starts[i : i + size], signs[i : i + size], low, widths, max_iter)
         for i in range(0, len(starts), size)
     ]
-    U, at, signs = (np.concatenate(part) for part in zip(*parts))
-    found = search.evaluate(U @ axes.T, at, signs)
+    U, at, ended = (np.concatenate(part) for part in zip(*parts))
+    found = search.evaluate(U @ axes.T, at, ended)
+    if len(X) * len(given) <= _AS_GIVEN:
+        # Hills as narrow as rounding, on the hyperplanes of samples that are much
+        # longer than others, are lost in single precision.
+        before = search.evaluate(given, search.best_anchors(given, signs), signs)
+        steeper = before.slopes > (1.0 + 1e-9) * found.slopes.max(initial=floor)
+        found = merge_candidates([found, before.select(steeper)], X, apart)
     found = merge_candidates([found], X, apart)
     if polish:
         worth = int(np.sum(found.slopes > _WORTH_POLISH * floor))
@@ -446,6 +454,15 @@ class _Search:
         values = np.cumsum(weight * sorted_z, axis=0)
         values -= np.cumsum(weight, axis=0) * sorted_z
         return order[np.argmax(values, axis=0), np.arange(z.shape[1])]
+
+    def best_anchors(self, U, signs):
+        """Samples that neurons of given directions best hang on, if these count."""
+        at = np.zeros(len(U), dtype=int)
+        if self.free_bias:
+            for sign in (1.0, -1.0):
+                some = signs == sign
+                at[some] = self.anchor(self.X @ U[some].T, sign * self.nu)
+        return at
 
     def evaluate(self, U, at, signs):
         """Candidates of unit directions and the samples that they hang on."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from sklearn_convexnn._breakdown import furthest
 from sklearn_convexnn._scales import FAR_APART, GO_BY
 from sklearn_convexnn.recovery import Neurons, features
 
@@ -104,8 +105,9 @@ class Problem:
 
     def bound(self, nu, kappa):
         """Lower bound from a dual point at which no slope exceeds `kappa`."""
-        reach = self.alpha / kappa if kappa > 0 else np.inf
-        return best_scaled_value(self.loss, nu, self.y, self.sample_weight, reach)
+        return best_scaled_value(
+            self.loss, nu, self.y, self.sample_weight, furthest(self.alpha, kappa)
+        )
 
 
 def best_scaled_value(loss, nu, y, weight, reach):
@@ -121,6 +123,7 @@ def best_scaled_value(loss, nu, y, weight, reach):
     Returns
     -------
     value : float
+        Minus infinity if it cannot be computed.
     """
     lower, upper = loss.dual_bounds(y, weight)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -128,7 +131,8 @@ def best_scaled_value(loss, nu, y, weight, reach):
     reach = min(reach, limits.min(initial=np.inf))
 
     def value(scale):
-        return float(np.sum(loss.dual_terms(scale * nu, y, weight)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.sum(loss.dual_terms(scale * nu, y, weight)))
 
     if not np.isfinite(reach):
         # A slope of zero: the dual point can grow until the value falls.
@@ -136,4 +140,5 @@ def best_scaled_value(loss, nu, y, weight, reach):
     found = minimize_scalar(
         lambda scale: -value(scale), bounds=(0.0, reach), method="bounded"
     )
-    return max(value(0.0), value(min(1.0, reach)), value(reach), -found.fun)
+    values = value(0.0), value(min(1.0, reach)), value(reach), -found.fun
+    return max(filter(np.isfinite, values), default=-np.inf)

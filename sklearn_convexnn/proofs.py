@@ -6,6 +6,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.branch_and_bound import maximise_slope, prefers_cones
 from sklearn_convexnn.column_generation import generate_neurons
@@ -224,7 +225,7 @@ def generate_and_prove(
             given = [point for point in duals if point.nu is result.nu]
             if not given:
                 with suppress(OutOfTime):
-                    proof = prove(problem, result, tol, deadline)
+                    proof = unless_broken(None, prove, problem, result, tol, deadline)
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import svd
 from scipy.sparse import eye_array
 
+from sklearn_convexnn._breakdown import row_space
 from sklearn_convexnn._deadlines import OutOfTime, check, fits, svd_work
 
 # Part of the time that may go into a reduction of the features, also if it is sure to
@@ -70,7 +71,7 @@ class Neurons:
         )
 
 
-def row_space(X):
+def row_space_in_time(X):
     """Orthonormal basis of the row space of the data.
 
     Parameters
@@ -85,9 +86,7 @@ def row_space(X):
     share = _REDUCING if len(X) >= X.shape[1] else _REDUCING_MUCH
     if not fits(svd_work(X.shape), share):
         return eye_array(X.shape[1], format="csr")
-    _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    return Vt[:rank].T
+    return row_space(X)
 
 
 def in_basis(neurons, basis):

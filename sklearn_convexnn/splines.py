@@ -21,6 +21,7 @@ from time import perf_counter
 import numpy as np
 from scipy.linalg.lapack import dgbtrf, dgbtrs
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn.recovery import Neurons
 
 _MAX_ITER = 200
@@ -204,7 +205,9 @@ def fit_spline(
     )
     with np.errstate(all="ignore"):
         for _ in range(_MAX_ITER):
-            if state.converged(tol) or perf_counter() > deadline or not state.step():
+            if state.converged(tol) or perf_counter() > deadline:
+                break
+            if not unless_broken(False, state.step):
                 break
     value, slope, changes = state.shape()
     spline = Spline(knots, value, slope / width, changes / width)

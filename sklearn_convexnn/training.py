@@ -8,6 +8,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.arrangements import (
     enumerate_arrangement,
@@ -90,19 +91,62 @@ def train(problem, known, seed, deadline, name, params, task=None, duals=()):
     Returns
     -------
     trained : Trained
+        Without neurons if a computation breaks down before there is anything better.
     """
+    args = problem, known, seed, deadline, name, params, task, duals
+    trained = unless_broken(None, _train, *args)
+    return null_training(problem, params) if trained is None else trained
+
+
+def null_training(problem, params, status="breakdown"):
+    """What is known without a search, or any computation that could break down.
+
+    Parameters
+    ----------
+    problem : Problem, VectorProblem or DeepProblem
+    params : dict
+        Parameters of the estimator.
+    status : {'breakdown', 'max_time'}, default='breakdown'
+
+    Returns
+    -------
+    trained : Trained
+    """
+    neurons = problem.null()
+    objective = problem.objective(neurons)
+    bound = problem.bound(np.zeros(problem.outputs(neurons).shape), 0.0)
+    row = 0.0, objective, bound, np.nan, 0, 0
+    return Trained(
+        neurons=neurons,
+        dual_bound=bound,
+        certificate="restricted"
+        if params["arrangements"] == "sampled"
+        else "estimated",
+        status=status,
+        message=MESSAGES[status],
+        n_iter=0,
+        n_patterns=0,
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+        proven_bound=bound,
+    )
+
+
+def _train(problem, known, seed, deadline, name, params, task, duals):
     wanted = params["arrangements"]
     if wanted in CUTS:
         return _train_by_cuts(problem, known, seed, deadline, name, params, task)
     if wanted != "sampled":
+        # Other methods need no structure.
         trained = None
         with suppress(OutOfTime):
-            trained = _train_by_structure(problem, deadline, name, params)
+            trained = unless_broken(
+                None, _train_by_structure, problem, deadline, name, params
+            )
         if trained is not None:
             return trained
     free_bias = problem.fit_intercept
-    few = wanted == "adaptive" and has_few_patterns(
-        problem.X, _FEW_PATTERNS, free_bias=free_bias
+    few = wanted == "adaptive" and unless_broken(
+        False, has_few_patterns, problem.X, _FEW_PATTERNS, free_bias=free_bias
     )
     # Dual points come from an earlier fit to more patterns than a few.
     if wanted == "adaptive" and (duals or not few):
@@ -175,7 +219,7 @@ def _train_adaptively(problem, known, seed, deadline, name, params, task, duals)
     proven = proof is not None and proof.closed
     kappa = proof.kappa if proven else result.kappa
     return Trained(
-        neurons=simplify(problem, result.neurons),
+        neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=proof.dual_bound if proven else result.dual_bound,
         certificate="global" if proven else "estimated",
         status=result.status,
@@ -309,7 +353,11 @@ def _train_on_patterns(problem, known, seed, deadline, name, params):
             **options,
         )
     neurons = neurons_from_blocks(program, result.theta, result.offset)
-    neurons = simplify(problem, neurons)
+    neurons = unless_broken(neurons, simplify, problem, neurons)
+    null = problem.null()
+    if not problem.objective(neurons) <= problem.objective(null):
+        # Also if it is not a number.
+        neurons = null
     if verbose:
         print(
             f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "

@@ -25,7 +25,7 @@ from sklearn_convexnn.arrangements import (
 from sklearn_convexnn.descent import minimize_in_time
 from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.recovery import row_space
+from sklearn_convexnn.recovery import row_space_in_time
 from sklearn_convexnn.vector import column_generation as vector_generation
 from sklearn_convexnn.vector import large
 from sklearn_convexnn.vector import losses as vector_losses
@@ -187,10 +187,10 @@ def test_descent_keeps_the_best(monkeypatch):
 def test_reduction_is_left_out(monkeypatch):
     """A reduction of the features that takes too long is none."""
     X = np.random.default_rng(0).standard_normal((10, 4)) @ np.ones((4, 6))
-    assert row_space(X).shape == (6, 1)
+    assert row_space_in_time(X).shape == (6, 1)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
     with until(perf_counter() + 100.0):
-        basis = row_space(X)
+        basis = row_space_in_time(X)
     assert np.all(X @ basis == X)
 
 

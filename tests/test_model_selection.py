@@ -537,7 +537,7 @@ def test_folds_prove_and_search_nothing(monkeypatch):
             marks=pytest.mark.slow,
         ),
     ],
-    ids=str,
+    ids=lambda part: getattr(part, "__name__", str(part)),
 )
 def test_networks_for_scores_are_almost_optimal(estimator, load, n):
     X, y = scaled(load, n)

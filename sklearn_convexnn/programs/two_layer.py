@@ -1,8 +1,8 @@
 """The convex program of two-layer networks over given activation patterns."""
 
 import numpy as np
-from scipy.linalg import svd
 
+from sklearn_convexnn._breakdown import furthest, row_space
 from sklearn_convexnn._deadlines import check, svd_work
 from sklearn_convexnn.operators import MaskedOperator
 
@@ -75,10 +75,10 @@ class TwoLayerProgram:
         self.complete = arrangement.complete
 
         check(svd_work(X.shape))
-        _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
-        rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+        basis = row_space(X)
+        rank = basis.shape[1]
         # The identity when it is one, so that no rounding enters.
-        self._basis = np.eye(X.shape[1]) if rank == X.shape[1] else Vt[:rank].T
+        self._basis = np.eye(rank) if rank == X.shape[1] else basis
         reduced = X @ self._basis
         self.n_penalised = rank
 
@@ -187,7 +187,7 @@ class TwoLayerProgram:
             nu, self.y, self.sample_weight, centred=self.fit_intercept
         )
         kappa = float(np.max(self.norms(self.dual_slopes(nu, rho)), initial=0.0))
-        scale = min(1.0, self.alpha / kappa) if kappa > 0 else 1.0
+        scale = min(1.0, furthest(self.alpha, kappa))
         return self.loss.dual_value(scale * nu, self.y, self.sample_weight)
 
     def dual_slopes(self, nu, rho):

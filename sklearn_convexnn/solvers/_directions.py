@@ -4,6 +4,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import check_finite
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
 from sklearn_convexnn.solvers._result import MESSAGES, SolverResult, gap_closed
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
@@ -54,17 +55,22 @@ class Directions:
         signs = np.concatenate([op.outputs, -op.outputs]) if op.paired else op.outputs
         self.signs = np.append(signs, np.ones(op.n_blocks - op.n_cones))
         self.theta, self.offset = np.zeros((op.n_blocks, op.p)), program.null_offset()
-        self.objective, self.dual_bound = program.null_objective(), -np.inf
+        self.objective = program.null_objective()
         self.nu = -program.loss.gradient(
             np.full(op.n_samples, self.offset), program.y, program.sample_weight
         )
         self.rho = np.zeros((op.n_cones, op.n_constraints))
-        self.dual = self.nu, self.rho
+        # The bound of zeros needs no pricing.
+        self.dual = np.zeros(op.n_samples), self.rho
+        self.dual_bound = program.loss.dual_value(
+            self.dual[0], program.y, program.sample_weight
+        )
         self.points, self.blocks = np.zeros((0, op.p)), np.zeros(0, dtype=int)
         self.history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
 
     def add(self, blocks, points):
         """Take in `points` of the cones `blocks`."""
+        check_finite(points)
         norms = self.program.norms(points)
         keep = norms > 1e-12 * norms.max(initial=0.0)
         blocks, points = blocks[keep], points[keep] / norms[keep, None]
@@ -151,6 +157,7 @@ class Directions:
         )
         slopes = op.adjoint(nu)
         points = slopes.copy()
+        check_finite(points)
         outer = program.norms(program.dual_slopes(nu, self.rho))
         wanted = outer > (1.0 - _CLOSE) * program.alpha
         wanted[self.blocks] = True
@@ -184,6 +191,10 @@ class Directions:
         if gap_closed(self.objective, self.dual_bound, self.tol, scale):
             return "optimal"
         return "max_time" if perf_counter() > self.deadline else None
+
+    def broken(self, n_iter):
+        """The result when a step breaks down in between."""
+        return self.result(self.record() or "breakdown", n_iter)
 
     def result(self, status, n_iter):
         """The `SolverResult` of the best network and the best bound."""

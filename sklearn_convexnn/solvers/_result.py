@@ -1,6 +1,6 @@
 """What every solver returns."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class SolverResult:
         Multipliers of the cones.
     objective, dual_bound : float
         Value of the program at `theta`, and the best lower bound found.
-    status : {'optimal', 'max_iter', 'max_time', 'stalled'}
+    status : {'optimal', 'max_iter', 'max_time', 'stalled', 'breakdown'}
         Why the solver stopped; 'optimal' means that the gap is within the
         tolerance.
     message : str
@@ -99,4 +99,27 @@ def null_result(program):
             "dual_bound": np.array([value]),
             "neurons": np.zeros(1, dtype=int),
         },
+    )
+
+
+def broken_result(program):
+    """No neurons, and a bound that needs no computation: a solver broke down.
+
+    Parameters
+    ----------
+    program : TwoLayerProgram or DeepProgram
+
+    Returns
+    -------
+    result : SolverResult
+    """
+    result, zeros = null_result(program), np.zeros(len(program.y))
+    bound = program.loss.dual_value(zeros, program.y, program.sample_weight)
+    return replace(
+        result,
+        nu=zeros,
+        dual_bound=bound,
+        status="breakdown",
+        message=MESSAGES["breakdown"],
+        history={**result.history, "dual_bound": np.array([bound])},
     )

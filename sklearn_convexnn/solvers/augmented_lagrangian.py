@@ -1,7 +1,10 @@
 """The alternating direction method of multipliers for restricted programs."""
 
+from contextlib import suppress
+
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.solvers._directions import Directions
 from sklearn_convexnn.solvers._splitting import Splitting
@@ -60,15 +63,18 @@ def solve_augmented_lagrangian(
     """
     with blas_threads_for(program.operator.p):
         directions = Directions(program, tol, deadline, callback)
-        splitting = Splitting(program, program.operator.M if like is None else like)
-        directions.add_starts()
         n_iter = 0
-        while True:
-            status = directions.round()
-            if status is None and n_iter >= max_iter:
-                status = "max_iter"
-            if status is not None:
-                return directions.result(status, n_iter)
-            splitting.run(_STEPS, deadline)
-            directions.add_nearest(splitting.blocks())
-            n_iter += 1
+        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
+            like = program.operator.M if like is None else like
+            splitting = Splitting(program, like)
+            directions.add_starts()
+            while True:
+                status = directions.round()
+                if status is None and n_iter >= max_iter:
+                    status = "max_iter"
+                if status is not None:
+                    return directions.result(status, n_iter)
+                splitting.run(_STEPS, deadline)
+                directions.add_nearest(splitting.blocks())
+                n_iter += 1
+        return directions.broken(n_iter)

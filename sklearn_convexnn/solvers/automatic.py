@@ -43,7 +43,7 @@ def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callbac
         return solve_interior_point(program, tol=tol, max_iter=max_iter, **options)
     progress = _PROGRESS if work <= _LARGE else (1.0, max_iter)
     first = generate_directions(program, tol, max_iter, progress=progress, **options)
-    if first.status != "stalled":
+    if first.status not in ("stalled", "breakdown"):
         return first
     second = solve_interior_point(program, tol=tol, max_iter=max_iter, **options)
     return _joined(first, second)

@@ -1,7 +1,10 @@
 """Restricted programs by generation of directions inside their cells."""
 
+from contextlib import suppress
+
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.solvers._directions import Directions
 
@@ -73,16 +76,19 @@ def generate_directions(program, tol, max_iter, deadline, callback, progress):
     """
     with blas_threads_for(program.operator.p):
         directions = Directions(program, tol, deadline, callback)
-        directions.add_starts()
         factor, rounds = progress
         n_iter, gaps = 0, []
-        while True:
-            status = directions.round()
-            gaps.append(directions.objective - directions.dual_bound)
-            if status is None and n_iter >= max_iter:
-                status = "max_iter"
-            if status is None and n_iter >= rounds:
-                status = "stalled" if gaps[-1] > factor * gaps[-1 - rounds] else None
-            if status is not None:
-                return directions.result(status, n_iter)
-            n_iter += 1
+        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
+            directions.add_starts()
+            while True:
+                status = directions.round()
+                gaps.append(directions.objective - directions.dual_bound)
+                if status is None and n_iter >= max_iter:
+                    status = "max_iter"
+                if status is None and n_iter >= rounds:
+                    slow = gaps[-1] > factor * gaps[-1 - rounds]
+                    status = "stalled" if slow else None
+                if status is not None:
+                    return directions.result(status, n_iter)
+                n_iter += 1
+        return directions.broken(n_iter)

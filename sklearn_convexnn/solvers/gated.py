@@ -23,6 +23,7 @@ from sklearn.utils._array_api import (
     get_namespace,
 )
 
+from sklearn_convexnn._breakdown import BREAKDOWNS, unless_broken
 from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn.solvers._result import gap_closed
@@ -48,6 +49,9 @@ _MOST_FAILURES = 3
 
 # Visits of all patterns after which the gap should have become smaller.
 _PATIENCE = 40
+
+# Breakdowns, one after the other, after which nothing more is to be expected.
+_BREAKDOWNS = 3
 
 
 class Budget:
@@ -149,7 +153,7 @@ def solve_gated(
         )
     budget = Budget(max_iter, deadline)
     try:
-        with until(deadline):
+        with np.errstate(all="ignore"), until(deadline):
             solver = _Solver(
                 X,
                 Y,
@@ -166,7 +170,9 @@ def solve_gated(
             np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, sample_weight)
         )
         return null_network(X.shape[1], Y, s, loss, fit_intercept)
-    return solver.solve(tol, callback)
+    # Nothing is kept that is not finite.
+    with np.errstate(all="ignore"):
+        return solver.solve(tol, callback)
 
 
 def null_network(n_features, Y, sample_weight, loss, fit_intercept):
@@ -225,7 +231,12 @@ class _Solver:
         # Numbers of NumPy do not multiply arrays of other libraries.
         self.alpha = alpha = float(alpha)
         self.fit_intercept, self.budget = fit_intercept, budget
-        self.objective, self.bound = np.inf, -np.inf
+        # Without units; the bound of zeros needs no slopes.
+        zeros, self.null_offset = np.zeros(Y.shape), np.zeros(Y.shape[1])
+        if fit_intercept:
+            self.null_offset = loss.best_offset(zeros, Y, s)
+        self.objective = self.null_value = self.problem.value(zeros + self.null_offset)
+        self.bound = self.problem.bound(zeros, 0.0)
         self.which = np.zeros(0, dtype=np.int64)
         self.operator = self._restricted()
         V = self.operator.zeros(Y.shape[1])
@@ -234,11 +245,18 @@ class _Solver:
             self.operator = self._restricted()
             V = np.ascontiguousarray(start[self.which].transpose(2, 1, 0))
             V = xp.asarray(V, dtype=self.all.dtype, device=self.device)
-        self.norms = shrink(V, 0.0, xp)[1]
+        known = unless_broken(None, shrink, V, 0.0, xp)
+        if known is None:
+            self.which = self.which[:0]
+            self.operator = self._restricted()
+            V = self.operator.zeros(Y.shape[1])
+            known = shrink(V, 0.0, xp)
+        self.norms = known[1]
         self.now = self.before = Point(
             V, self._wide(np.zeros(Y.shape[1])), self.operator.forward(V)
         )
         self.dual = self.now.F
+        self.best = self.which, self.now, self.norms
         size = self.all.norm(self.loss.s) ** 2
         steepest = self.loss.steepest(self.now.F)
         # Steps in the constants are as long as those in the blocks.
@@ -258,8 +276,10 @@ class _Solver:
         start, checked, late = perf_counter(), False, False
         keys = ("n_iter", "time", "objective", "dual_bound", "active")
         history = {key: [] for key in keys}
+        broken = 0
         while True:
-            slopes = self._check()
+            slopes = unless_broken(None, self._check)
+            broken += slopes is None
             if not checked:
                 # The last check, and the network from the blocks, take as long.
                 checked = True
@@ -276,15 +296,22 @@ class _Solver:
             elif late or self.budget.spent():
                 late |= self.budget.late()
                 status = "max_time" if late else "max_iter"
+            elif broken >= _BREAKDOWNS:
+                status = "breakdown"
             elif self._stands_still(history):
                 status = "stalled"
             else:
                 try:
                     with until(self.budget.deadline):
-                        self._choose(slopes)
+                        if slopes is not None:
+                            self._choose(slopes)
                         self._proceed(tol, history)
+                    broken = 0 if slopes is not None else broken
                 except OutOfTime:
                     late = True
+                except BREAKDOWNS:
+                    broken += 1
+                    self._begin_again()
                 continue
             break
         history = {key: np.asarray(values) for key, values in history.items()}
@@ -347,6 +374,14 @@ class _Solver:
         self.sigma = max(size / self.alpha, 10.0 * self.longest)
         self.failures = 0
 
+    def _begin_again(self):
+        """Accelerated steps from the best blocks."""
+        self.which, point, self.norms = self.best
+        self.operator = self._restricted()
+        self.proximal, self.waiting = None, 2 * self.budget.n_iter
+        self.now = self.before = self.accelerated.centred(point)
+        self.dual = self.now.F
+
     def _step_newton(self, tol):
         accuracy = 0.01 * tol * abs(self.objective)
         point, self.dual, solved = self.proximal.step(
@@ -381,7 +416,8 @@ class _Solver:
         objective = self.problem.value(now)
         objective += self.alpha * float(self.xp.sum(self.norms))
         if objective < self.objective:
-            self.objective, self.best = objective, (self.which, self.now.V)
+            self.objective = objective
+            self.best = self.which, self.now, self.norms
         N = self.problem.dual_point(dual)
         slopes = in_numpy(self.all.slopes(self._wide(N)))
         bound = self.problem.bound(N, slopes.max(initial=0.0))
@@ -416,9 +452,9 @@ class _Solver:
 
     def _recover(self, history):
         """The network of the best blocks, without a status."""
-        which, V = self.best
-        V = in_numpy(V).astype(np.float64).transpose(2, 1, 0)
-        U, singular, Vt = np.linalg.svd(V, full_matrices=False)
+        which, point, _ = self.best
+        V = in_numpy(point.V).astype(np.float64).transpose(2, 1, 0)
+        U, singular, Vt = _factors(V)
         block, k = np.nonzero(singular > 1e-12 * singular.max(initial=0.0))
         root = np.sqrt(singular[block, k])[:, None]
         network = GatedNetwork(
@@ -439,4 +475,27 @@ class _Solver:
             network = replace(network, offset=offset)
         decay = np.sum(network.hidden**2) + np.sum(network.output**2)
         value = self.problem.value(F + network.offset)
-        return replace(network, objective=value + 0.5 * self.alpha * float(decay))
+        network = replace(network, objective=value + 0.5 * self.alpha * float(decay))
+        if network.objective <= self.null_value:
+            return network
+        # Also if it is not a number.
+        none = np.zeros(0, dtype=int)
+        return replace(
+            network,
+            gates=network.gates[:, none],
+            hidden=network.hidden[:, none],
+            output=network.output[none],
+            offset=self.null_offset,
+            objective=self.null_value,
+        )
+
+
+def _factors(V):
+    """Singular value decompositions of blocks, or other factors of theirs."""
+    try:
+        return np.linalg.svd(V, full_matrices=False)
+    except np.linalg.LinAlgError:
+        # One unit for each output makes the same network, at a higher price.
+        sizes = np.linalg.norm(V, axis=1)
+        eye = np.broadcast_to(np.eye(V.shape[2]), (len(V), V.shape[2], V.shape[2]))
+        return V / np.maximum(sizes, 1e-300)[:, None, :], sizes, eye

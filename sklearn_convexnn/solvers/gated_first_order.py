@@ -58,7 +58,11 @@ class Accelerated:
             getattr(now, name) + momentum * (getattr(now, name) - getattr(before, name))
             for name in ("V", "b", "F")
         )
-        value, gradient = self.loss.value(F), self.loss.gradient(F)
+        value, gradient = self._loss_at(F)
+        if not np.isfinite(value):
+            # The momentum has led too far.
+            pace, (V, b, F) = 1.0, (now.V, now.b, now.F)
+            value, gradient = self._loss_at(F)
         total = xp.sum(gradient, axis=0)
         if self.unit:
             # The transpose of taking the means off the outputs of the blocks.
@@ -88,6 +92,11 @@ class Accelerated:
         # A step that has become too short for the surroundings may grow again.
         self.step *= 1.02
         return Point(V_new, b_new, F_new), norms
+
+    def _loss_at(self, F):
+        """Value and gradient of the loss, which may overflow."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.loss.value(F), self.loss.gradient(F)
 
     def _rise(self, F, F_new, value, gradient):
         """By how much the loss rises above its tangent between two outputs."""

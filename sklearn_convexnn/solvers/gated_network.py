@@ -27,7 +27,7 @@ class GatedNetwork:
         Loss plus ``alpha / 2`` times the sum of squares of `hidden` and `output`.
     dual_bound : float
         No gated network with the given patterns has a smaller objective.
-    status : {'optimal', 'max_iter', 'max_time', 'stalled'}
+    status : {'optimal', 'max_iter', 'max_time', 'stalled', 'breakdown'}
     n_iter : int
     history : dict of ndarray
         One entry per visit of all patterns: 'n_iter', 'time' in seconds,

@@ -38,6 +38,8 @@ def shrink(V, threshold, xp):
         norms = xp.sqrt(squares(V, xp, (0, 1)))
         left = xp.clip(norms - threshold, min=0.0)
         return V * xp.astype(left / _positive(norms, xp), V.dtype), left
+    if V.shape[2] == 0:
+        return V, xp.sum(V, axis=(0, 1))
     blocks, turned = _stacked(widened(V, xp), xp)
     # The smaller of the two products.
     low = V.shape[0] < V.shape[1]

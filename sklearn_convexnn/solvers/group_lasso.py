@@ -5,6 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from sklearn_convexnn._breakdown import (
+    check_finite,
+    furthest,
+    off_centre,
+    unless_broken,
+)
 from sklearn_convexnn._deadlines import fits
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
@@ -67,12 +73,17 @@ def solve_output_weights(
     .. [1] Vandenberghe, L. (2010). "The CVXOPT linear and quadratic cone
        program solvers".
     """
-    iterate = _Iterate(Z, Y, sample_weight, loss, alpha, free_offset, separate)
-    best, dual = (np.inf, None, 0.0), (-np.inf, None)
+    means = off_centre(Z) if free_offset else np.zeros(Z.shape[1])
+    Z = Z - means
+    best, dual = _without_units(Z, Y, sample_weight, loss, alpha, free_offset, separate)
+    if Z.shape[1] == 0:
+        return OutputWeights(best[1], best[2], dual[1], best[0], dual[0])
+    args = Z, Y, sample_weight, loss, alpha, free_offset, separate
+    iterate = unless_broken(None, _Iterate, *args)
     m, c = Z.shape[1], Y.shape[1]
     blocks = c * (c + 1) / 2 if loss.rows_sum_to_zero else c
     work = 2.0 * Z.size * m * blocks + (m * c) ** 3 / 3.0
-    for _ in range(max_iter):
+    for _ in range(max_iter if iterate else 0):
         objective = iterate.objective()
         bound, N = iterate.dual_bound()
         if objective < best[0]:
@@ -81,14 +92,30 @@ def solve_output_weights(
             dual = bound, N
         if best[0] - dual[0] <= tol * abs(best[0]) or not fits(work):
             break
-        with np.errstate(all="ignore"):
-            if not iterate.step():
-                break
+        if not unless_broken(False, iterate.step):
+            break
     objective, values, offset = best
     # What the path to the boundary leaves behind; rounding decides below this.
     sizes = np.abs(values) if separate else np.linalg.norm(values, axis=1)[:, None]
     values = np.where(sizes > 1e-7 * sizes.max(initial=0.0), values, 0.0)
+    offset = offset - means @ values
     return OutputWeights(values, offset, dual[1], objective, dual[0])
+
+
+def _without_units(Z, Y, s, loss, alpha, free_offset, separate):
+    """Objective, weights and offset of no units; bound and dual point there."""
+    zeros = np.zeros(Y.shape)
+    offset = np.zeros(Y.shape[1])
+    if free_offset:
+        offset = loss.best_offset(zeros, Y, s)
+    F = zeros + offset
+    N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free_offset)
+    slopes = Z.T @ N
+    norms = np.abs(slopes) if separate else np.linalg.norm(slopes, axis=1)
+    N = N * min(1.0, furthest(alpha, norms.max(initial=0.0)))
+    weights = np.zeros((Z.shape[1], Y.shape[1]))
+    bound = float(np.sum(loss.dual_terms(N, Y, s)))
+    return (loss.value(F, Y, s), weights, offset), (bound, N)
 
 
 class _Iterate:
@@ -154,7 +181,7 @@ class _Iterate:
         N = self.loss.project_dual(self.N, self.Y, self.s, centred=self.free)
         slopes = (self.Z.T @ N).reshape(self.groups)
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
-        N = N * min(1.0, self.alpha / steepest if steepest > 0 else 1.0)
+        N = N * min(1.0, furthest(self.alpha, steepest))
         terms = self.loss.dual_terms(N, self.Y, self.s)
         return float(np.sum(terms)), N
 
@@ -207,6 +234,7 @@ class _Iterate:
             if self.free:
                 # Free constants are the multipliers of the sums of columns.
                 sums = np.sum(self.N, axis=0) + np.sum(dN, axis=0)
+                check_finite(response, sums)
                 offset = np.linalg.lstsq(response, sums, rcond=1e-12)[0]
                 for k, (unit_v, unit_N) in enumerate(units):
                     dv, dN = dv - offset[k] * unit_v, dN - offset[k] * unit_N

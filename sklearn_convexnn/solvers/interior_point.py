@@ -4,11 +4,17 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import check_finite, unless_broken
 from sklearn_convexnn._deadlines import fits
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.solvers._analytic_centres import analytic_centres
 from sklearn_convexnn.solvers._newton_system import NewtonSystem
-from sklearn_convexnn.solvers._result import MESSAGES, SolverResult, gap_closed
+from sklearn_convexnn.solvers._result import (
+    MESSAGES,
+    SolverResult,
+    broken_result,
+    gap_closed,
+)
 from sklearn_convexnn.solvers._second_order_cones import (
     ConeScaling,
     largest_step,
@@ -66,7 +72,11 @@ def solve_interior_point(
     """
     op = program.operator
     with blas_threads_for(min(op.n_samples, op.n_distinct * op.p)):
-        return _solve(program, tol, max_iter, deadline, callback)
+        start = perf_counter()
+        state = unless_broken(None, _State, program)
+        if state is None:
+            return broken_result(program)
+        return _solve(program, state, start, tol, max_iter, deadline, callback)
 
 
 def newton_work(operator):
@@ -84,18 +94,18 @@ def newton_work(operator):
     return float(min(n, unknowns)) ** 2 * max(n, unknowns)
 
 
-def _solve(program, tol, max_iter, deadline, callback):
-    start, op = perf_counter(), program.operator
+def _solve(program, state, start, tol, max_iter, deadline, callback):
+    op = program.operator
     work = newton_work(op) + 2.0 * op.n_cones * op.n_constraints * op.p**2
-    state = _State(program)
     history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
     best = None
     best_bound, best_dual = -np.inf, (state.nu, state.rho)
     last_gap, last_mu, waited, status = np.inf, np.inf, 0, "max_iter"
     n_iter = 0
     while True:
-        objective = program.objective(state.theta, state.offset)
-        bound = program.dual_bound(state.nu, state.rho)
+        with np.errstate(all="ignore"):
+            objective = program.objective(state.theta, state.offset)
+            bound = program.dual_bound(state.nu, state.rho)
         if best is None or objective < best[0] or not state.feasible:
             best = objective, state.theta, state.offset
         if bound > best_bound:
@@ -118,12 +128,11 @@ def _solve(program, tol, max_iter, deadline, callback):
         elif waited > _PATIENCE:
             status = "stalled"
         elif n_iter < max_iter:
-            with np.errstate(all="ignore"):
-                moved = state.step()
+            moved = unless_broken(None, state.step)
             if moved:
                 n_iter += 1
                 continue
-            status = "stalled"
+            status = "breakdown" if moved is None else "stalled"
         break
     objective, theta, offset = best
     return SolverResult(
@@ -308,7 +317,7 @@ class _State:
         return mean, min(part.min(initial=np.inf) for part in products)
 
     def step(self):
-        """One predictor-corrector step; False if it could not be computed."""
+        """One predictor-corrector step; False if rounding does not allow it."""
         mu = self.mu
         scaling = ConeScaling(self.t, self.rows(self.theta), self.tau, self.z)
         system = NewtonSystem(self, scaling)
@@ -326,10 +335,9 @@ class _State:
             size, step = max(
                 (size, step), self._guarded(centring), key=lambda found: found[0]
             )
-        if not size > 1e-12 or not all(
-            np.all(np.isfinite(part)) for part in step.values()
-        ):
+        if not size > 1e-12:
             return False
+        check_finite(*step.values())
         for name, part in step.items():
             setattr(self, name, getattr(self, name) + size * part)
         self.f = self._outputs()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from sklearn_convexnn._breakdown import furthest, off_centre, unless_broken
 from sklearn_convexnn._deadlines import fits
 
 
@@ -62,11 +63,16 @@ def solve_magnitudes(
     .. [1] Mehrotra, S. (1992). "On the Implementation of a Primal-Dual
        Interior Point Method". SIAM Journal on Optimization 2(4).
     """
-    iterate = _Iterate(Z, y, sample_weight, loss, alpha, free_offset)
-    best, dual = (np.inf, None, 0.0), (-np.inf, None)
+    means = off_centre(Z) if free_offset else np.zeros(Z.shape[1])
+    Z = Z - means
+    best, dual = _without_neurons(Z, y, sample_weight, loss, alpha, free_offset)
+    if Z.shape[1] == 0:
+        return Magnitudes(best[1], best[2], dual[1], best[0], dual[0])
+    args = Z, y, sample_weight, loss, alpha, free_offset
+    iterate = unless_broken(None, _Iterate, *args)
     m = Z.shape[1]
     work = 2.0 * Z.size * m + m**3 / 3.0
-    for _ in range(max_iter):
+    for _ in range(max_iter if iterate else 0):
         objective, bound = iterate.objective(), iterate.dual_bound()
         if objective < best[0]:
             best = objective, iterate.c, iterate.offset
@@ -74,13 +80,24 @@ def solve_magnitudes(
             dual = bound, iterate.nu
         if best[0] - dual[0] <= tol * abs(best[0]) or not fits(work):
             break
-        with np.errstate(all="ignore"):
-            if not iterate.step():
-                break
+        if not unless_broken(False, iterate.step):
+            break
     objective, values, offset = best
     # What the path to the boundary leaves behind; rounding decides below this.
     values = np.where(values > 1e-7 * values.max(initial=0.0), values, 0.0)
-    return Magnitudes(values, float(offset), dual[1], objective, dual[0])
+    offset = float(offset - means @ values)
+    return Magnitudes(values, offset, dual[1], objective, dual[0])
+
+
+def _without_neurons(Z, y, s, loss, alpha, free_offset):
+    """Objective, magnitudes and offset of no neurons; bound and dual point there."""
+    zeros = np.zeros(len(y))
+    offset = loss.best_offset(zeros, y, s) if free_offset else 0.0
+    f = zeros + offset
+    nu = loss.project_dual(-loss.gradient(f, y, s), y, s, centred=free_offset)
+    nu = nu * min(1.0, furthest(alpha, np.max(nu @ Z, initial=0.0)))
+    bound = loss.dual_value(nu, y, s)
+    return (loss.value(f, y, s), np.zeros(Z.shape[1]), offset), (bound, nu)
 
 
 class _Iterate:
@@ -129,8 +146,7 @@ class _Iterate:
 
     def dual_bound(self):
         nu = self.loss.project_dual(self.nu, self.y, self.s, centred=self.free)
-        slope = np.max(nu @ self.Z)
-        scale = min(1.0, self.alpha / slope) if slope > 0 else 1.0
+        scale = min(1.0, furthest(self.alpha, np.max(nu @ self.Z)))
         return self.loss.dual_value(scale * nu, self.y, self.s)
 
     def step(self):

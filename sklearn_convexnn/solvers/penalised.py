@@ -1,9 +1,11 @@
 """The penalised form of restricted programs, for proximal gradient methods."""
 
+from contextlib import suppress
 from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.solvers._array_losses import terms_and_slopes
 from sklearn_convexnn.solvers._array_program import ArrayProgram
@@ -81,22 +83,25 @@ def solve_penalised(
         )
     with blas_threads_for(program.operator.p):
         directions = Directions(program, tol, deadline, callback)
-        descent = _Descent(program, program.operator.M if like is None else like)
-        directions.add_starts()
         n_iter, smooth = 0, _SMOOTH
-        while True:
-            status = directions.round()
-            if status is None and n_iter >= max_iter:
-                status = "max_iter"
-            if status is not None:
-                return directions.result(status, n_iter)
-            slack = np.max(program.operator.cone(directions.theta), initial=0.0)
-            if n_iter == 0:
-                descent.theta = descent.arrays.array(directions.theta.T)
-            weight = _EXACT * np.max(directions.rho, initial=0.0)
-            descent.run(_STEPS, float(weight), float(smooth * slack), deadline)
-            directions.add_nearest(descent.arrays.blocks(descent.theta))
-            n_iter, smooth = n_iter + 1, max(_LESS * smooth, _SMOOTHEST)
+        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
+            like = program.operator.M if like is None else like
+            descent = _Descent(program, like)
+            directions.add_starts()
+            while True:
+                status = directions.round()
+                if status is None and n_iter >= max_iter:
+                    status = "max_iter"
+                if status is not None:
+                    return directions.result(status, n_iter)
+                slack = np.max(program.operator.cone(directions.theta), initial=0.0)
+                if n_iter == 0:
+                    descent.theta = descent.arrays.array(directions.theta.T)
+                weight = _EXACT * np.max(directions.rho, initial=0.0)
+                descent.run(_STEPS, float(weight), float(smooth * slack), deadline)
+                directions.add_nearest(descent.arrays.blocks(descent.theta))
+                n_iter, smooth = n_iter + 1, max(_LESS * smooth, _SMOOTHEST)
+        return directions.broken(n_iter)
 
 
 class _Descent:

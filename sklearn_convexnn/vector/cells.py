@@ -5,8 +5,8 @@ steepest unit maximises a convex function over a cone, which is NP-hard in gener
 """
 
 import numpy as np
-from scipy.optimize import nnls
 
+from sklearn_convexnn._breakdown import least_squares
 from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.arrangements import with_ones
 from sklearn_convexnn.recovery import activation
@@ -306,7 +306,9 @@ class _Cell:
             rows = self.normals[work] * weight
             rho = np.zeros(0)
             if len(work):
-                rho, _ = nnls(rows.T, -gradient * weight, maxiter=100 + 10 * len(work))
+                rho, _ = least_squares(
+                    rows.T, -gradient * weight, maxiter=100 + 10 * len(work)
+                )
             slope = gradient * weight + rho @ rows
             holding = work[rho > 0]
             previous, length = length, np.linalg.norm(slope)

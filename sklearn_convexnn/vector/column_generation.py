@@ -11,7 +11,7 @@ from sklearn_convexnn._deadlines import check, until
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.pricing import NEAR
-from sklearn_convexnn.recovery import in_basis, row_space
+from sklearn_convexnn.recovery import in_basis, row_space_in_time
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.vector.cells import search_cells
 from sklearn_convexnn.vector.placing import (
@@ -124,7 +124,7 @@ def generate_neurons(
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
-    basis = row_space(problem.X)
+    basis = row_space_in_time(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)
@@ -242,6 +242,9 @@ class VectorRun(Generation):
                 tol=min(1e-6, 0.01 * self.tol),
             )
             outputs, offset, N = solution.values, solution.offset, solution.N
+            if self.has_failed(solution):
+                F = p.outputs(self.best)
+                return self.best, p.dual_point(F) if p.loss.smooth else N
             vague = 0.0
         else:
             outputs, offset = improve_outputs(p, pool, Z, max_iter, self.deadline)
@@ -278,7 +281,7 @@ class VectorRun(Generation):
             size = np.linalg.norm(slopes, axis=0)
             units = (slopes / np.maximum(size, 1e-300)).T
         else:
-            units, size, _ = svd(slopes, full_matrices=False)
+            units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
             units = units.T
         units = units[size > p.alpha]
         far = np.full(len(units), np.linalg.norm(p.X) + 1.0)

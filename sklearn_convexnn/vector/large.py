@@ -171,7 +171,8 @@ class _Run(VectorRun):
         )
         placed = network_of(W, V, bias, linear, offset)
         # Weight decay takes long to bring down what is of no use.
-        return placed.select(placed.sizes > 0.01 * np.median(placed.sizes))
+        typical = np.median(placed.sizes) if len(placed) else 0.0
+        return placed.select(placed.sizes > 0.01 * typical)
 
     def improve(self, neurons):
         return improve_neurons(

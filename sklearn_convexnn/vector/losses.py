@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.special import entr, log_softmax, softmax
 
+from sklearn_convexnn._breakdown import check_finite
 from sklearn_convexnn.losses import Scaled
 
 
@@ -142,6 +143,7 @@ class Softmax:
 
     def project_dual(self, N, Y, s, centred=False):
         """Nearby point of the dual domain, columns summing to zero if `centred`."""
+        check_finite(N)
         with np.errstate(divide="ignore"):
             logits = np.log(np.maximum(Y - N / s[:, None], 1e-300))
         if centred:
@@ -191,7 +193,12 @@ class Softmax:
             hessian = np.diag(s @ P) - (P * s[:, None]).T @ P
             # Constants are determined up to a common one.
             hessian += np.trace(hessian) / len(b) ** 2 + 1e-300
-            step = np.linalg.lstsq(hessian, -error, rcond=None)[0]
+            check_finite(hessian, error)
+            try:
+                step = np.linalg.lstsq(hessian, -error, rcond=None)[0]
+            except np.linalg.LinAlgError:
+                # Slower, and needs no factorisation.
+                step = np.log(np.maximum(total / (s @ P), 1e-300))
             before, slope, size = value(b), error @ step, 1.0
             if np.max(np.abs(error)) <= 1e-7 * np.sum(s):
                 # Newton's step is exact to the last digit, which values do not show.

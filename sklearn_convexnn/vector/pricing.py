@@ -136,7 +136,7 @@ def search_units(
             **options,
         )
     if len(starts) == 0 or not np.any(N):
-        return _none(X, N)
+        return no_candidates(X, N)
     search = SlopeSearch(X, N, **options)
     # Single precision is enough to find the way, and twice as fast; its range is
     # small, so units are taken out.
@@ -154,7 +154,7 @@ def search_units(
     size = max(1, _BATCH // len(X))
     if partial:
         size = min(size, _IN_TIME)
-    parts, finished = [_none(X, N)], []
+    parts, finished = [no_candidates(X, N)], []
     try:
         for i in range(0, len(starts), size):
             U, at = rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
@@ -257,7 +257,7 @@ def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
     -------
     candidates : VectorCandidates
     """
-    found = [_none(X, N)]
+    found = [no_candidates(X, N)]
     for u in directions[: max(1, min(most, _BATCH // N.size))]:
         z = X @ u
         order = np.argsort(-z, kind="stable")
@@ -278,7 +278,7 @@ def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
     return _joined(found)
 
 
-def _none(X, N):
+def no_candidates(X, N):
     zeros = np.zeros(0)
     return VectorCandidates(
         np.zeros((0, X.shape[1])), zeros, np.zeros((0, N.shape[1])), zeros
@@ -287,7 +287,7 @@ def _none(X, N):
 
 def _search_outputs(X, N, starts, **options):
     """Units that are steep for one of the outputs."""
-    found = [_none(X, N)]
+    found = [no_candidates(X, N)]
     for k, nu in enumerate(N.T):
         some = pricing.search_neurons(
             X,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import furthest
 from sklearn_convexnn._deadlines import check
 from sklearn_convexnn._scales import FAR_APART, GO_BY
 from sklearn_convexnn.problem import best_scaled_value
@@ -243,5 +244,6 @@ class VectorProblem:
 
     def bound(self, N, kappa):
         """Lower bound from a dual point at which no slope exceeds `kappa`."""
-        reach = self.alpha / kappa if kappa > 0 else np.inf
-        return best_scaled_value(self.loss, N, self.Y, self.sample_weight, reach)
+        return best_scaled_value(
+            self.loss, N, self.Y, self.sample_weight, furthest(self.alpha, kappa)
+        )

@@ -8,6 +8,9 @@ from sklearn_convexnn._breakdown import BREAKDOWNS
 from sklearn_convexnn._deadlines import OutOfTime, check
 from sklearn_convexnn.recovery import independent_magnitudes
 
+# Output weights that are rounding, relative to the largest.
+_DUST = 1e-12
+
 
 def simplify(problem, neurons, *, merge=True):
     """A small network that is at least as good as the given one.
@@ -57,7 +60,14 @@ def _simpler(problem, neurons, slack, merge):
             neurons = candidate
             yield neurons
             break
-    yield prune(problem, neurons)
+    neurons = prune(problem, neurons)
+    yield neurons
+    # What rounding leaves in outputs that need no neuron.
+    outputs = neurons.outputs
+    dust = np.abs(outputs) <= _DUST * np.abs(outputs).max(initial=0.0)
+    candidate = replace(neurons, outputs=np.where(dust, 0.0, outputs))
+    if problem.objective(candidate) <= best + slack:
+        yield candidate
 
 
 def prune(problem, neurons):

@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.proofs import generate_and_prove
 from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.training import (
     HISTORY,
     Trained,
+    null_training,
     round_printer,
     sampled_arrangement,
 )
@@ -54,6 +56,12 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     ValueError
         If a proof is asked for and the data are of too high a rank.
     """
+    args = problem, known, seed, deadline, name, params, task, duals
+    trained = unless_broken(None, _train, *args)
+    return null_training(problem, params) if trained is None else trained
+
+
+def _train(problem, known, seed, deadline, name, params, task, duals):
     sampled = params["arrangements"] == "sampled"
     exact = params["arrangements"] == "exact"
     nodes = 0 if sampled else node_limit(problem, brief=not exact)
@@ -67,9 +75,10 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     elif not params["prove"]:
         nodes = 0
     if not sampled:
+        # Other methods need no structure.
         trained = None
         with suppress(OutOfTime):
-            trained = _train_by_structure(problem, name, params)
+            trained = unless_broken(None, _train_by_structure, problem, name, params)
         if trained is not None:
             return trained
     rng = check_random_state(seed)
@@ -115,7 +124,7 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         # There was no time for the proof that was asked for.
         status, message = "unconfirmed", MESSAGES["unconfirmed"]
     return Trained(
-        neurons=simplify(problem, result.neurons),
+        neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=bound,
         certificate=certificate,
         status=status,
@@ -139,7 +148,9 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
     -------
     trained : Trained
     """
-    result = generate_at_scale(
+    result = unless_broken(
+        None,
+        generate_at_scale,
         problem,
         check_random_state(seed),
         n_neurons=params["n_arrangements"],
@@ -153,6 +164,8 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
         callback=round_printer(name, params),
         task=task,
     )
+    if result is None:
+        return null_training(problem, params)
     neurons = result.neurons
     with suppress(OutOfTime):
         neurons = merge_parallel(neurons)
