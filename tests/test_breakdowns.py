@@ -227,6 +227,7 @@ def test_columns_of_very_different_sizes():
     assert closed_form(*args, fit_intercept=False) is None
     for arrangements in ("adaptive", "cutting_planes"):
         model = ConvexReLURegressor(
+            alpha=1.0,
             random_state=0,
             max_iter=2,
             fit_intercept=False,
