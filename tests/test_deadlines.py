@@ -328,3 +328,15 @@ def test_last_search_at_scale(monkeypatch):
     assert len(calls) == 3
     # By norms alone next to nothing is known.
     assert model.dual_bound_ > 0.3 * model.objective_
+
+
+def test_busy_machine(monkeypatch):
+    """Where the processor is shared, steps are taken to last longer."""
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e9)
+    start = perf_counter()
+    with until(start + 1000.0):
+        assert fits(5e11)
+        monkeypatch.setattr(_deadlines, "perf_counter", lambda: start + 10.0)
+        busy = _deadlines.process_time()
+        monkeypatch.setattr(_deadlines, "process_time", lambda: busy + 2.5)
+        assert fits(2e11) and not fits(5e11)

@@ -132,6 +132,8 @@ def generate_at_scale(
     -------
     result : GlobalResult
     """
+    # Otherwise it is over before anything can be trained.
+    check(0.3 * COPIES * problem.X.size)
     dtype = precision_at_scale(tol)
     problem = replace(problem, X=problem.X.astype(dtype, copy=False))
     task = FitTask() if task is None else task
