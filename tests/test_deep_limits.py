@@ -29,11 +29,12 @@ from sklearn_convexnn.rounds import DualPoint
 from sklearn_convexnn.vector.losses import Separable
 
 LAPACK = {
-    "adaptive": ("svd", "eigh", "eigvalsh", "norm", "inv", "lstsq"),
+    "adaptive": ("svd", "eigh", "eigvalsh"),
     "sampled": ("svd", "inv", "cholesky", "solve", "eigvalsh"),
     "penalised": ("svd", "eigvalsh", "norm", "lstsq"),
     "exact": ("svd", "solve"),
 }
+RARE = ("norm", "inv", "lstsq")
 
 ROUTES = {
     "adaptive": {},
@@ -224,7 +225,11 @@ def break_at(monkeypatch, name, count, once):
 
 
 @pytest.mark.parametrize(
-    "route, name", [(route, name) for route, names in LAPACK.items() for name in names]
+    "route, name",
+    [
+        *[(route, name) for route, names in LAPACK.items() for name in names],
+        *[pytest.param("adaptive", name, marks=pytest.mark.slow) for name in RARE],
+    ],
 )
 def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkeypatch):
     bias = route == "sampled"
@@ -271,7 +276,15 @@ def test_steps_that_are_never_short_enough_end(small, monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("route", ["adaptive", "path", "sampled", "penalised"])
+@pytest.mark.parametrize(
+    "route",
+    [
+        "adaptive",
+        pytest.param("path", marks=pytest.mark.slow),
+        "sampled",
+        "penalised",
+    ],
+)
 def test_columns_of_very_different_sizes(route, bias):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 3))
