@@ -388,6 +388,7 @@ def _untrained(problem, time):
         n_iter=0,
         n_patterns=0,
         history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+        proven_bound=bound,
     )
 
 

@@ -195,6 +195,12 @@ def test_slope_bounds_without_time_or_factorisation(bias, norm, monkeypatch):
     monkeypatch.setattr(np.linalg, "svd", broken)
     monkeypatch.setattr(slope_bounds, "norm_bound", broken)
     assert whole <= slope_bound(problem, N) <= rough
+
+    def late(*args, **options):
+        raise OutOfTime
+
+    monkeypatch.setattr(slope_bounds, "triangle_bound", late)
+    assert whole <= slope_bound(problem, N) <= rough
     assert slope_bound(problem, 0.0 * N) == 0.0
 
 
