@@ -99,6 +99,12 @@ FULL = {
     "2000 x 20 sampled, interior point": regression(
         2000, 20, arrangements="sampled", solver="interior_point"
     ),
+    "5000 x 20 sampled, augmented Lagrangian": regression(
+        5000, 20, arrangements="sampled", solver="augmented_lagrangian"
+    ),
+    "5000 x 20 sampled, penalised": regression(
+        5000, 20, arrangements="sampled", solver="penalised"
+    ),
     "20000 x 300 gated": regression(20_000, 300, **_GATED),
     "20000 x 1000 gated, sparse": sparse(20_000, 1000, **_GATED),
     "60 x 2 gated exact": regression(

@@ -8,11 +8,15 @@ will be before it can be interrupted again.
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
-from time import perf_counter
+from time import perf_counter, process_time
 
 import numpy as np
 
 _end = ContextVar("end", default=np.inf)
+# Times of the clock and of the processor when the outermost limit was set.
+_begin = ContextVar("begin", default=None)
+# Seconds in which nothing can be said of the processor, and its least part.
+_SHORT, _LEAST = 0.1, 0.1
 
 
 class OutOfTime(Exception):
@@ -30,11 +34,13 @@ def until(deadline):
     deadline : float
         Value of ``time.perf_counter()``.
     """
-    token = _end.set(min(deadline, _end.get()))
+    begin = _begin.get() or (perf_counter(), process_time())
+    tokens = _end.set(min(deadline, _end.get())), _begin.set(begin)
     try:
         yield
     finally:
-        _end.reset(token)
+        _end.reset(tokens[0])
+        _begin.reset(tokens[1])
 
 
 def check(operations=0.0):
@@ -67,8 +73,11 @@ def fits(operations=0.0, share=1.0):
     end = _end.get()
     if end == np.inf:
         return True
-    left = end - perf_counter()
-    return left > 0 and operations <= share * left * _speed()
+    now = perf_counter()
+    left = end - now
+    if left <= 0 or operations == 0:
+        return left > 0
+    return operations <= share * left * _speed() * _processor(now)
 
 
 def seconds(operations):
@@ -89,6 +98,14 @@ def svd_work(shape):
     """
     # Half of it are products of matrices and vectors.
     return 20.0 * max(shape) * min(shape) ** 2
+
+
+def _processor(now):
+    """The part of the time in which there was a processor for us, at most one."""
+    start, busy = _begin.get()
+    if now - start < _SHORT:
+        return 1.0
+    return min(max((process_time() - busy) / (now - start), _LEAST), 1.0)
 
 
 @lru_cache(maxsize=1)

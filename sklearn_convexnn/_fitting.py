@@ -170,7 +170,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         try:
             trained = run(problem, known, seed, end, name, params, task, duals)
         except OutOfTime:
-            trained = _untrained(problem, perf_counter() - now)
+            trained = _untrained(problem, y, perf_counter() - now)
         if params["minimal"]:
             trained = _minimal(problem, trained, deadline, name, params)
     coefs, intercepts = weights(trained.neurons)
@@ -372,12 +372,11 @@ def _network_attributes(weights):
     }
 
 
-def _untrained(problem, time):
+def _untrained(problem, y, time):
     """The network without neurons, for want of time, and a bound that always holds."""
     neurons = problem.null()
     objective = problem.objective(neurons)
-    nothing = 0.0 * problem.dual_point(problem.outputs(neurons))
-    bound = problem.bound(nothing, np.inf)
+    bound = problem.bound(np.zeros(y.shape), np.inf)
     row = time, objective, bound, np.nan, 0, 0
     return Trained(
         neurons=neurons,

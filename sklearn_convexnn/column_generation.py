@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import until
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.generation import Generation
@@ -104,7 +105,8 @@ class _Run(Generation):
         return place_neurons(self.problem, n_neurons, self.rng)
 
     def improve(self, neurons):
-        return improve_neurons(self.problem, neurons)
+        with until(self.before_pricing()):
+            return improve_neurons(self.problem, neurons)
 
     def round(self):
         p = self.problem
@@ -151,7 +153,7 @@ class _Run(Generation):
         p = self.problem
         if self._work(selected) > _MOST_WORK:
             # With so many samples kinks are hardly felt, and descent does well.
-            moved = improve_neurons(p, selected)
+            moved = self.improve(selected)
             return moved, p.dual_point(p.outputs(moved)), len(selected)
         return solve_on_cells(
             p,
@@ -159,7 +161,7 @@ class _Run(Generation):
             self._open_sides(selected, dual),
             p.project(dual),
             tol=self._inner_tol(),
-            deadline=self.deadline,
+            deadline=self.before_pricing(),
         )
 
     def _inner_tol(self):

@@ -16,21 +16,25 @@ _DUAL_POINTS = 5
 _PATIENCE = 25
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
-# Parts of the time that the first pricing and then the placing may take: a network is
-# worth more with a bound.
-_FIRST_PRICING, _PLACING = 0.2, 0.5
+# Parts of the time left that the first pricing and each descent may take: a network
+# is worth more with a bound.
+_FIRST_PRICING, _DESCENT = 0.2, 0.5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
 
 @dataclass
 class _DualPoint:
-    """A dual point, the steepest slope known there, and the bound it gives."""
+    """A dual point, the steepest slope known there, and the bound it gives.
+
+    Whether a longer search has confirmed the slope; one by norms needs none.
+    """
 
     nu: np.ndarray
     kappa: float
     bound: float
     confirmed: bool = False
+    by_norms: bool = False
 
 
 class Generation:
@@ -200,9 +204,13 @@ class Generation:
         return None
 
     def _place_early(self, n_neurons):
-        now = perf_counter()
-        with until(now + _PLACING * (self.deadline - now)):
+        with until(self.before_pricing()):
             return self.place(n_neurons)
+
+    def before_pricing(self):
+        """The time at which to stop what leads to a dual point that is to be priced."""
+        now = perf_counter()
+        return now + _DESCENT * (self.deadline - now)
 
     def _whole_round(self, cells):
         """A round, and a longer search if it has closed the gap.
@@ -238,7 +246,8 @@ class Generation:
     def _price_by_norms(self, nu):
         """A dual point whose bound takes no search."""
         self.last_kappa = kappa = self.slope_limit(nu)
-        self.duals.append(_DualPoint(nu, kappa, self.problem.bound(nu, kappa)))
+        bound = self.problem.bound(nu, kappa)
+        self.duals.append(_DualPoint(nu, kappa, bound, confirmed=True, by_norms=True))
 
     def slope_limit(self, nu):
         """Proven bound of the slopes at a dual point, from norms alone.

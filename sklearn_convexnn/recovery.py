@@ -8,8 +8,9 @@ from scipy.sparse import eye_array
 
 from sklearn_convexnn._deadlines import OutOfTime, check, fits, svd_work
 
-# Part of the time that may go into a reduction of the features.
-_REDUCING = 0.1
+# Part of the time that may go into a reduction of the features, also if it is sure to
+# make them fewer.
+_REDUCING, _REDUCING_MUCH = 0.1, 0.4
 _PARALLEL = 1e-6
 """Neurons whose directions have a cosine above one minus this are merged."""
 
@@ -81,7 +82,8 @@ def row_space(X):
     basis : {ndarray, sparse array} of shape (n_features, rank)
         That of all features if time is too short to find a smaller one.
     """
-    if not fits(svd_work(X.shape), _REDUCING):
+    share = _REDUCING if len(X) >= X.shape[1] else _REDUCING_MUCH
+    if not fits(svd_work(X.shape), share):
         return eye_array(X.shape[1], format="csr")
     _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
     rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))

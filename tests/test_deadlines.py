@@ -27,6 +27,7 @@ from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import row_space
 from sklearn_convexnn.vector import column_generation as vector_generation
+from sklearn_convexnn.vector import large
 from sklearn_convexnn.vector import losses as vector_losses
 from sklearn_convexnn.vector.losses import Separable, Softmax
 from sklearn_convexnn.vector.minimal_network import smallest_network
@@ -305,3 +306,37 @@ def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
         model.fit(X, Y)
     assert model.dual_gap_ <= 0.1 * model.objective_
     assert model.certificate_ == "estimated"
+
+
+def test_last_search_at_scale(monkeypatch):
+    """Time is kept for a search where no other has come to its end."""
+    X, y = data(1, n=4200, d=2)
+    price, calls = large._Run.price, []
+
+    def late_at_first(self, nu, thorough=False):
+        calls.append(thorough)
+        if len(calls) <= 2:
+            raise OutOfTime
+        price(self, nu, thorough)
+
+    monkeypatch.setattr(large._Run, "price", late_at_first)
+    model = ConvexReLURegressor(
+        alpha=50.0, random_state=0, n_arrangements=5, max_time=1000.0
+    )
+    with pytest.warns(ConvergenceWarning, match="time limit"):
+        model.fit(X, y)
+    assert len(calls) == 3
+    # By norms alone next to nothing is known.
+    assert model.dual_bound_ > 0.3 * model.objective_
+
+
+def test_busy_machine(monkeypatch):
+    """Where the processor is shared, steps are taken to last longer."""
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e9)
+    start = perf_counter()
+    with until(start + 1000.0):
+        assert fits(5e11)
+        monkeypatch.setattr(_deadlines, "perf_counter", lambda: start + 10.0)
+        busy = _deadlines.process_time()
+        monkeypatch.setattr(_deadlines, "process_time", lambda: busy + 2.5)
+        assert fits(2e11) and not fits(5e11)

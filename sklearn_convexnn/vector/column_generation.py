@@ -7,7 +7,7 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
-from sklearn_convexnn._deadlines import check
+from sklearn_convexnn._deadlines import check, until
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.pricing import NEAR
@@ -179,7 +179,8 @@ class VectorRun(Generation):
         return placed
 
     def improve(self, neurons):
-        return improve_neurons(self.problem, neurons)
+        with until(self.before_pricing()):
+            return improve_neurons(self.problem, neurons)
 
     def round(self):
         before = self.objective

@@ -1,5 +1,6 @@
 """Column generation for many samples: in batches, in chunks, in single precision."""
 
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 
@@ -131,6 +132,8 @@ def generate_at_scale(
     -------
     result : GlobalResult
     """
+    # Otherwise it is over before anything can be trained.
+    check(0.3 * COPIES * problem.X.size)
     dtype = precision_at_scale(tol)
     problem = replace(problem, X=problem.X.astype(dtype, copy=False))
     task = FitTask() if task is None else task
@@ -203,13 +206,13 @@ class _Run(VectorRun):
     def conclude(self):
         # Whatever ended the rounds, the bound is to be one that was looked at, as far
         # as the time that was kept for it goes.
-        if self.duals[0].confirmed:
-            return
-        try:
-            with until(self.end):
-                self.price(self.duals[0].nu, thorough=True)
-        except OutOfTime:
-            pass
+        point, p = self.duals[0], self.problem
+        with suppress(OutOfTime), until(self.end):
+            if point.by_norms:
+                # Any search is worth more.
+                self.price(p.dual_point(p.outputs(self.best)))
+            elif not point.confirmed:
+                self.price(point.nu, thorough=True)
         self.refute()
 
     def search_size(self, thorough, most):
