@@ -29,11 +29,12 @@ from sklearn_convexnn.rounds import DualPoint
 from sklearn_convexnn.vector.losses import Separable
 
 LAPACK = {
-    "adaptive": ("svd", "eigh", "eigvalsh", "norm", "inv", "lstsq"),
+    "adaptive": ("svd", "eigh", "eigvalsh"),
     "sampled": ("svd", "inv", "cholesky", "solve", "eigvalsh"),
     "penalised": ("svd", "eigvalsh", "norm", "lstsq"),
     "exact": ("svd", "solve"),
 }
+RARE = ("norm", "inv", "lstsq")
 
 ROUTES = {
     "adaptive": {},
@@ -194,6 +195,12 @@ def test_slope_bounds_without_time_or_factorisation(bias, norm, monkeypatch):
     monkeypatch.setattr(np.linalg, "svd", broken)
     monkeypatch.setattr(slope_bounds, "norm_bound", broken)
     assert whole <= slope_bound(problem, N) <= rough
+
+    def late(*args, **options):
+        raise OutOfTime
+
+    monkeypatch.setattr(slope_bounds, "triangle_bound", late)
+    assert whole <= slope_bound(problem, N) <= rough
     assert slope_bound(problem, 0.0 * N) == 0.0
 
 
@@ -224,7 +231,11 @@ def break_at(monkeypatch, name, count, once):
 
 
 @pytest.mark.parametrize(
-    "route, name", [(route, name) for route, names in LAPACK.items() for name in names]
+    "route, name",
+    [
+        *[(route, name) for route, names in LAPACK.items() for name in names],
+        *[pytest.param("adaptive", name, marks=pytest.mark.slow) for name in RARE],
+    ],
 )
 def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkeypatch):
     bias = route == "sampled"
@@ -271,7 +282,15 @@ def test_steps_that_are_never_short_enough_end(small, monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("route", ["adaptive", "path", "sampled", "penalised"])
+@pytest.mark.parametrize(
+    "route",
+    [
+        "adaptive",
+        pytest.param("path", marks=pytest.mark.slow),
+        "sampled",
+        "penalised",
+    ],
+)
 def test_columns_of_very_different_sizes(route, bias):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 3))

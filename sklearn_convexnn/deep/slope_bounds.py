@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn._breakdown import unless_broken
-from sklearn_convexnn._deadlines import fits, svd_work
+from sklearn_convexnn._deadlines import OutOfTime, fits, svd_work
 from sklearn_convexnn.slope_bounds import ROUNDING, norm_bound, triangle_bound
 
 # Operations of the triangle relaxation for each entry of the data, as measured.
@@ -54,10 +54,18 @@ def _bound_of_one(problem, nu):
         X = X - X.mean(axis=0)
     bound = (1.0 + ROUNDING) * float(np.abs(nu) @ np.linalg.norm(X, axis=1))
     if fits(svd_work(X.shape)):
-        closer = unless_broken(np.inf, norm_bound, X, nu, free_bias=free)
+        closer = _as_time_permits(norm_bound, X, nu, free_bias=free)
         bound = float(np.fmin(bound, closer))
     if free or not fits(_TRIANGLE * X.size):
         return bound
     parts = [part for part in (np.maximum(nu, 0.0), np.maximum(-nu, 0.0)) if part.any()]
-    closer = [unless_broken(np.inf, triangle_bound, X, part) for part in parts]
+    closer = [_as_time_permits(triangle_bound, X, part) for part in parts]
     return float(np.fmin(bound, max(closer, default=0.0)))
+
+
+def _as_time_permits(bound, *args, **options):
+    """A bound, infinite if there is no time for it or it breaks down."""
+    try:
+        return unless_broken(np.inf, bound, *args, **options)
+    except OutOfTime:
+        return np.inf

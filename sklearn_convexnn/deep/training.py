@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._breakdown import BREAKDOWNS
-from sklearn_convexnn._deadlines import OutOfTime, fits
+from sklearn_convexnn._deadlines import OutOfTime, check, fits
 from sklearn_convexnn.deep.blocks import blocks_of, distinct
 from sklearn_convexnn.deep.column_generation import generate_subnetworks
 from sklearn_convexnn.deep.enumeration import enumerate_blocks
@@ -26,6 +26,10 @@ SOLVERS_OF_BLOCKS = ("auto", "interior_point", "penalised", "cvxpy")
 
 # Share of the time that is kept for the network that a solution stands for.
 _RECOVERY = 0.1
+# Outputs of inner units whose patterns are found at once.
+_CHUNK = 1_000_000
+# Operations for each entry of the masks of a program until there is a first solution.
+_FIRST = 1e3
 # Draws of random sub-networks for each block that is asked for.
 _DRAWS = 20
 
@@ -133,6 +137,20 @@ def _all_blocks(problem):
     return blocks
 
 
+def _blocks_of_many(problem, units):
+    """Blocks of sub-networks, some at a time."""
+    step = max(1, _CHUNK // (len(problem.X) * sum(problem.architecture.widths)))
+    blocks = None
+    for i in range(0, len(units), step):
+        check()
+        some = units.select(slice(i, i + step))
+        found = blocks_of(
+            problem.X, some.weights, some.biases, free_bias=problem.fit_intercept
+        )
+        blocks = found if blocks is None else blocks.joined(found)
+    return blocks
+
+
 def _sampled_blocks(problem, n_blocks, seed, known):
     """Blocks of random sub-networks, and of those of an earlier fit."""
     rng = check_random_state(seed)
@@ -142,7 +160,7 @@ def _sampled_blocks(problem, n_blocks, seed, known):
         if blocks is not None and not fits():
             break
         units = random_subnetworks(problem, n_blocks, rng)
-        found = blocks_of(problem.X, units.weights, units.biases, free_bias=free)
+        found = _blocks_of_many(problem, units)
         found = found if blocks is None else blocks.joined(found)
         blocks = distinct(found, merge=merge, free_bias=free)
         if len(blocks) >= n_blocks:
@@ -237,6 +255,7 @@ def _solve_on_blocks(problem, known, seed, deadline, name, params):
         result = solve_deep_penalised(program, problem, **options)
         units = result.units
     else:
+        check(_FIRST * program.operator.cone_masks.size)
         solver = "interior_point" if solver == "auto" else solver
         try:
             result = SOLVERS[solver](program, **options)

@@ -30,8 +30,10 @@ def analytic_centres(operator, starts, r, max_iter=60):
     floor = 1e-12 * np.max(np.abs(w), axis=1, keepdims=True)
     w = np.maximum(w, floor)
     half = np.zeros((n_cones, operator.n_constraints))
+    # Most of it is spent on the matrices of Newton's method.
+    work = 8.0 * n_patterns * operator.n_constraints * operator.p**2
     for _ in range(max_iter):
-        if not fits():
+        if not fits(work):
             break
         half[:n_patterns] = closed / w**2
         hessian = operator.cone_gram(half)[:n_patterns]
