@@ -12,11 +12,10 @@ from sklearn_convexnn import pricing, proofs
 from sklearn_convexnn._base import ConvexReLUMixin
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.arrangements import with_ones
 from sklearn_convexnn.branch_and_bound import maximise_slope
+from sklearn_convexnn.gated_arrangement import gated_arrangement
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.slope_bounds import triangle_bound
-from sklearn_convexnn.training import given_arrangement
 from sklearn_convexnn.vector import pricing as vector_pricing
 from sklearn_convexnn.vector import proofs as vector_proofs
 from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
@@ -179,14 +178,16 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
 def _of_network(X, y, sample_weight, params, seed, prove):
     """Found and proven value for one network, and 'restricted' if that is all."""
     problem, units = build_problem(X, y, sample_weight, params)
-    slope, upper, kind = _in_units(X / units.data, problem, params, seed, prove)
+    slope, upper, kind = _in_units(
+        X / units.data, sample_weight, problem, params, seed, prove
+    )
     return units.slope * slope, units.slope * upper, kind
 
 
-def _in_units(X, problem, params, seed, prove):
+def _in_units(X, sample_weight, problem, params, seed, prove):
     with blas_threads_for(len(X)):
         if params["formulation"] == "gated_relu":
-            return _of_gates(X, problem, params, seed)
+            return _of_gates(X, sample_weight, problem, params, seed)
         if not np.any(problem.X):
             # All slopes are zero, and there is nothing to search.
             return 0.0, 0.0, ""
@@ -301,14 +302,12 @@ def _prove(problem, nu, slope):
     return slope, max(slope, upper)
 
 
-def _of_gates(X, problem, params, seed):
+def _of_gates(X, sample_weight, problem, params, seed):
     """The same over given patterns of gated networks, which is a maximum of norms."""
-    free_bias = problem.fit_intercept
-    arrangement = given_arrangement(problem.X, params, free_bias, seed)
+    arrangement, _ = gated_arrangement(X, sample_weight, params, seed, None)
     N = _null_dual(problem).reshape(len(X), -1)
-    outputs = with_ones(problem.X, free_bias) @ arrangement.gates.T
     slope = max(
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))
-        for active in outputs.T > 0
+        for active in arrangement.patterns
     )
     return slope, slope, "" if arrangement.complete else "restricted"

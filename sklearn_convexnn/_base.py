@@ -3,9 +3,11 @@
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from time import perf_counter
 
 import numpy as np
+from joblib import effective_n_jobs
 from scipy.linalg import block_diag
 from scipy.sparse import issparse
 from sklearn.base import _fit_context
@@ -25,8 +27,10 @@ from sklearn_convexnn._devices import (
     on_device,
     placed,
 )
-from sklearn_convexnn._fitting import fit_only, fit_part
+from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
+from sklearn_convexnn._memory import check_memory
 from sklearn_convexnn._null_slope import FRACTION, null_slope
+from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.deep.recovery import layers_of_output
 from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
@@ -93,17 +97,20 @@ class ConvexReLUMixin(CallbackSupportMixin):
 
     def _fit(self, X, y, sample_weight):
         with restored_on_failure(self):
+            begin = perf_counter()
             encoded = self._encoded(X, y, sample_weight)
-            fitted = self._fit_networks(*encoded)
-            self._warn_if_short(fitted)
+            apart = warn_of_scales(encoded[0], encoded[2])
+            fitted = self._fit_networks(*encoded, begin=begin)
+            self._warn_if_short(fitted, apart)
             self._warn_if_constant(*encoded[:4], fitted)
         return self
 
     @_fit_context(prefer_skip_nested_validation=True)
     def _fit_between(self, X, y, sample_weight, neighbours=(), **how):
         """As `fit`, from models of the same data; no warning, but what was trained."""
+        begin = perf_counter()
         encoded = self._encoded(X, y, sample_weight)
-        return self._fit_networks(*encoded, neighbours, **how)
+        return self._fit_networks(*encoded, neighbours, begin=begin, **how)
 
     def _validated(self, X, y, sample_weight):
         """The data as arrays, with a weight for each sample."""
@@ -133,6 +140,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         given,
         neighbours=(),
         *,
+        begin,
         prove=True,
         descent=False,
         label=None,
@@ -153,6 +161,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
             At most one of larger and one of smaller `alpha`, to start between.
         prove : bool, default=True
             Whether to attempt proofs after 'adaptive'.
+        begin : float
+            Value of ``time.perf_counter()`` at the beginning of the fit.
         descent : bool, default=False
             Whether descent is all that is wanted; see `train_by_descent`.
         label : str or None
@@ -162,7 +172,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         -------
         fitted : list of Fitted
         """
-        deadline = np.inf if self.max_time is None else perf_counter() + self.max_time
+        deadline = np.inf if self.max_time is None else begin + self.max_time
         gated = self.formulation == "gated_relu"
         # The solver of gated networks takes the data as they are.
         data = X
@@ -176,6 +186,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             self._check_deep(loss, n_outputs)
         elif gated:
             self._check_gated(loss)
+        check_memory(self, X, n_outputs)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2
@@ -183,6 +194,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         params["descent"] = descent
         params["like"] = None if issparse(X) else X[:1, :]
         params["dtype"] = in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype
+        # Callbacks may predict before the end.
+        self.negative_slope_ = float(self.negative_slope)
         self.alpha_ = self.alpha
         if self.alpha == "scale":
             slope = null_slope(data, targets, sample_weight, params, seed)
@@ -195,11 +208,18 @@ class ConvexReLUMixin(CallbackSupportMixin):
             for k in range(len(targets))
         ]
         whole, tasks = self._begin_tasks(len(targets), given)
+        n_jobs = effective_n_jobs(self.n_jobs)
         fitted = Parallel(n_jobs=self.n_jobs)(
-            delayed(run)(
-                data, y, sample_weight, start, seed, deadline, name, params, task
+            delayed(run_in_turn)(
+                ceil((len(targets) - k) / n_jobs),
+                deadline,
+                run,
+                (data, y, sample_weight, start, seed),
+                (name, params, task),
             )
-            for y, start, name, (run, task) in zip(targets, starts, names, tasks)
+            for k, (y, start, name, (run, task)) in enumerate(
+                zip(targets, starts, names, tasks)
+            )
         )
 
         self._store(X, fitted)
@@ -240,7 +260,6 @@ class ConvexReLUMixin(CallbackSupportMixin):
             del self.gates_
         self.n_layers_ = len(self.coefs_) + 1
         self.n_outputs_ = self.coefs_[-1].shape[1]
-        self.negative_slope_ = float(self.negative_slope)
         self.n_neurons_ = self.coefs_[-1].shape[0]
         trained = [part.trained for part in fitted]
         self.n_arrangements_ = max(part.n_patterns for part in trained)
@@ -463,19 +482,22 @@ class ConvexReLUMixin(CallbackSupportMixin):
         allowed = (self.tol + rounding) * abs(self.objective_)
         # Where the solver stops, and as much again for rounding.
         allowed += 2e-12 * sum(part.null_objective for part in fitted)
-        return self.dual_gap_ > allowed
+        # A gap that a short search alone has closed may be larger.
+        doubtful = any(part.trained.status == "unconfirmed" for part in fitted)
+        return doubtful or self.dual_gap_ > allowed
 
-    def _warn_if_short(self, fitted):
+    def _warn_if_short(self, fitted, columns_apart):
         if not self._stopped_short(fitted):
             return
         trained = [part.trained for part in fitted]
         reasons = "; ".join(sorted({part.message for part in trained}))
         statuses = {part.status for part in trained}
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
+        small = "" if relative > self.tol else "not "
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "
-            f"{self.dual_gap_:.3g} ({relative:.2g} of the objective), above "
-            f"tol={self.tol:g}: {reasons}. {advice(statuses)}",
+            f"{self.dual_gap_:.3g} ({relative:.2g} of the objective), {small}above "
+            f"tol={self.tol:g}: {reasons}. {advice(statuses, columns_apart)}",
             ConvergenceWarning,
         )
 

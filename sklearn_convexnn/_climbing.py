@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import check
+
 # Elements of the array of all outputs in one step: it should stay in the cache.
 _CHUNK = 120_000
 
@@ -21,7 +23,7 @@ class Hill:
         self.X, self.nu, self.negative_slope = X, nu, negative_slope
         self.n_convex = c = int(np.sum(nu > 0))
         self.linear = nu @ X
-        self.metric = np.ones(X.shape[1], dtype=X.dtype)
+        self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
         # One formula for all samples, in two products of matrices: the derivative
         # of the activation is clip(z / width + 1 / 2, 0, 1), and convex kinks have
         # next to no width.
@@ -39,10 +41,10 @@ class Hill:
     def evaluate(self, U, live):
         """Values and gradients at the rows of `U`, for the climbers `live`."""
         rows = max(32, _CHUNK // len(self.X))
-        parts = [
-            self._evaluate(U[i : i + rows], live[i : i + rows])
-            for i in range(0, len(U), rows)
-        ]
+        parts = []
+        for i in range(0, len(U), rows):
+            check()
+            parts.append(self._evaluate(U[i : i + rows], live[i : i + rows]))
         return tuple(np.concatenate(part) for part in zip(*parts))
 
     def _evaluate(self, U, live):
@@ -69,6 +71,16 @@ class Hill:
         value = np.einsum("kd,kd->k", gradient, U)
         return value + (1.0 - a) * 0.5 * widths * beyond, gradient
 
+    def stretch(self, U):
+        """Metric of each unit row of `U`: half as weights, half as outputs change.
+
+        Where the data spread a thousand times more along one axis than along another,
+        a small turn towards the first one changes the pattern of a neuron along the
+        second, though not its weights.
+        """
+        outputs = np.square(self.spread / row_norms(U * self.spread)[:, None])
+        return U.dtype.type(0.5) * (U.dtype.type(1.0) + outputs)
+
     def climb(self, U, step, max_iter):
         """Ascend from the unit rows of `U`, in place.
 
@@ -85,8 +97,14 @@ class Hill:
             if len(live) == 0:
                 break
             here = value[live, None] * U[live]
-            ahead = self.metric * (gradient[live] - here) + here
-            ahead *= (step[live] / np.maximum(row_norms(ahead), tiny))[:, None]
+            if self.spread is None:
+                ahead = self.metric * (gradient[live] - here) + here
+                size = row_norms(ahead)
+            else:
+                stretch = self.stretch(U[live])
+                ahead = (gradient[live] - here) / stretch + here
+                size = row_norms(ahead * np.sqrt(stretch))
+            ahead *= (step[live] / np.maximum(size, tiny))[:, None]
             ahead += U[live]
             ahead /= np.maximum(row_norms(ahead), tiny)[:, None]
             found, slope = self.evaluate(ahead, live)

@@ -51,7 +51,8 @@ def largest_size(values):
         xp, _ = get_namespace(values)
         return float(xp.max(xp.abs(values)))
     values = values.data if issparse(values) else values
-    return float(np.max(np.abs(values), initial=0.0))
+    # Without a temporary array of the size of the data.
+    return float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
 
 
 def root_mean_square(values):

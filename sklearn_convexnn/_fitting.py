@@ -1,12 +1,16 @@
 """From the data of one network to its weights."""
 
 from dataclasses import dataclass, replace
+from time import perf_counter
 
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._deadlines import OutOfTime, until
 from sklearn_convexnn._descents import train_by_descent
 from sklearn_convexnn._devices import on_device, selected
+from sklearn_convexnn._scales import scales_ratio
+from sklearn_convexnn._sorting import distinct_rows
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn._units import units_of
 from sklearn_convexnn.arrangements import without_rounding
@@ -19,9 +23,9 @@ from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
 from sklearn_convexnn.problem import Problem
 from sklearn_convexnn.recovery import network_weights
 from sklearn_convexnn.rounds import MESSAGES
-from sklearn_convexnn.solvers.gated import solve_gated
-from sklearn_convexnn.training import Trained, train
-from sklearn_convexnn.vector.large import LARGE, goes_at_scale
+from sklearn_convexnn.solvers.gated import null_network, solve_gated
+from sklearn_convexnn.training import HISTORY, Trained, train
+from sklearn_convexnn.vector.large import goes_at_scale, precision_at_scale
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.minimal_network import (
     smallest_network as vector_smallest_network,
@@ -32,6 +36,9 @@ from sklearn_convexnn.vector.training import train_at_scale, train_outputs
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
+# Part of the time that is kept for simplifying the network, and, where it is asked
+# for, for the search of a small one.
+_TIDYING, _SHRINKING = 0.03, 0.15
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -60,56 +67,16 @@ def canonical(X, y, sample_weight):
     samples nor on whether a weight is written as a number or as repetitions.
     """
     used = sample_weight > 0
-    table = np.column_stack([X[used], y[used]]) + 0.0  # no negative zeros
-    table, inverse = np.unique(table, axis=0, return_inverse=True)
-    weight = np.bincount(inverse.ravel(), weights=sample_weight[used])
-    X, Y = np.hsplit(np.ascontiguousarray(table), [X.shape[1]])
-    return np.ascontiguousarray(X), Y.reshape(len(Y), *y.shape[1:]), weight
-
-
-def merged(X, y, sample_weight):
-    """Distinct samples of positive weight, in an order of their own.
-
-    As `canonical`, also for data that are too large to be sorted by their entries:
-    these are told apart by sums of random multiples of their bits.
-    """
-    if X.size <= LARGE:
-        return canonical(X, y, sample_weight)
-    used = sample_weight > 0
     if not used.all():
         X, y, sample_weight = X[used], y[used], sample_weight[used]
-    keys = _row_keys(X) + _row_keys(y.reshape(len(y), -1))
-    _, first, inverse, counts = np.unique(
-        keys, return_index=True, return_inverse=True, return_counts=True
-    )
-    repeated = counts[inverse] > 1
-    same = first[inverse[repeated]]
-    if not (
-        np.array_equal(X[repeated], X[same]) and np.array_equal(y[repeated], y[same])
-    ):
-        return canonical(X, y, sample_weight)
-    weight = np.bincount(inverse, weights=sample_weight)
-    return X[first], y[first], weight
+    first, group = distinct_rows([*X.T, *y.reshape(len(y), -1).T])
+    weight = np.bincount(group, weights=sample_weight)
+    X, y = np.ascontiguousarray(X[first]), y[first]
+    X += 0  # no negative zeros
+    return X, y + 0.0, weight
 
 
-def _row_keys(table):
-    """A whole number for each row, which equal rows have in common."""
-    bits = {8: np.uint64, 4: np.uint32}[table.dtype.itemsize]
-    rng = np.random.RandomState(table.shape[1])
-    factors = rng.randint(2**62, size=table.shape[1], dtype=np.int64).astype(np.uint64)
-    step = max(1, LARGE // table.shape[1])
-    parts = []
-    for i in range(0, len(table), step):
-        # No negative zeros.
-        rows = np.ascontiguousarray(table[i : i + step]) + table.dtype.type(0)
-        words = rows.view(bits).astype(np.uint64)
-        # Products of the low bits alone would tell little of the high ones.
-        words ^= words >> np.uint64(29)
-        parts.append(words @ (2 * factors + 1))
-    return np.concatenate(parts)
-
-
-def _merged_sparse(X, y, sample_weight):
+def _canonical_sparse(X, y, sample_weight):
     """As `canonical`, for sparse samples of positive weight.
 
     Samples are told apart by random projections, which are equal to the last bit if
@@ -151,7 +118,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     if params["formulation"] == "gated_relu":
         return _fit_gated(X, y, sample_weight, start, seed, deadline, name, params)
     deep = params["depth"] > 2
-    X, y, sample_weight = merged(X, y, sample_weight)
+    X, y, sample_weight = canonical(X, y, sample_weight)
     at_scale = not deep and goes_at_scale(X, params["arrangements"])
     if not at_scale:
         X = X.astype(np.float64, copy=False)
@@ -166,7 +133,8 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
                 gates, outputs = known
                 known = gates, outputs[:, None]
             start = *known, duals
-    problem, units = build_problem(X, y, sample_weight, params)
+    dtype = precision_at_scale(0.9 * params["tol"]) if at_scale else X.dtype
+    problem, units = build_problem(X, y, sample_weight, params, dtype)
     params = {**params, "unit": units.value}
     run, to_weights = train, network_weights
     if y.ndim == 2:
@@ -198,11 +166,18 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         if y.ndim == 1:
             known = replace(known, magnitudes=np.abs(outputs))
     duals = units.dual_points(duals)
-    with blas_threads_for(len(X)):
-        if params["descent"]:
-            trained = train_by_descent(problem, known, seed, deadline, name, params)
-        else:
-            trained = run(problem, known, seed, deadline, name, params, task, duals)
+    with blas_threads_for(len(X)), until(deadline):
+        now = perf_counter()
+        end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
+        if params["minimal"] and not deep:
+            end -= _SHRINKING * (end - now) if end < np.inf else 0.0
+        try:
+            if params["descent"]:
+                trained = train_by_descent(problem, known, seed, end, name, params)
+            else:
+                trained = run(problem, known, seed, end, name, params, task, duals)
+        except OutOfTime:
+            trained = _untrained(problem, perf_counter() - now)
         if params["minimal"]:
             trained = _minimal(problem, trained, deadline, name, params)
     coefs, intercepts = weights(trained.neurons)
@@ -214,7 +189,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     )
 
 
-def build_problem(X, y, sample_weight, params):
+def build_problem(X, y, sample_weight, params, dtype=np.float64):
     """The training problem of one network, of data that are centred if it can be.
 
     Parameters
@@ -225,6 +200,8 @@ def build_problem(X, y, sample_weight, params):
         Positive.
     params : dict
         Parameters of the estimator, and the loss object.
+    dtype : dtype, default=float64
+        Of the data of the problem.
 
     Returns
     -------
@@ -235,16 +212,19 @@ def build_problem(X, y, sample_weight, params):
     free_bias = params["fit_intercept"]
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-    centred = X - centre
+    centred = np.empty(X.shape, dtype)
+    np.subtract(X, centre, out=centred, casting="same_kind")
     if free_bias:
         # What this leaves of constant columns is rounding of the mean, and neurons
         # along them would be noise.
         low, high = X.min(axis=0), X.max(axis=0)
         flat = high - low <= _FLAT * np.maximum(high, -low)
-        centred[:, flat] = 0.0
+        if flat.any():
+            centred[:, flat] = 0.0
     units, y, sample_weight, loss = units_of(
         centred, y, sample_weight, params["loss"], free_bias, centre
     )
+    centred /= centred.dtype.type(units.data)
     kind, options = Problem, {}
     if params["depth"] > 2:
         kind = DeepProblem
@@ -256,13 +236,14 @@ def build_problem(X, y, sample_weight, params):
     if y.ndim == 2:
         options["separate"] = params["hidden_layer"] == "separate"
     problem = kind(
-        without_rounding(centred) / units.data,
+        without_rounding(centred),
         y,
         sample_weight,
         loss,
         units.weight_decay(params["alpha"]),
         free_bias,
         params["negative_slope"],
+        scales_ratio=scales_ratio(centred),
         **options,
     )
     return problem, units
@@ -279,9 +260,7 @@ class GatedProblem:
     sample_weight : ndarray of shape (n_samples,)
     loss : Separable or Softmax
     units : Units
-    arrangement : Arrangement
-    start : ndarray or None
-        Blocks of known neurons.
+    known : KnownNeurons or None
     """
 
     X: object
@@ -289,11 +268,10 @@ class GatedProblem:
     sample_weight: np.ndarray
     loss: object
     units: object
-    arrangement: object
-    start: np.ndarray | None
+    known: object
 
 
-def gated_problem(X, y, sample_weight, params, seed, known):
+def gated_problem(X, y, sample_weight, params, known=None):
     """The problem of a gated network, on the device of the data.
 
     Parameters
@@ -303,23 +281,21 @@ def gated_problem(X, y, sample_weight, params, seed, known):
     sample_weight : ndarray of shape (n_samples,)
     params : dict
         Parameters of the estimator, and the loss object.
-    seed : int
     known : KnownNeurons or None
 
     Returns
     -------
     problem : GatedProblem
     """
-    dtype, used = X.dtype, sample_weight > 0
+    used = sample_weight > 0
     if on_device(X):
         X, y, sample_weight = selected(X, used), y[used], sample_weight[used]
     elif issparse(X):
-        X, y, sample_weight = _merged_sparse(
+        X, y, sample_weight = _canonical_sparse(
             X.tocsr()[used], y[used], sample_weight[used]
         )
     else:
-        X, y, sample_weight = merged(X, y, sample_weight)
-        X = X.astype(dtype, copy=False)
+        X, y, sample_weight = canonical(X, y, sample_weight)
     loss, none = params["loss"], np.zeros(X.shape[1])
     if y.ndim == 1:
         y, loss = y[:, None], Separable(loss)
@@ -329,41 +305,48 @@ def gated_problem(X, y, sample_weight, params, seed, known):
     X = X / units.data
     if known is not None:
         known = known.scaled(units)
-    arrangement, start = gated_arrangement(X, sample_weight, params, seed, known)
-    return GatedProblem(X, Y, sample_weight, loss, units, arrangement, start)
+    return GatedProblem(X, Y, sample_weight, loss, units, known)
 
 
 def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     """Train a gated network on given patterns, on the device of the data."""
-    p = gated_problem(X, y, sample_weight, params, seed, known)
+    p = gated_problem(X, y, sample_weight, params, known)
     X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
-    units, arrangement, free_bias = p.units, p.arrangement, params["fit_intercept"]
-    with blas_threads_for(X.shape[0]):
-        network = solve_gated(
-            X,
-            Y,
-            sample_weight,
-            loss,
-            units.weight_decay(params["alpha"]),
-            arrangement,
-            fit_intercept=free_bias,
-            # A little room for the rounding of the weights.
-            tol=0.9 * params["tol"],
-            max_iter=_GATED_STEPS * params["max_iter"],
-            deadline=deadline,
-            start=p.start,
-        )
+    units, free_bias = p.units, params["fit_intercept"]
+    null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
+    n_patterns, complete = 0, False
+    try:
+        with blas_threads_for(X.shape[0]):
+            with until(deadline):
+                arrangement, start = gated_arrangement(
+                    X, sample_weight, params, seed, p.known
+                )
+            n_patterns, complete = len(arrangement.gates), arrangement.complete
+            network = solve_gated(
+                X,
+                Y,
+                sample_weight,
+                loss,
+                units.weight_decay(params["alpha"]),
+                arrangement,
+                fit_intercept=free_bias,
+                # A little room for the rounding of the weights.
+                tol=0.9 * params["tol"],
+                max_iter=_GATED_STEPS * params["max_iter"],
+                deadline=deadline,
+                start=start,
+            )
+    except OutOfTime:
+        network = null
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
     if params["verbose"]:
         print(
-            f"[{name}] {len(arrangement.gates)} patterns, {len(network.hidden.T)} "
+            f"[{name}] {n_patterns} patterns, {len(network.hidden.T)} "
             f"gated neurons after {network.n_iter} iterations, objective "
             f"{units.value * network.objective:.8g}, dual bound "
             f"{units.value * network.dual_bound:.8g}"
         )
-    zeros = np.zeros(Y.shape)
-    null = zeros + (loss.best_offset(zeros, Y, sample_weight) if free_bias else 0.0)
     coefs, intercepts = units.weights(
         [network.hidden, network.output],
         [np.zeros(network.hidden.shape[1]), network.offset],
@@ -374,11 +357,11 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     trained = Trained(
         neurons=None,
         dual_bound=network.dual_bound,
-        certificate="global" if arrangement.complete else "restricted",
+        certificate="global" if complete else "restricted",
         status=network.status,
         message=MESSAGES[network.status],
         n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
-        n_patterns=len(arrangement.gates),
+        n_patterns=n_patterns,
         history={
             "time": history["time"],
             "objective": history["objective"],
@@ -392,7 +375,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
         coefs,
         intercepts,
         gates=gates,
-        null_objective=units.value * loss.value(null, Y, sample_weight),
+        null_objective=units.value * null.objective,
         trained=units.in_user_units(trained),
     )
 
@@ -426,6 +409,30 @@ def fit_part(*args):
     return fitted
 
 
+def run_in_turn(n_turns, deadline, run, before, after):
+    """Fit a network in its share of the time.
+
+    Parameters
+    ----------
+    n_turns : int
+        Networks that are trained one after the other from this one on.
+    deadline : float
+        That of all of them.
+    run : callable
+        `fit_only` or `fit_part`.
+    before, after : tuple
+        Its arguments before and after the deadline.
+
+    Returns
+    -------
+    fitted : Fitted
+    """
+    now = perf_counter()
+    if deadline < np.inf:
+        deadline = now + (deadline - now) / n_turns
+    return run(*before, deadline, *after)
+
+
 def _network_attributes(weights):
     """Attributes of an estimator with this network."""
     coefs, intercepts = weights
@@ -434,6 +441,25 @@ def _network_attributes(weights):
         "intercepts_": intercepts,
         "n_outputs_": coefs[-1].shape[1],
     }
+
+
+def _untrained(problem, time):
+    """The network without neurons, for want of time, and a bound that always holds."""
+    neurons = problem.null()
+    objective = problem.objective(neurons)
+    nothing = 0.0 * problem.dual_point(problem.outputs(neurons))
+    bound = problem.bound(nothing, np.inf)
+    row = time, objective, bound, np.nan, 0, 0
+    return Trained(
+        neurons=neurons,
+        dual_bound=bound,
+        certificate="estimated",
+        status="max_time",
+        message=MESSAGES["max_time"],
+        n_iter=0,
+        n_patterns=0,
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+    )
 
 
 def _minimal(problem, trained, deadline, name, params):

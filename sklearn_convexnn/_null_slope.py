@@ -4,15 +4,19 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._devices import in_numpy, placed
-from sklearn_convexnn._fitting import build_problem, gated_problem, merged
+from sklearn_convexnn._fitting import build_problem, canonical, gated_problem
+from sklearn_convexnn.gated_arrangement import gated_arrangement
+from sklearn_convexnn.losses import power_of_two
+from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.vector.losses import Separable
 from sklearn_convexnn.vector.pricing import search_widely
 
-FRACTION = 0.01
+FRACTION = 0.02
 """The default weight decay, in units of the one from which on there are no neurons."""
 
-# Entries of the data in the search, and its random directions of each kind.
-_ENTRIES, _DIRECTIONS = 200_000, 60
+# Entries of the data in the search, its fewest samples, and its random directions of
+# each kind.
+_ENTRIES, _FEWEST, _DIRECTIONS = 200_000, 300, 60
 # Candidates that are looked at on all samples.
 _FINISHED = 20
 
@@ -50,55 +54,73 @@ def null_slope(X, targets, sample_weight, params, seed):
 
 def _of_neurons(X, y, sample_weight, params, seed):
     """The slope for one network, and its unit."""
-    loss = params["loss"]
+    loss, rng = params["loss"], check_random_state(seed)
     if y.ndim == 1:
         y, loss = y[:, None], Separable(loss)
-    params = {**params, "loss": loss}
-    p, units = build_problem(*merged(X, y, sample_weight), params)
-    if not np.any(p.X):
-        return 0.0, units.slope
-    N = p.dual_point(p.outputs(p.null()))
-    rng = check_random_state(seed)
-    some = slice(None)
-    most = max(_ENTRIES // p.X.shape[1], 100)
-    if most < len(p.X):
-        some = np.sort(rng.permutation(len(p.X))[:most])
+    X, Y, sample_weight = canonical(X, y, sample_weight)
+    N = _null_dual(Y, sample_weight, loss, params["fit_intercept"])
+    some, most = slice(None), max(_ENTRIES // X.shape[1], _FEWEST)
+    if most < len(X):
+        some = np.sort(rng.permutation(len(X))[:most])
+    p, units = build_problem(
+        X[some].astype(np.float64, copy=False),
+        Y[some],
+        sample_weight[some],
+        {**params, "loss": loss},
+    )
+    separate = p.separate or p.n_outputs == 1
     found = search_widely(
-        p.X[some].astype(np.float64, copy=False),
-        N[some],
+        p.X,
+        p.project(N[some] / units.dual),
         _DIRECTIONS,
         rng,
-        separate=p.separate or y.shape[1] == 1,
+        separate=separate,
         free_bias=p.fit_intercept,
         negative_slope=p.negative_slope,
         polish=_FINISHED,
-    )
+    ).select(slice(0, _FINISHED))
     # On other samples than those of the search they are less steep.
-    slopes = p.slopes(found.select(slice(0, _FINISHED)), N)
-    steepest = slopes.max(initial=0.0)
+    slopes = np.zeros((len(found), p.n_outputs))
+    linear = np.zeros((X.shape[1], p.n_outputs))
+    step = max(1, _ENTRIES // X.shape[1])
+    for i in range(0, len(X), step):
+        rows = X[i : i + step] - units.centre
+        z = rows @ found.directions.T + units.data * found.biases
+        slopes += activation(z, p.negative_slope).T @ N[i : i + step]
+        linear += rows.T @ N[i : i + step]
+    steepest = np.linalg.norm(slopes, np.inf if separate else 2, axis=1)
     if p.fit_intercept:
         # A neuron that is active on all samples.
-        linear = sum(p.X[rows].T @ N[rows] for rows in p.row_chunks(1))
-        shared = not p.separate and y.shape[1] > 1
-        size = np.linalg.norm(linear, 2) if shared else np.linalg.norm(linear, axis=0)
-        steepest = max(steepest, float(np.max(size)))
-    return units.slope * float(steepest), units.slope
+        size = np.linalg.norm(linear, 2, axis=0) if separate else [_largest(linear)]
+        steepest = np.append(steepest, size)
+    return float(np.max(steepest, initial=0.0)), units.slope
+
+
+def _null_dual(Y, sample_weight, loss, free):
+    """Dual variables of the best constant."""
+    weight = power_of_two(np.mean(sample_weight))
+    s = sample_weight / weight
+    scaled = loss.scaled(Y, s, free)
+    loss, Y = scaled.loss, scaled.y
+    F = np.zeros(Y.shape)
+    if free:
+        F = F + loss.best_offset(F, Y, s)
+    N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free)
+    return N * (weight * scaled.value / scaled.output)
+
+
+def _largest(matrix):
+    """Largest singular value."""
+    return np.sqrt(max(np.linalg.eigvalsh(matrix.T @ matrix)[-1], 0.0))
 
 
 def _of_gates(X, y, sample_weight, params, seed):
     """The same over the patterns of gated networks."""
-    p = gated_problem(X, y, sample_weight, params, seed, None)
-    F = np.zeros(p.Y.shape)
-    if params["fit_intercept"]:
-        F = F + p.loss.best_offset(F, p.Y, p.sample_weight)
-    N = p.loss.project_dual(
-        -p.loss.gradient(F, p.Y, p.sample_weight),
-        p.Y,
-        p.sample_weight,
-        centred=params["fit_intercept"],
-    )
+    p = gated_problem(X, y, sample_weight, params)
+    arrangement, _ = gated_arrangement(p.X, p.sample_weight, params, seed, None)
+    N = _null_dual(p.Y, p.sample_weight, p.loss, params["fit_intercept"])
     steepest = 0.0
-    for pattern in p.arrangement.patterns:
+    for pattern in arrangement.patterns:
         active = placed(N * in_numpy(pattern)[:, None], p.X, p.X.dtype)
-        steepest = max(steepest, np.linalg.norm(in_numpy(p.X.T @ active), 2))
+        steepest = max(steepest, _largest(in_numpy(p.X.T @ active).astype(float)))
     return p.units.slope * float(steepest), p.units.slope

@@ -15,6 +15,8 @@ from sklearn_convexnn._alpha_max import check_base, largest_slope
 from sklearn_convexnn._base import Neighbour
 from sklearn_convexnn._callbacks import FitTask
 from sklearn_convexnn._descents import suits_descent
+from sklearn_convexnn._memory import require_memory
+from sklearn_convexnn._scales import warn_of_scales
 
 # The smallest alpha, by default, as a part of the largest.
 EPS = 1e-2
@@ -155,6 +157,8 @@ def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None
     """
     check_base(estimator, "convex_relu_path")
     alphas = grid(estimator, X, y, sample_weight, alphas, eps)
+    valid_X, _, weight = clone(estimator)._validated(X, y, sample_weight)
+    warn_of_scales(valid_X, weight)
     models, short = fit_path(estimator, X, y, sample_weight, alphas)
     short.warn("convex_relu_path", estimator.tol)
     return alphas, models, np.array([model.dual_gap_ for model in models])
@@ -181,6 +185,7 @@ def grid(estimator, X, y, sample_weight, alphas, eps):
     if not isinstance(alphas, Integral) or isinstance(alphas, bool):
         return _distinct(alphas)
     check_scalar(alphas, "alphas", Integral, min_val=1)
+    require_memory(24.0 * alphas, f"alphas={alphas}", "use fewer")
     largest = largest_slope(estimator, X, y, sample_weight, prove=False).value
     # It is zero if no network is better than a constant.
     largest = max(largest, np.finfo(np.float64).resolution)

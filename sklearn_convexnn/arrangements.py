@@ -13,6 +13,8 @@ import numpy as np
 from scipy.linalg import qr
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._deadlines import check, svd_work
+
 MAX_PATTERNS = 20_000
 """Largest number of patterns that an exact enumeration may predict."""
 
@@ -24,6 +26,8 @@ many bytes."""
 # they are rounding, above the last they are data.  In between, which the second
 # divides, an enumeration does not claim to be complete.
 _ROUNDING, _TOL, _DATA = 1e-11, 1e-9, 1e-7
+# Entries that are looked at in one go.
+_CHUNK = 1_000_000
 # Random gates may keep falling into the same few cells, so drawing stops
 # after this many times the number of patterns asked for.
 _OVERSAMPLING = 50
@@ -65,10 +69,20 @@ def without_rounding(X):
     Returns
     -------
     X : ndarray of shape (n_samples, n_features)
-        Zero where an entry is below 1e-13 of the largest in its column.
+        Zero where an entry is below 1e-13 of the largest in its column.  The given
+        array if there is none.
     """
-    size = np.max(np.abs(X), axis=0, initial=0.0)
-    return np.where(np.abs(X) <= 1e-13 * size, 0.0, X)
+    if X.size == 0:
+        return X
+    least = 1e-13 * np.maximum(np.max(X, axis=0), -np.min(X, axis=0))
+    found, step = X, max(1, _CHUNK // X.shape[1])
+    for i in range(0, len(X), step):
+        rows = slice(i, i + step)
+        small = (np.abs(X[rows]) <= least) & (X[rows] != 0)
+        if small.any():
+            found = X.copy() if found is X else found
+            found[rows][small] = 0.0
+    return found
 
 
 def with_ones(X, free_bias):
@@ -106,6 +120,7 @@ def _distinct_lines(rows):
     for position, i in enumerate(order):
         if group[i] >= 0:
             continue
+        check()
         run = order[position : stops[position]]
         run = run[group[run] < 0]
         cosine = rows[run] @ rows[i]
@@ -131,6 +146,7 @@ def _hyperplanes(rows):
             np.empty((0, 0)), np.empty((rows.shape[1], 0)), index, flipped, True
         )
     units = rows[nonzero] / norms[nonzero, None]
+    check(svd_work(units.shape))
     _, singular, Vt = np.linalg.svd(units, full_matrices=False)
     ratio = singular / singular[0]
     rank = int(np.sum(ratio > _TOL))
@@ -237,6 +253,7 @@ def _cells(normals):
     points = np.linalg.solve(normals[:rank], signs.T).T
     clear = True
     for k in range(rank, m):
+        check()
         earlier, normal = normals[:k], normals[k]
         facets, facets_clear = _cells_within(earlier, normal)
         clear &= facets_clear
@@ -263,6 +280,25 @@ def _cells_within(normals, normal):
     planes = _hyperplanes(normals @ basis)
     points, clear = _cells(planes.normals)
     return points @ planes.basis.T @ basis.T, clear and planes.clear
+
+
+def has_few_patterns(X, most, *, free_bias=False):
+    """Whether `count_patterns` is at most `most`; of more, some samples tell.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    most : int
+    free_bias : bool, default=False
+
+    Returns
+    -------
+    few : bool
+    """
+    some = X[:: max(1, len(X) // most)]
+    if len(some) < len(X) and count_patterns(some, free_bias=free_bias) > most:
+        return False
+    return count_patterns(X, free_bias=free_bias) <= most
 
 
 def can_enumerate(X, *, free_bias=False):
@@ -372,7 +408,7 @@ def sample_arrangement(X, n_arrangements, *, free_bias=False, random_state=None)
     .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
        Regularizers". ICML. Section 3 and Remark 3.3.
     """
-    if count_patterns(X, free_bias=free_bias) <= n_arrangements:
+    if has_few_patterns(X, n_arrangements, free_bias=free_bias):
         return enumerate_arrangement(X, free_bias=free_bias, max_patterns=np.inf)
     rng = check_random_state(random_state)
     n_features = X.shape[1]
@@ -383,6 +419,7 @@ def sample_arrangement(X, n_arrangements, *, free_bias=False, random_state=None)
     gates = np.empty((0, rows.shape[1]))
     patterns = np.empty((0, len(X)), dtype=bool)
     for _ in range(_OVERSAMPLING):
+        check(2.0 * rows.size * n_arrangements)
         drawn = rng.standard_normal((n_arrangements, rows.shape[1]))
         new = drawn[:, :n_features] / scale
         if free_bias:

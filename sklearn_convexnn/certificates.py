@@ -23,6 +23,7 @@ from sklearn.utils.validation import _check_sample_weight
 
 from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn._fitting import canonical
+from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn._units import units_of
 from sklearn_convexnn.arrangements import without_rounding
@@ -312,6 +313,8 @@ def certify(
         negative_slope,
         separate=separate or Y.shape[1] == 1,
     )
+    if kind == "restricted":
+        check_patterns(X.shape, n_arrangements, fit_intercept)
     given = GivenNetwork(problem, coefs, intercepts)
     with blas_threads_for(len(X)):
         objective = given.objective()

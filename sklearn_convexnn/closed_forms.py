@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 from scipy.optimize import brentq
 
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.recovery import Neurons
 from sklearn_convexnn.solvers._result import gap_closed
 from sklearn_convexnn.splines import Spline, fit_spline
@@ -552,6 +553,7 @@ def _orthogonal(X):
     """Whether the rows of `X` are orthogonal up to rounding."""
     if len(X) > X.shape[1] + np.sum(~X.any(axis=1)):
         return False
+    check(2.0 * len(X) * X.size)
     lengths = np.linalg.norm(X, axis=1)
     gram = X @ X.T
     np.fill_diagonal(gram, 0.0)

@@ -3,20 +3,21 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import until
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.placing import improve_neurons, place_neurons
 from sklearn_convexnn.pricing import (
     NEAR,
+    along_biases,
     merge_candidates,
     search_neurons,
     search_widely,
 )
-from sklearn_convexnn.recovery import features, in_basis
+from sklearn_convexnn.recovery import features, in_basis, row_space
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 # Operations of a factorisation up to which the solver of the cells moves neurons.
@@ -24,6 +25,8 @@ _MOST_WORK = 2e10
 # Selections by the lasso before the first move and between two later ones, as
 # long as they pay: as long as they close this part of the gap.
 _FIRST_SELECTIONS, _SELECTIONS, _PAYS = 8, 1, 0.005
+# Part of the objective that a descent must gain for another one to follow.
+_DESCENT_PAYS = 0.02
 
 
 def generate_neurons(
@@ -81,9 +84,7 @@ def generate_neurons(
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
     """
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)
@@ -100,14 +101,22 @@ def generate_neurons(
 
 
 class _Run(Generation):
-    sides = None
+    sides, pool_bound = None, -np.inf
     selections, started = _FIRST_SELECTIONS, False
 
     def place(self, n_neurons):
-        return place_neurons(self.problem, n_neurons, self.rng)
+        placed = place_neurons(self.problem, n_neurons, self.rng)
+        if self.problem.apart:
+            # It takes more steps there, which are cheaper than rounds.
+            before, value = np.inf, self.problem.objective(placed)
+            while before - value > _DESCENT_PAYS * value:
+                placed = self.improve(placed)
+                before, value = value, self.problem.objective(placed)
+        return placed
 
     def improve(self, neurons):
-        return improve_neurons(self.problem, neurons)
+        with until(self.before_pricing()):
+            return improve_neurons(self.problem, neurons)
 
     def round(self):
         p = self.problem
@@ -122,7 +131,10 @@ class _Run(Generation):
             dual = p.dual_point(p.outputs(selected)) if p.loss.smooth else dual
         paid = before - self.objective >= _PAYS * (before - self.bound)
         large = self._work(selected) > _MOST_WORK
-        if not large and self.selections > 0 and (paid or not self.started):
+        # Where only the dual point is missing, to move neurons does not help.
+        settled = p.apart and self.objective <= (1 + 0.1 * self.tol) * self.pool_bound
+        selects = self.selections > 0 and (paid or not self.started)
+        if not large and (selects or settled):
             self.selections, self.started = self.selections - 1, True
             # Neurons that the lasso drops may be needed again; the archive of
             # the search remembers them.
@@ -154,7 +166,7 @@ class _Run(Generation):
         p = self.problem
         if self._work(selected) > _MOST_WORK:
             # With so many samples kinks are hardly felt, and descent does well.
-            moved = improve_neurons(p, selected)
+            moved = self.improve(selected)
             return moved, p.dual_point(p.outputs(moved)), len(selected)
         return solve_on_cells(
             p,
@@ -162,7 +174,7 @@ class _Run(Generation):
             self._open_sides(selected, dual),
             p.project(dual),
             tol=self._inner_tol(),
-            deadline=self.deadline,
+            deadline=self.before_pricing(),
         )
 
     def _inner_tol(self):
@@ -172,6 +184,10 @@ class _Run(Generation):
     def _select(self):
         """Neurons of the pool that the lasso needs, with its magnitudes."""
         p, pool = self.problem, self.pool.joined(self.cuts)
+        if p.apart:
+            rows = np.column_stack([pool.directions, pool.biases, pool.signs])
+            rows = np.column_stack([rows, pool.linear])
+            pool = pool.select(np.sort(np.unique(rows, axis=0, return_index=True)[1]))
         Z = features(pool, p.X, p.negative_slope)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)
@@ -179,7 +195,12 @@ class _Run(Generation):
         solution = solve_magnitudes(
             Z, p.y, p.sample_weight, p.loss, p.alpha, free_offset=p.fit_intercept
         )
+        self.pool_bound = solution.dual_bound
         needed = solution.values > 1e-6 * np.sum(solution.values)
+        if p.apart:
+            # With features of a large scale small magnitudes can be large outputs.
+            outputs = solution.values * size[alive]
+            needed |= outputs > 1e-6 * np.sum(outputs)
         selected = replace(
             pool, magnitudes=solution.values, offset=solution.offset
         ).select(needed)
@@ -221,6 +242,7 @@ class _Run(Generation):
         options = {
             "free_bias": p.fit_intercept,
             "negative_slope": p.negative_slope,
+            "apart": p.apart,
             "floor": p.alpha,
             "polish": 30 if thorough else 10,
         }
@@ -239,4 +261,9 @@ class _Run(Generation):
         near = search_neurons(
             p.X, nu, starts[keep], signs[keep], widths=NEAR, rescale=True, **options
         )
-        return merge_candidates([far, near], p.X)
+        found = merge_candidates([far, near], p.X, p.apart)
+        if p.apart and p.fit_intercept:
+            # A direction of large scale costs little, and is steep in many places.
+            others = along_biases(p.X, nu, found.directions, p.negative_slope, p.alpha)
+            found = merge_candidates([found, others], p.X, True)
+        return found

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.optimize import nnls
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn.arrangements import Arrangement, with_ones
 from sklearn_convexnn.branch_and_bound import maximise_slope
 from sklearn_convexnn.pricing import Candidates, merge_candidates, search_widely
@@ -342,6 +343,7 @@ class _Run:
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         self.nu, self.kappa, self.bound = None, np.inf, -np.inf
+        self.last_kappa = np.inf
         self.size = 0
 
     @property
@@ -357,16 +359,27 @@ class _Run:
         record = Record(callback)
         p, n_iter = self.problem, 0
         nu = p.dual_point(np.full(len(p.y), self.best.offset))
-        price, nu = self._price_surely(nu)
-        status = "optimal" if self.closed else None
-        if status is None:
-            if known is not None:
-                self._start_from(known, nu)
-            self.cuts.add(price.found, nu)
+        try:
+            with until(self.deadline):
+                price, nu = self._price_surely(nu)
+                status = "optimal" if self.closed else None
+                if status is None:
+                    if known is not None:
+                        self._start_from(known, nu)
+                    self.cuts.add(price.found, nu)
+        except OutOfTime:
+            status = "max_time"
+        if self.nu is None:
+            # The bound that always holds.
+            self.nu, self.bound = nu, p.bound(nu, np.inf)
         while True:
             if status is None:
                 round_task = task.subtask("round").begin()
-                status = self._round()
+                try:
+                    with until(self.deadline):
+                        status = self._round()
+                except OutOfTime:
+                    status = "max_time"
                 n_iter += 1
                 if round_task.end(self.best) and status is None:
                     status = "callback"
@@ -509,7 +522,7 @@ class _Run:
             deadline=self.deadline,
             max_nodes=nodes,
         )
-        if hopeful and nodes and top.status != "optimal":
+        if hopeful and nodes and top.status != "optimal" and fits():
             # Its first bounds over cones can be worse than the relaxation.
             relaxed = semidefinite_bound(p.X, nu, **self.geometry)
             top = replace(top, upper=min(top.upper, relaxed))

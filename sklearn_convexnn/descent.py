@@ -1,9 +1,9 @@
 """L-BFGS on the non-convex objective of a network."""
 
-from time import perf_counter
-
 import numpy as np
 from scipy.optimize import minimize
+
+from sklearn_convexnn._deadlines import OutOfTime, check, until
 
 # Entries of a temporary array (32 MB).
 _CHUNK = 4_000_000
@@ -22,6 +22,7 @@ def descend(
     free_bias,
     negative_slope=0.0,
     used=None,
+    apart=False,
     max_iter=200,
     rtol=2.2e-9,
     deadline=np.inf,
@@ -53,6 +54,9 @@ def descend(
     negative_slope : float, default=0.0
     used : ndarray of bool, shape (n_neurons, n_outputs), default=None
         The output weights that may change; by default all.
+    apart : bool, default=False
+        Whether the scales of the features are so far apart that each weight needs a
+        unit of its own.
     max_iter : int, default=200
     rtol : float, default=2.2e-9
         Relative gain of a step below which to stop.
@@ -91,17 +95,24 @@ def descend(
         np.maximum([unit, unit, unit * entry, unit * entry * size], 1e-300),
         [d * m, m * c, m, c],
     )
+    if apart:
+        units = own_units(X, W, V, alpha)
     ends = np.cumsum([d * m, m * c, m])
 
     def split(x):
         W, V, bias, offset = np.split(units * x, ends)
         return W.reshape(d, m), V.reshape(m, c), bias, offset
 
+    # A product with the data, in single precision twice as fast.
+    work = 2.0 * X.size * m / (2 if dtype == np.float32 else 1)
+
     def value_and_gradient(x):
+        check(work)
         W, V, bias, offset = split(x)
         short_W, short_V = W.astype(dtype, copy=False), V.astype(dtype, copy=False)
         z = X @ short_W
         slopes = [hidden(z[some], bias) for some in chunks]
+        check(work)
         F = (z @ short_V).astype(np.float64, copy=False) + offset
         N = loss.gradient(F)
         short_N = N.astype(dtype, copy=False)
@@ -122,32 +133,90 @@ def descend(
         return loss.value(F) + penalty, units * gradient
 
     start = np.concatenate([W.ravel(), V.ravel(), bias, offset])
-    found = minimize(
+    found = minimize_in_time(
         value_and_gradient,
         start / units,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
-        callback=stop_at(deadline),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
     )
-    return split(found.x)
+    return split(found)
 
 
-def stop_at(deadline):
-    """Callback of SciPy's minimisers that stops them in time.
+def own_units(X, W, V, alpha):
+    """Units of the weights where the scales of the features are far apart.
+
+    Each hidden weight changes the outputs of its neuron as much as the others, and
+    neurons are taken to be of the same outputs, with hidden and output weights of
+    equal norms.  Where the features are of one scale, neurons have the same
+    units.
 
     Parameters
     ----------
-    deadline : float
-        Value of ``time.perf_counter()``.
+    X : ndarray of shape (n_samples, n_features)
+    W : ndarray of shape (n_features, n_neurons)
+    V : ndarray of shape (n_neurons, n_outputs)
+    alpha : float
 
     Returns
     -------
-    callback : callable
+    units : ndarray of shape (d * m + m * c + m + c,)
     """
+    spread = np.sqrt(np.einsum("nd,nd->d", X, X, dtype=np.float64) / len(X))
+    spread = np.maximum(spread, 1e-7 * spread.max(initial=1e-300))
+    hidden = np.linalg.norm(W, axis=0)
+    change = np.maximum(np.linalg.norm(W * spread[:, None], axis=0), 1e-300)
+    # Of the penalty for each unit of output.
+    cost = np.maximum(hidden / change, 1e-300)
+    sizes = np.linalg.norm(V, axis=1)
+    level = max(np.sqrt(np.mean((change * sizes) ** 2)), 1e-300)
+    to_output, per_output = np.sqrt(level / cost), np.sqrt(level * cost)
+    root = np.sqrt(len(W))
+    # The weight decay resists as a spread would: a weight of a feature of tiny scale
+    # has no effect before it costs much.
+    resists = np.sqrt(alpha / len(X)) / per_output
+    spread = np.hypot(spread[:, None], resists)
+    return np.concatenate(
+        [
+            (to_output / spread).ravel() / root,
+            np.repeat(per_output, V.shape[1]),
+            to_output / root,
+            np.full(V.shape[1], level / root),
+        ]
+    )
 
-    def callback(intermediate_result):
-        if perf_counter() > deadline:
-            raise StopIteration
 
-    return callback
+def minimize_in_time(value_and_gradient, start, deadline, options):
+    """The best point that L-BFGS has seen when it ends or the time is up.
+
+    Parameters
+    ----------
+    value_and_gradient : callable
+        May raise `OutOfTime`.
+    start : ndarray of shape (n_unknowns,)
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    options : dict
+        Of SciPy's minimiser.
+
+    Returns
+    -------
+    point : ndarray of shape (n_unknowns,)
+    """
+    best = np.inf, start
+
+    def remembered(x):
+        nonlocal best
+        check()
+        value, gradient = value_and_gradient(x)
+        if value < best[0]:
+            best = value, x.copy()
+        return value, gradient
+
+    try:
+        with until(deadline):
+            found = minimize(
+                remembered, start, jac=True, method="L-BFGS-B", options=options
+            )
+    except OutOfTime:
+        return best[1]
+    return found.x

@@ -1,7 +1,9 @@
 """The estimators: parameters, documentation, prediction."""
 
+from functools import update_wrapper
 from itertools import pairwise
 from numbers import Integral, Real
+from types import MethodType
 
 import numpy as np
 from sklearn.base import (
@@ -20,7 +22,6 @@ from sklearn.utils._array_api import (
 )
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import softmax
-from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
@@ -96,7 +97,7 @@ class ConvexReLURegressor(
     ----------
     alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        weights.  The losses are summed, not averaged.  'scale' is a fiftieth of
         the smallest value at which the best network is a constant, as far as a
         short search finds it (see :func:`alpha_max`), so that it does not depend on
         the units of `X`, `y` and `sample_weight`.  For a better value,
@@ -531,15 +532,27 @@ def _checked_weights(sample_weight, X):
     return in_numpy(weights).astype(np.float64, copy=False)
 
 
-def _has_probabilities(estimator):
-    # A change of parameters does not change a network.
-    fitted = getattr(estimator, "out_activation_", None)
-    if fitted == "identity" or (fitted is None and estimator.loss != "log_loss"):
-        raise AttributeError(
-            f"predict_proba is not available with loss={estimator.loss!r}; "
-            "use loss='log_loss'."
-        )
-    return True
+class _NeedsLogLoss:
+    """A method of classifiers with probabilities, whose absence gives the reason.
+
+    ``available_if`` of scikit-learn hides it behind a message of its own.
+    """
+
+    def __init__(self, method):
+        self.method = method
+        update_wrapper(self, method)
+
+    def __get__(self, estimator, owner=None):
+        if estimator is None:
+            return self.method
+        # A change of parameters does not change a network.
+        fitted = getattr(estimator, "out_activation_", None)
+        if fitted == "identity" or (fitted is None and estimator.loss != "log_loss"):
+            raise AttributeError(
+                f"This {owner.__name__!r} has no attribute {self.__name__!r}: "
+                f"{self.__name__} needs loss='log_loss', got loss={estimator.loss!r}."
+            )
+        return MethodType(self.method, estimator)
 
 
 class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
@@ -564,7 +577,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     ----------
     alpha : float or 'scale', default='scale'
         Weight decay, positive: the factor of half the sum of squares of all
-        weights.  The losses are summed, not averaged.  'scale' is a hundredth of
+        weights.  The losses are summed, not averaged.  'scale' is a fiftieth of
         the smallest value at which the best network is a constant, as far as a
         short search finds it (see :func:`alpha_max`), so that it does not depend on
         the units of `X`, `y` and `sample_weight`.  For a better value,
@@ -979,7 +992,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             self.classes_ = placed(self.classes_, X)
         return X, Y, sample_weight, loss, given
 
-    def _fit_networks(self, X, Y, sample_weight, loss, given, neighbours=(), **how):
+    def _fit_networks(self, X, Y, sample_weight, loss, given, *args, **options):
         """As of the base; classes without weight have outputs that are never largest.
 
         For the others the network is as if there were no more classes.
@@ -991,12 +1004,12 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             return self._fit_constant(X, known, given)
         if Y.shape[1] == 1 or known.all():
             return super()._fit_networks(
-                X, Y, sample_weight, loss, given, neighbours, **how
+                X, Y, sample_weight, loss, given, *args, **options
             )
         if np.sum(known) == 1:
             return self._fit_constant(X, known, given)
         fitted = super()._fit_networks(
-            X, Y[:, known], sample_weight, loss, given, neighbours, **how
+            X, Y[:, known], sample_weight, loss, given, *args, **options
         )
         self._insert_outputs(known)
         return fitted
@@ -1026,6 +1039,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             gates=np.zeros((X.shape[1] + self.fit_intercept, 0)) if gated else None,
         )
         self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
+        self.negative_slope_ = float(self.negative_slope)
         self._store(X, [fitted])
         self.objective_ = self.loss_ = self.dual_gap_ = 0.0
         whole.end({})
@@ -1082,7 +1096,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             return self.classes_[in_numpy(codes)]
         return xp.take(self.classes_, codes, axis=0)
 
-    @available_if(_has_probabilities)
+    @_NeedsLogLoss
     def predict_proba(self, X):
         """Probabilities of the classes; with ``loss='log_loss'`` only.
 
@@ -1102,7 +1116,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             return xp.stack([1.0 - proba, proba], axis=1)
         return softmax(decision)
 
-    @available_if(_has_probabilities)
+    @_NeedsLogLoss
     def predict_log_proba(self, X):
         """Logarithms of the probabilities; with ``loss='log_loss'`` only.
 

@@ -6,14 +6,26 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import check_random_state
-from sklearn.utils._array_api import get_namespace
+from sklearn.utils._array_api import (
+    _max_precision_float_dtype,
+    device,
+    get_namespace,
+)
 
 from sklearn_convexnn._devices import in_numpy, on_device, placed
-from sklearn_convexnn.arrangements import Arrangement, without_rounding
-from sklearn_convexnn.training import given_arrangement
+from sklearn_convexnn.arrangements import (
+    Arrangement,
+    count_patterns,
+    enumerate_arrangement,
+    without_rounding,
+)
 
 # Times that gates are drawn, and elements of the temporary arrays.
 _DRAWS, _CHUNK = 50, 2**22
+# Elements of the data up to which it is checked whether they have few patterns.
+_FEW = 2**20
+# Spread of a column, relative to its size, that is rounding.
+_FLAT = 1e-13
 
 
 @dataclass(frozen=True)
@@ -61,23 +73,12 @@ def gated_arrangement(X, sample_weight, params, seed, known):
         Blocks of the known neurons.
     """
     free_bias = params["fit_intercept"]
-    everywhere = issparse(X) or on_device(X)
-    if everywhere and params["arrangements"] == "sampled":
-        arrangement = _sampled(X, sample_weight, params, seed)
-    else:
-        # Data of which all patterns can be enumerated are small.
-        dense = X.toarray() if issparse(X) else in_numpy(X)
-        dense = np.asarray(dense, dtype=np.float64)
-        # As for ReLU networks, gates are drawn for centred data.
-        centre = dense.mean(axis=0) if free_bias else np.zeros(X.shape[1])
-        arrangement = given_arrangement(
-            without_rounding(dense - centre), params, free_bias, seed
-        )
-        patterns, gates = arrangement.patterns, arrangement.gates
-        if free_bias:
-            gates = gates.copy()
-            gates[:, -1] -= gates[:, :-1] @ centre
-        arrangement = replace(arrangement, patterns=placed(patterns, X), gates=gates)
+    wanted = params["n_arrangements"] if params["arrangements"] == "sampled" else None
+    arrangement = None
+    if wanted is None or X.shape[0] * X.shape[1] <= _FEW:
+        arrangement = _all(X, free_bias, wanted)
+    if arrangement is None:
+        arrangement = _sampled(X, sample_weight, free_bias, wanted, seed)
     if known is None:
         return arrangement, None
     return _joined(X, arrangement, known)
@@ -127,14 +128,39 @@ def _distinct(masks):
     return first[order], rank[inverse.ravel()]
 
 
-def _sampled(X, sample_weight, params, seed):
-    """Random gates as in `sample_arrangement`, without a dense copy of the data."""
-    wanted, free_bias = params["n_arrangements"], params["fit_intercept"]
+def _all(X, free_bias, most):
+    """All patterns, or None if they are more than `most`.
+
+    Found on the distinct rows in their order, so that the gates do not depend on how
+    the data are stored.
+    """
+    dense = X.toarray() if issparse(X) else in_numpy(X)
+    dense = np.asarray(dense, dtype=np.float64) + 0.0  # no negative zeros
+    rows, place = np.unique(dense, axis=0, return_inverse=True)
+    if most is not None and free_bias and 2 * len(rows) > max(most, 2):
+        # Each has a hyperplane of its own.
+        return None
+    centre = rows.mean(axis=0) if free_bias else np.zeros(X.shape[1])
+    rows = without_rounding(rows - centre)
+    if most is not None and count_patterns(rows, free_bias=free_bias) > most:
+        return None
+    limit = None if most is None else np.inf
+    arrangement = enumerate_arrangement(rows, free_bias=free_bias, max_patterns=limit)
+    patterns, gates = arrangement.patterns[:, place.ravel()], arrangement.gates
+    if free_bias:
+        gates = gates.copy()
+        gates[:, -1] -= gates[:, :-1] @ centre
+    return replace(arrangement, patterns=placed(patterns, X), gates=gates)
+
+
+def _sampled(X, sample_weight, free_bias, wanted, seed):
+    """Random gates, standard normal in units of the data as they are weighted."""
     rng, d = check_random_state(seed), X.shape[1]
     centre, scale = _moments(X, sample_weight)
     if not free_bias:
         centre, scale = np.zeros(d), np.sqrt(scale**2 + centre**2)
-    scale[scale == 0] = 1.0
+    # Columns that do not vary have no part in the patterns.
+    scale[scale <= _FLAT * np.abs(centre)] = np.inf
     gates, masks = np.zeros((0, d + free_bias)), None
     xp, _ = get_namespace(X if on_device(X) else None)
     for _ in range(_DRAWS):
@@ -158,12 +184,35 @@ def _sampled(X, sample_weight, params, seed):
 
 
 def _moments(X, sample_weight):
-    """Weighted means and standard deviations of the columns."""
+    """Weighted means and standard deviations of the columns, in double precision."""
     share = sample_weight / np.sum(sample_weight)
     if issparse(X):
-        mean, square = X.T @ share, X.multiply(X).T @ share
-    else:
-        share = placed(share, X, X.dtype)
-        mean, square = in_numpy(share @ X), in_numpy(share @ (X * X))
-    mean, square = (np.asarray(part, dtype=np.float64) for part in (mean, square))
-    return mean, np.sqrt(np.maximum(square - mean**2, 0.0))
+        return _sparse_moments(X.tocsc(), share)
+    xp, _ = get_namespace(X)
+    wide = _max_precision_float_dtype(xp, device(X))
+    share = placed(share, X, wide)
+    n, step = X.shape[0], max(1, _CHUNK // X.shape[1])
+    chunks = [slice(i, min(i + step, n)) for i in range(0, n, step)]
+
+    def average(function):
+        parts = (share[i] @ function(xp.astype(X[i, :], wide)) for i in chunks)
+        return sum(in_numpy(part).astype(np.float64) for part in parts)
+
+    mean = average(lambda part: part)
+    there = placed(mean, X, wide)
+    return mean, np.sqrt(average(lambda part: (part - there) ** 2))
+
+
+def _sparse_moments(X, share):
+    X.sum_duplicates()
+    data, share = X.data.astype(np.float64), share[X.indices]
+    columns = np.repeat(np.arange(X.shape[1]), np.diff(X.indptr))
+
+    def average(values):
+        return np.bincount(columns, weights=share * values, minlength=X.shape[1])
+
+    mean = average(data)
+    # That of the entries, and of the zeros besides them.
+    square = average((data - mean[columns]) ** 2)
+    square += mean**2 * np.maximum(1.0 - average(1.0), 0.0)
+    return mean, np.sqrt(square)

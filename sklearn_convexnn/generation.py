@@ -5,6 +5,8 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._climbing import row_norms
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.rounds import MESSAGES, Record
 
@@ -12,20 +14,44 @@ from sklearn_convexnn.rounds import MESSAGES, Record
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
 _PATIENCE = 25
+# With scales far apart, training goes on while so many rounds bring the gap, or the
+# objective, down to this part, or the gap is a small part of the objective.
+_WINDOW, _FALLS, _CLOSE = 5, 0.7, 0.1
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
+# Parts of the time left that the first pricing and each descent may take: a network
+# is worth more with a bound.
+_FIRST_PRICING, _DESCENT = 0.2, 0.5
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
 
 @dataclass
 class _DualPoint:
-    """A dual point, the steepest slope known there, and the bound it gives."""
+    """A dual point, the steepest slope known there, and the bound it gives.
+
+    Whether a longer search has confirmed the slope; one by norms needs none.
+    """
 
     nu: np.ndarray
     kappa: float
     bound: float
     confirmed: bool = False
+    by_norms: bool = False
+
+
+def _slow(levels):
+    """Whether neither the gap nor the objective falls as fast as it should.
+
+    Parameters
+    ----------
+    levels : list of (gap, objective)
+        Of the rounds so far.
+    """
+    if len(levels) <= _WINDOW or levels[-1][0] < _CLOSE * levels[-1][1]:
+        return False
+    before, now = levels[-1 - _WINDOW], levels[-1]
+    return all(new > _FALLS * old for new, old in zip(now, before))
 
 
 class Generation:
@@ -51,10 +77,12 @@ class Generation:
         self.max_neurons = np.inf if max_neurons is None else max_neurons
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
-        self.scale = column_spread(problem.X, problem.fit_intercept)
+        self.scale = column_spread(problem.X, problem.fit_intercept, problem.apart)
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
+        # Seconds of a search for each random direction.
+        self.pace = 0.0
 
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
@@ -131,27 +159,13 @@ class Generation:
             bound = self.problem.bound(point.nu, point.kappa)
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
-        if known is None or len(known) == 0:
-            self.price(self.problem.dual_point(self.problem.outputs(self.best)))
-            status = "optimal" if self.closed else None
-            if status is None:
-                placed = self.place(n_neurons)
-                self.keep(placed)
-                self.pool = self.pool.joined(placed)
-        else:
-            self.pool = self.best.joined(known)
-        n_iter, waited, cells = 0, 0, 0
+        status = self._start(n_neurons, known)
+        n_iter, waited, cells, levels = 0, 0, 0, []
         last_gap, last_objective = np.inf, np.inf
         while True:
             if status is None and n_iter < max_iter:
                 round_task = task.subtask("round").begin()
-                cells, limited = self.round()
-                closed = self.closed and self.confirm()
-                if closed:
-                    # Selected neurons have not been moved; it costs little.
-                    self.keep(self.improve(self.best))
-                self.refute()
-                closed &= self.closed
+                cells, limited, closed, late = self._whole_round(cells)
                 stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
@@ -159,21 +173,26 @@ class Generation:
                 gained = last_objective - self.objective > 0.01 * gap
                 gained |= gap < 0.99 * last_gap
                 waited = 0 if gained else waited + 1
+                levels.append((gap, self.objective))
                 last_gap, last_objective = min(gap, last_gap), self.objective
                 if closed:
                     status = "optimal"
                 elif limited:
                     status = "max_neurons"
-                elif perf_counter() > self.deadline:
+                elif late or perf_counter() > self.deadline:
                     status = "max_time"
                 elif stop:
                     status = "callback"
+                elif self.problem.far_apart and _slow(levels):
+                    status = "scales"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:
                 status = "max_iter"
             if status not in (None, "optimal"):
                 self.conclude()
+            if status == "max_time" and self.closed and not self.duals[0].confirmed:
+                status = "unconfirmed"
             record.add(self, n_iter, cells)
             if status is not None:
                 break
@@ -181,6 +200,85 @@ class Generation:
         return record.result(
             self, best.nu, best.kappa, MESSAGES[status], status, n_iter
         )
+
+    def _start(self, n_neurons, known):
+        """The first neurons; the status if none are needed."""
+        if known is not None and len(known):
+            self.pool = self.best.joined(known)
+            return None
+        nu = self.problem.dual_point(self.problem.outputs(self.best))
+        try:
+            now = perf_counter()
+            with until(now + _FIRST_PRICING * (self.deadline - now)):
+                self.price(nu)
+        except OutOfTime:
+            self._price_by_norms(nu)
+        if self.closed:
+            return "optimal"
+        placed = self._place_early(n_neurons)
+        if len(placed) > self.max_neurons and self.deadline < np.inf:
+            # There may be no time to go from many neurons to few.
+            self.keep(self._place_early(int(self.max_neurons)))
+        self.keep(placed)
+        self.pool = self.pool.joined(placed)
+        return None
+
+    def _place_early(self, n_neurons):
+        with until(self.before_pricing()):
+            return self.place(n_neurons)
+
+    def before_pricing(self):
+        """The time at which to stop what leads to a dual point that is to be priced."""
+        now = perf_counter()
+        return now + _DESCENT * (self.deadline - now)
+
+    def _whole_round(self, cells):
+        """A round, and a longer search if it has closed the gap.
+
+        Returns
+        -------
+        cells : int
+            Those of the round before if there was no time.
+        limited, closed, late : bool
+        """
+        limited = late = False
+        try:
+            with until(self.deadline):
+                check()
+                if len(self.pool) == 0:
+                    # The first search has not come to its end.
+                    self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+                cells, limited = self.round()
+                closed = self.closed and self.confirm()
+                if closed:
+                    # Selected neurons have not been moved; it costs little.
+                    self.keep(self.improve(self.best))
+        except OutOfTime:
+            # What has not been searched to the end counts as not searched.
+            closed, late = False, True
+            if not self.duals:
+                self._price_by_norms(
+                    self.problem.dual_point(self.problem.outputs(self.best))
+                )
+        self.refute()
+        return cells, limited, closed and self.closed, late
+
+    def _price_by_norms(self, nu):
+        """A dual point whose bound takes no search."""
+        self.last_kappa = kappa = self.slope_limit(nu)
+        bound = self.problem.bound(nu, kappa)
+        self.duals.append(_DualPoint(nu, kappa, bound, confirmed=True, by_norms=True))
+
+    def slope_limit(self, nu):
+        """Proven bound of the slopes at a dual point, from norms alone.
+
+        Activations are not steeper than one, and where biases are free, so that they
+        are not zero at the origin, the sums of `nu` are zero.
+        """
+        lengths = row_norms(self.problem.X).astype(np.float64)
+        sizes = row_norms(nu.reshape(len(nu), -1))
+        # Lengths may be of single precision.
+        return (1.0 + 1e-4) * float(lengths @ sizes)
 
     def conclude(self):
         """What is left to do when the rounds end early."""
@@ -203,6 +301,7 @@ class Generation:
             point = self.duals[0]
             if point.confirmed:
                 return True
+            check()
             self.price(point.nu, thorough=True)
         return False
 
@@ -224,13 +323,20 @@ class Generation:
         self.keep(neurons)
         # Of few neurons, those that are left can be a poor choice.
         for _ in range(self.n_narrow):
+            check()
             self.keep(self.place(self.max_neurons))
         return neurons
 
     def price(self, nu, thorough=False):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
-        found = self.search(nu, thorough)
+        start = perf_counter()
+        try:
+            found = self.search(nu, thorough)
+        finally:
+            if not thorough:
+                size = max(3 * len(self.best), 75)
+                self.pace = (perf_counter() - start) / size
         neurons = self.unused(found)
         self.archive = self.archive.joined(neurons)
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
@@ -252,7 +358,7 @@ class Generation:
         self.last_kappa = kappa
         if not any(point.nu is nu for point in self.duals):
             self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
-        if thorough:
+        if thorough and fits():
             for point in self.duals:
                 point.confirmed |= point.nu is nu
         self.duals.sort(key=lambda point: -point.bound)
@@ -260,9 +366,9 @@ class Generation:
         new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
         new = new.select(slice(0, 200))
         self.pool = self.pool.joined(new)
-        if not p.loss.smooth:
-            # Many dual points fit a network, and those that are known to be bad
-            # come back unless neurons of no use rule them out.
+        if p.apart or not p.loss.smooth:
+            # Many dual points fit a network, or almost, and those that are known to
+            # be bad come back unless neurons of no use rule them out.
             self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))
         if straight is not None:
             self.pool = self.pool.joined(straight)
@@ -273,6 +379,10 @@ class Generation:
         There are more hills to find where the network needs more neurons.
         """
         size = np.clip(3 * len(self.best), 75, max(most, 75))
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            left = self.deadline - perf_counter()
+            size = np.clip(0.5 * left / self.pace, 75, size)
         if thorough:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)

@@ -167,16 +167,27 @@ class Loss:
         if not centred:
             return np.clip(nu, lower, upper)
 
-        def excess(shift):
-            return np.sum(np.clip(nu + shift * s, lower, upper))
-
-        span = 1.0 + np.max(np.abs(nu) / s, initial=0.0)
-        finite = np.concatenate([lower[np.isfinite(lower)], upper[np.isfinite(upper)]])
-        span += np.max(np.abs(finite), initial=0.0) / np.min(s)
-        if excess(-span) >= 0 or excess(span) <= 0:
+        if np.sum(lower) >= 0 or np.sum(upper) <= 0:
             # Only nu = 0 sums to zero, as with the labels of a single class.
             return np.zeros_like(nu)
-        shift = brentq(excess, -span, span, xtol=1e-300, rtol=1e-15, maxiter=500)
+        # The sum of ``clip(nu + shift * s)`` is piecewise linear in the shift.
+        from_, to = (lower - nu) / s, (upper - nu) / s
+        kinks = np.concatenate([from_, to])
+        kinks = np.sort(kinks[np.isfinite(kinks)])
+        first, last = 0, len(kinks)
+        while first < last:
+            middle = (first + last) // 2
+            if np.sum(np.clip(nu + kinks[middle] * s, lower, upper)) < 0:
+                first = middle + 1
+            else:
+                last = middle
+        left = kinks[first - 1] if first > 0 else -np.inf
+        right = kinks[first] if first < len(kinks) else np.inf
+        inside = (from_ <= left) & (to >= right)
+        if not inside.any():
+            return np.where(to <= left, upper, lower)
+        fixed = np.sum(np.where(to <= left, upper, lower)[~inside])
+        shift = -(fixed + np.sum(nu[inside])) / np.sum(s[inside])
         return np.clip(nu + shift * s, lower, upper)
 
     def best_offset(self, f, y, s):

@@ -1,10 +1,10 @@
 """The smallest network that can be found within a given objective."""
 
 from dataclasses import dataclass, replace
-from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.cells import solve_on_cells
 from sklearn_convexnn.recovery import Neurons, features
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
@@ -80,16 +80,19 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
     if problem.objective(empty) <= limit:
         return empty
     search = _Search(problem, limit, only_subsets, deadline)
-    best = search.eliminate(neurons)
-    for _ in range(0 if only_subsets else _MOVES):
-        if perf_counter() > deadline:
-            break
-        smaller = search.eliminate(search.move(best))
-        if len(smaller) >= len(best):
-            smaller = search.eliminate_and_move(smaller)
-        if len(smaller) >= len(best):
-            break
-        best = smaller
+    with until(deadline):
+        best = search.eliminate(neurons)
+        try:
+            for _ in range(0 if only_subsets else _MOVES):
+                check()
+                smaller = search.eliminate(search.move(best))
+                if len(smaller) >= len(best):
+                    smaller = search.eliminate_and_move(smaller)
+                if len(smaller) >= len(best):
+                    break
+                best = smaller
+        except OutOfTime:
+            pass
     return best if len(best) < len(neurons) else neurons
 
 
@@ -122,14 +125,17 @@ class _Search:
 
     def eliminate(self, neurons):
         """Change by change, for as long as the limit allows."""
-        while len(neurons) and perf_counter() < self.deadline:
-            changes = self._changes(neurons)
-            smaller = self._several(neurons, changes)
-            if smaller is None:
-                smaller = self._single(neurons, changes)
-            if smaller is None:
-                break
-            neurons = smaller
+        try:
+            while len(neurons):
+                changes = self._changes(neurons)
+                smaller = self._several(neurons, changes)
+                if smaller is None:
+                    smaller = self._single(neurons, changes)
+                if smaller is None:
+                    break
+                neurons = smaller
+        except OutOfTime:
+            pass
         return neurons
 
     def _several(self, neurons, changes):
@@ -166,8 +172,7 @@ class _Search:
     def eliminate_and_move(self, neurons):
         """A change that fits only after the others have moved."""
         for change in self._changes(neurons)[:_MOVED_TRIES]:
-            if perf_counter() > self.deadline:
-                break
+            check()
             smaller = self.move(self._refit(_changed(neurons, [change])))
             if self.fits(smaller) and len(smaller) < len(neurons):
                 return smaller
@@ -199,6 +204,7 @@ class _Search:
     def _refit(self, neurons):
         """The neurons with the best magnitudes, without those that are not needed."""
         p = self.problem
+        check(2.0 * p.X.size * len(neurons))
         Z = features(neurons, p.X, p.negative_slope)
         neurons = neurons.select(np.any(Z != 0, axis=0))
         if len(neurons) == 0:
@@ -221,7 +227,8 @@ class _Search:
 
     def _changes(self, neurons):
         """All changes, the cheapest first."""
-        p = self.problem
+        p, m = self.problem, len(neurons)
+        check(2.0 * p.X.size * m + svd_work((m, m)))
         Z = features(neurons, p.X, p.negative_slope)
         f = Z @ neurons.magnitudes + neurons.offset
         changes = self._removals(neurons, Z, f)
@@ -256,6 +263,7 @@ class _Search:
         vectors = np.column_stack([neurons.directions, neurons.biases]) * c[:, None]
         changes = []
         for i, j in _neighbours(neurons):
+            check()
             vector = vectors[i] + vectors[j]
             if not np.linalg.norm(vector[:-1]) > 0:
                 continue

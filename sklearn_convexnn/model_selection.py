@@ -37,6 +37,7 @@ from sklearn_convexnn._path import (
     scoring_path,
     shortness,
 )
+from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
 
 _OWN_CONSTRAINTS = {
@@ -73,6 +74,7 @@ class _CrossValidatedMixin:
             delattr(self, name)
         weighted = sample_weight is not None
         X, y, weight = self._validated(X, y, sample_weight)
+        warn_of_scales(X, weight)
         given, weight = (X, y, weight), weight if weighted else None
         splitting, scoring = self._routed(weight, params)
         values = self.get_params(deep=False)

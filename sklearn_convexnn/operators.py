@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.linalg.blas import dgemm, dsyrk
 
+from sklearn_convexnn._sorting import distinct_rows
+
 # Elements of the temporary arrays that the chunked products may use (32 MB).
 _CHUNK = 4_000_000
 
@@ -73,8 +75,8 @@ class MaskedOperator:
         self.n_norms = 1
         self.outputs = np.ones(self.n_patterns) if self.paired else outputs
         if open_sides is None:
-            rows, first = np.unique(M, axis=0, return_index=True)
-            first = np.sort(first[np.any(rows != 0, axis=1)])
+            first = np.sort(distinct_rows(M.T)[0])
+            first = first[np.any(M[first] != 0, axis=1)]
             open_sides = np.zeros((self.n_patterns, self.n_samples), dtype=bool)
         else:
             first = np.flatnonzero(np.any(M != 0, axis=1))

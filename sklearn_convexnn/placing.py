@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn.descent import descend
+from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.recovery import Neurons
 
 # Neurons with less than this part of the largest magnitude are left out.
@@ -38,11 +39,41 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
     root = np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
     v = root * rng.standard_normal(n_neurons)
+    if problem.apart:
+        spread = column_spread(X, problem.fit_intercept, True)
+        W, v = shaped_starts(W, v[:, None], spread)
+        v = v[:, 0]
     bias = np.zeros(n_neurons)
     if problem.fit_intercept:
         bias = -np.einsum("kd,dk->k", X[rng.randint(n, size=n_neurons)], W)
     linear = np.zeros(n_neurons, dtype=bool)
     return _descend(problem, W, v, bias, linear, offset, max_iter, options)
+
+
+def shaped_starts(W, V, spread):
+    """Random weights that go by the spread of the features, more or less.
+
+    Where some features spread far more than others, random neurons follow these; if
+    all contribute alike, those of small scale cost the most.
+
+    Parameters
+    ----------
+    W : ndarray of shape (n_features, n_neurons)
+        Hidden weights.
+    V : ndarray of shape (n_neurons, n_outputs)
+        Output weights.
+    spread : ndarray of shape (n_features,)
+
+    Returns
+    -------
+    W, V : ndarrays
+        Hidden and output weights of a neuron are of equal norms.
+    """
+    part = np.arange(len(V)) / max(len(V) - 1, 1)
+    W = W * (spread.max() / spread[:, None]) ** part
+    norms, sizes = np.linalg.norm(W, axis=0), np.linalg.norm(V, axis=1)
+    root = np.sqrt(sizes / np.maximum(norms, 1e-300))
+    return W * root, V / np.maximum(root, 1e-300)[:, None]
 
 
 def improve_neurons(problem, neurons, max_iter=200, **options):
@@ -89,6 +120,7 @@ def _descend(problem, W, v, bias, linear, offset, max_iter, options):
         linear=linear,
         free_bias=p.fit_intercept,
         negative_slope=p.negative_slope,
+        apart=p.apart,
         max_iter=max_iter,
         **options,
     )

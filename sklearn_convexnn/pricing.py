@@ -12,6 +12,7 @@ from scipy.linalg import qr
 from scipy.sparse import eye_array
 
 from sklearn_convexnn._climbing import Hill, row_norms
+from sklearn_convexnn._deadlines import check, svd_work
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 4_000_000
@@ -22,6 +23,8 @@ NEAR = ((0.01, 0.95), (0.001, 0.97))
 kinks, one after the other, relative to the spread of the outputs; and the part of
 the slope wanted that has to be reached there.  Of the climbs that ended above that
 slope, none had been below these parts (measured on two tables)."""
+# Elements of an array that is sorted, or squared, at once.
+_SORTED, _CHUNK = 1_000_000, 4_000_000
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
 # Features up to which their principal axes are looked for.
@@ -71,6 +74,7 @@ def search_neurons(
     floor=0.0,
     widths=FAR,
     rescale=False,
+    apart=False,
     max_iter=80,
     polish=60,
 ):
@@ -104,6 +108,9 @@ def search_neurons(
         Whether to climb as if the data had the same spread in all directions.
         On some data this finds what is missed otherwise, on some it is the
         other way round.
+    apart : bool, default=False
+        Whether the scales of the features are so far apart that each direction needs
+        a metric of its own.
     max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
@@ -122,7 +129,7 @@ def search_neurons(
     if len(starts) == 0 or not np.any(nu):
         return Candidates(np.zeros((0, X.shape[1])), none, none, none)
     size = max(1, _BATCH // len(X))
-    search = _Search(X, nu, free_bias, negative_slope)
+    search = _Search(X, nu, free_bias, negative_slope, apart=apart)
     # Single precision is enough to find the way, and twice as fast; its range is
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
@@ -134,6 +141,7 @@ def search_neurons(
         free_bias,
         negative_slope,
         rescale,
+        apart,
     )
     low = floor / unit_X / unit_nu
     starts = starts @ axes
@@ -143,16 +151,16 @@ def search_neurons(
     ]
     U, at, signs = (np.concatenate(part) for part in zip(*parts))
     found = search.evaluate(U @ axes.T, at, signs)
-    found = merge_candidates([found], X)
+    found = merge_candidates([found], X, apart)
     if polish:
         worth = int(np.sum(found.slopes > _WORTH_POLISH * floor))
         some = min(polish, worth)
         finished = search.polish(found.select(slice(0, some)))
-        found = merge_candidates([finished, found.select(slice(some, None))], X)
+        found = merge_candidates([finished, found.select(slice(some, None))], X, apart)
     return found
 
 
-def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
+def search_widely(X, nu, size, rng, *, starts=None, free_bias, apart=False, **options):
     """`search_neurons` of both signs from random directions, of two kinds.
 
     Where the data spread much more in some directions than in others, as with
@@ -169,7 +177,7 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
     rng : RandomState
     starts : ndarray of shape (n_starts, n_features) or None
         Further directions, used both ways.
-    free_bias : bool
+    free_bias, apart : bool
     **options : dict
         As of `search_neurons`.
 
@@ -177,7 +185,7 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
     -------
     candidates : Candidates
     """
-    plain, shaped = random_directions(X, size, rng, free_bias)
+    plain, shaped = random_directions(X, size, rng, free_bias, apart)
     rows = [nu @ X, np.maximum(nu, 0.0) @ X, np.minimum(nu, 0.0) @ X]
     plain, shaped = [plain, rows], [shaped]
     found = []
@@ -192,13 +200,14 @@ def search_widely(X, nu, size, rng, *, starts=None, free_bias, **options):
                 np.repeat([1.0, -1.0], len(parts)),
                 free_bias=free_bias,
                 rescale=rescale,
+                apart=apart,
                 **options,
             )
         )
-    return merge_candidates(found, X)
+    return merge_candidates(found, X, apart)
 
 
-def random_directions(X, size, rng, free_bias):
+def random_directions(X, size, rng, free_bias, apart=False):
     """Starting directions of two kinds, as `search_widely` explains.
 
     Parameters
@@ -206,7 +215,7 @@ def random_directions(X, size, rng, free_bias):
     X : ndarray of shape (n_samples, n_features)
     size : int
     rng : RandomState
-    free_bias : bool
+    free_bias, apart : bool
 
     Returns
     -------
@@ -215,9 +224,13 @@ def random_directions(X, size, rng, free_bias):
     shaped : ndarray of shape (size, n_features)
     """
     axes = principal_axes(X, centred=free_bias)
-    spread = column_spread(X @ axes, free_bias)
+    spread = column_spread(X @ axes, free_bias, apart)
     plain = rng.standard_normal((max(1, size // 2), X.shape[1]))
-    shaped = rng.standard_normal((size, X.shape[1])) / spread @ axes.T
+    shaped = rng.standard_normal((size, X.shape[1]))
+    if apart:
+        # Between the two kinds, since features of small scale cost the most.
+        spread = spread ** rng.uniform(size=(size, 1))
+    shaped = shaped / spread @ axes.T
     # Steep neurons often hang on some of the samples.
     shaped[::2] = _through_samples(X, shaped[::2], rng, free_bias)
     return plain, shaped
@@ -237,11 +250,62 @@ def _through_samples(X, directions, rng, free_bias):
     # A different number of them for each direction.
     count = 1 + rng.randint(rows.shape[1], size=size)
     rows[np.arange(rows.shape[1]) >= count[:, None]] = 0.0
+    check(20.0 * rows.size * rows.shape[1])
     Q, R = np.linalg.qr(rows.transpose(0, 2, 1))
     pivots = np.abs(np.einsum("kii->ki", R))
     Q = Q * (pivots > 1e-9 * np.max(pivots, initial=1e-300))[:, None, :]
     along = np.einsum("kdi,kd->ki", Q, directions)
     return directions - np.einsum("kdi,ki->kd", Q, along)
+
+
+def along_biases(X, nu, directions, negative_slope, floor, most=50, each=20):
+    """Neurons of given directions at all biases where they are steepest nearby.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    nu : ndarray of shape (n_samples,)
+        Sums to zero.
+    directions : ndarray of shape (n_directions, n_features)
+        Unit rows.
+    negative_slope : float
+    floor : float
+        The slope wanted.
+    most, each : int
+        Directions to look at, and biases of each and sign.
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    directions = directions[:most]
+    z = X @ directions.T
+    order = np.argsort(-z, axis=0, kind="stable")
+    z = np.take_along_axis(z, order, axis=0)
+    weight = nu[order]
+    # The part to the right of each sample; sums of all do not depend on the bias.
+    values = np.cumsum(weight * z, axis=0)
+    total = values[-1:]
+    values = values - np.cumsum(weight, axis=0) * z
+    values = (1.0 - negative_slope) * values + negative_slope * total
+    parts = []
+    for sign in (1.0, -1.0):
+        slopes = sign * values
+        lowest = np.full((1, slopes.shape[1]), -np.inf)
+        before = np.concatenate([lowest, slopes[:-1]])
+        after = np.concatenate([slopes[1:], lowest])
+        peaks = np.where((slopes >= before) & (slopes > after), slopes, -np.inf)
+        best = np.argsort(-peaks, axis=0, kind="stable")[:each]
+        row, column = best.ravel(), np.tile(np.arange(len(directions)), len(best))
+        keep = peaks[row, column] > floor
+        row, column = row[keep], column[keep]
+        parts.append((directions[column], -z[row, column], slopes[row, column], sign))
+    return Candidates(
+        np.concatenate([part[0] for part in parts]),
+        np.concatenate([part[1] for part in parts]),
+        np.concatenate([np.full(len(part[1]), part[3]) for part in parts]),
+        np.concatenate([part[2] for part in parts]),
+    )
 
 
 def principal_axes(X, centred=False):
@@ -261,29 +325,39 @@ def principal_axes(X, centred=False):
     """
     if X.shape[1] > _MANY_FEATURES:
         return eye_array(X.shape[1], format="csr")
+    d = X.shape[1]
+    check(2.0 * X.size * d + svd_work((d, d)))
     X = X - X.mean(axis=0) if centred else X
     unit = max(np.max(np.abs(X), initial=0.0), np.finfo(float).tiny)
     return np.linalg.eigh((X / unit).T @ (X / unit))[1]
 
 
-def column_spread(X, centred=False):
-    """Root mean square of each column, but at least a thousandth of the largest.
+def column_spread(X, centred=False, apart=False):
+    """Root mean square of each column, but at least a small part of the largest.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
     centred : bool, default=False
+    apart : bool, default=False
+        Whether scales that are far apart matter.
 
     Returns
     -------
     spread : ndarray of shape (n_features,)
     """
-    spread = np.std(X, axis=0) if centred else np.sqrt(np.mean(X**2, axis=0))
+    centre = X.mean(axis=0) if centred else X.dtype.type(0.0)
+    step = max(1, _CHUNK // X.shape[1])
+    parts = [
+        np.sum(np.square(X[i : i + step] - centre), axis=0)
+        for i in range(0, len(X), step)
+    ]
+    spread = np.sqrt(sum(parts) / len(X))
     largest = max(spread.max(initial=0.0), np.finfo(X.dtype).tiny)
-    return np.maximum(spread, 1e-3 * largest)
+    return np.maximum(spread, (1e-7 if apart else 1e-3) * largest)
 
 
-def merge_candidates(parts, X):
+def merge_candidates(parts, X, apart=False):
     """Distinct candidates of several searches, steepest first.
 
     Parameters
@@ -303,22 +377,45 @@ def merge_candidates(parts, X):
         )
     )
     found = found.select(np.argsort(-found.slopes, kind="stable"))
-    return _distinct(found, 1e-3, X)
+    return _distinct(found, 1e-3, X, apart)
 
 
-def _distinct(candidates, tol, X, most=400):
+def _distinct(candidates, tol, X, apart, most=400):
     """Drop candidates that are parallel to a steeper one of the same sign."""
     candidates = candidates.select(slice(0, 4 * most))
-    scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
-    points = np.column_stack([candidates.directions, candidates.biases / scale])
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    keep = first_of_each(points, candidates.signs, tol)[:most]
-    return candidates.select(keep)
+    keep = first_of_each(
+        unit_points(candidates, X),
+        candidates.signs,
+        tol,
+        unit_points(candidates, X, column_spread(X, apart=True)) if apart else None,
+    )
+    return candidates.select(keep[:most])
 
 
-def first_of_each(points, kinds, tol):
-    """Indices of unit rows that no earlier one of their kind is parallel to."""
+def unit_points(candidates, X, spread=None):
+    """Unit rows that are parallel if hyperplanes of candidates are the same.
+
+    With the root mean square of each column as `spread` they are so only if the
+    outputs are almost parallel too.
+    """
+    directions, scale = candidates.directions, 1.0
+    if spread is None:
+        scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
+    else:
+        directions = directions * spread
+    points = np.column_stack([directions, candidates.biases / scale])
+    points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-300)
+    return points
+
+
+def first_of_each(points, kinds, tol, outputs=None):
+    """Indices of unit rows that no earlier one of their kind is parallel to.
+
+    If there are unit rows that stand for `outputs`, these have to be parallel too.
+    """
     close = (points @ points.T > 1.0 - tol) & (kinds[:, None] == kinds)
+    if outputs is not None:
+        close &= outputs @ outputs.T > 1.0 - tol
     keep = []
     free = np.ones(len(points), dtype=bool)
     for i in range(len(points)):
@@ -329,10 +426,10 @@ def first_of_each(points, kinds, tol):
 
 
 class _Search:
-    def __init__(self, X, nu, free_bias, negative_slope, rescale=False):
+    def __init__(self, X, nu, free_bias, negative_slope, rescale=False, apart=False):
         self.X, self.nu = X, nu
         self.free_bias, self.negative_slope = free_bias, negative_slope
-        self.rescale = rescale
+        self.rescale, self.apart = rescale, apart
 
     def slopes(self, z):
         """``nu^T act(z)`` for each column."""
@@ -359,6 +456,7 @@ class _Search:
             biases = -np.einsum("kd,kd->k", self.X[at], U)
         slopes = np.zeros(len(U))
         for i in range(0, len(U), 500):
+            check(2.0 * self.X.size * min(500, len(U) - i))
             some = slice(i, i + 500)
             slopes[some] = signs[some] * self.slopes(self.X @ U[some].T + biases[some])
         return Candidates(U, biases, signs.astype(np.float64), slopes)
@@ -379,15 +477,22 @@ class _Search:
         order = np.argsort(-sign * self.nu, kind="stable")
         hill = Hill(self.X[order], sign * self.nu[order], self.negative_slope)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
-        spread = column_spread(self.X, self.free_bias)
-        if not self.rescale:
+        spread = column_spread(self.X, self.free_bias, self.apart)
+        if self.apart:
+            hill.spread = spread
+        elif not self.rescale:
             spread[:] = np.sqrt(np.mean(spread**2))
         hill.metric = (np.min(spread) / spread) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
         at = None
         for width, part in widths:
             if self.free_bias:
-                at = self.anchor(hill.X @ U.T, hill.nu)
+                some = max(1, _SORTED // len(hill.X))
+                parts = []
+                for i in range(0, len(U), some):
+                    check()
+                    parts.append(self.anchor(hill.X @ U[i : i + some].T, hill.nu))
+                at = np.concatenate(parts)
             hill.smooth(width * row_norms(U * spread), at)
             step = np.maximum(step, dtype.type(0.05))
             value, hope, step = hill.climb(U, step, max(1, max_iter // len(widths)))
@@ -395,7 +500,11 @@ class _Search:
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
             kinds = np.zeros(len(U)) if at is None else at
-            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3)]
+            outputs = None
+            if self.apart:
+                outputs = U[keep] * spread
+                outputs /= row_norms(outputs)[:, None]
+            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3, outputs)]
             U, step = U[keep], step[keep]
             at = None if at is None else at[keep]
             if len(U) == 0:
@@ -455,6 +564,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
         Unit columns; those of `U` where there is no direction to go.
     """
     a = negative_slope
+    check(svd_work(X.shape) / 4)
     lipschitz = np.linalg.norm(X, 2) ** 2 * (4.0 if free_bias else 1.0)
 
     def pull(weights):
@@ -476,6 +586,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
     weights = np.clip(fixed, low, high)
     ahead, momentum = weights, 1.0
     for _ in range(max_iter):
+        check(4.0 * X.size * U.shape[1])
         stepped = np.clip(ahead - outputs(pull(ahead)) / lipschitz, low, high)
         following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
         ahead = stepped + (momentum - 1.0) / following * (stepped - weights)
@@ -490,6 +601,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
     pushing = np.where(resting, 0.0, np.where(outputs(trial) > 0, 1.0, a) * outward)
     exact = pull(pushing)
     for k in np.flatnonzero(resting.any(axis=0)):
+        check()
         rows = X[resting[:, k]] - (X[at[k]] if free_bias else 0.0)
         Q, R, _ = qr(rows.T, mode="economic", pivoting=True, check_finite=False)
         pivots = np.abs(np.diag(R))

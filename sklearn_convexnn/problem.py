@@ -1,10 +1,11 @@
 """The training problem of one output: objective and dual bounds of networks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from sklearn_convexnn._scales import FAR_APART, GO_BY
 from sklearn_convexnn.recovery import Neurons, features
 
 
@@ -20,6 +21,8 @@ class Problem:
     alpha : float
     fit_intercept : bool
     negative_slope : float
+    scales_ratio : float
+        The largest scale of a feature over the smallest one.
     """
 
     X: np.ndarray
@@ -29,6 +32,17 @@ class Problem:
     alpha: float
     fit_intercept: bool
     negative_slope: float
+    scales_ratio: float = field(default=1.0, kw_only=True)
+
+    @property
+    def apart(self):
+        """Whether the scales are so far apart that searches have to go by them."""
+        return self.scales_ratio > GO_BY
+
+    @property
+    def far_apart(self):
+        """Whether they are so far apart that training may have to end early."""
+        return self.scales_ratio > FAR_APART
 
     def null(self):
         """The network without neurons."""

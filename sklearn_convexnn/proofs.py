@@ -1,10 +1,12 @@
 """Training of one output until it is proven that no neuron is missing."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.branch_and_bound import maximise_slope, prefers_cones
 from sklearn_convexnn.column_generation import generate_neurons
 
@@ -54,11 +56,28 @@ def node_limit(X, brief=False):
     limit : int
         0 if the data are too large for it.
     """
-    n, rank = len(X), int(np.linalg.matrix_rank(X))
+    n = len(X)
+    rank = rank_up_to(X, _PROOF_RANK)
     if rank <= _PROOF_RANK and prefers_cones(n, rank):
         return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))
     work = _BRIEF_SEMIDEFINITE if brief else _SEMIDEFINITE
     return max(2, int(work / n**2.7)) if n <= _PROOF_SAMPLES else 0
+
+
+def rank_up_to(X, most):
+    """The rank of the data, or some rank above `most`, which some samples may tell.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    most : int
+
+    Returns
+    -------
+    rank : int
+    """
+    some = int(np.linalg.matrix_rank(X[: 10 * (most + 1)]))
+    return some if some > most else int(np.linalg.matrix_rank(X))
 
 
 def prove(problem, result, tol, deadline, nodes=None):
@@ -204,7 +223,8 @@ def generate_and_prove(
         if result.status == "optimal":
             given = [point for point in duals if point.nu is result.nu]
             if not given:
-                proof = prove(problem, result, tol, deadline)
+                with suppress(OutOfTime):
+                    proof = prove(problem, result, tol, deadline)
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:

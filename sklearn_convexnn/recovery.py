@@ -4,7 +4,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import svd
+from scipy.sparse import eye_array
 
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, svd_work
+
+# Part of the time that may go into a reduction of the features, also if it is sure to
+# make them fewer.
+_REDUCING, _REDUCING_MUCH = 0.1, 0.4
 _PARALLEL = 1e-6
 """Neurons whose directions have a cosine above one minus this are merged."""
 
@@ -62,6 +68,26 @@ class Neurons:
                 for name in ("directions", "biases", "magnitudes", "signs", "linear")
             },
         )
+
+
+def row_space(X):
+    """Orthonormal basis of the row space of the data.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    basis : {ndarray, sparse array} of shape (n_features, rank)
+        That of all features if time is too short to find a smaller one.
+    """
+    share = _REDUCING if len(X) >= X.shape[1] else _REDUCING_MUCH
+    if not fits(svd_work(X.shape), share):
+        return eye_array(X.shape[1], format="csr")
+    _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
+    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+    return Vt[:rank].T
 
 
 def in_basis(neurons, basis):
@@ -132,6 +158,13 @@ def neurons_from_blocks(program, theta, offset):
        Regularizers". ICML. Theorem 1, the map from blocks to weights.
     """
     weights, biases, signs, linear = program.expand(theta)
+    if program.fit_intercept:
+        # Biases are free, and those of blocks that are active on all samples can grow
+        # while others make up for them.
+        active = program.active_everywhere(theta)
+        weights[linear] += signs[active] @ weights[active]
+        offset = offset + signs[active] @ biases[active]
+        weights[active] = 0.0
     norms = np.linalg.norm(weights, axis=1)
     keep = norms > 1e-12 * norms.max(initial=0.0)
     return Neurons(
@@ -163,24 +196,38 @@ def simplify(problem, neurons):
     """
     best = problem.objective(neurons)
     slack = 1e-12 * abs(best)
+    try:
+        for candidate in _simpler(problem, neurons, slack):
+            neurons = candidate
+    except OutOfTime:
+        pass
+    empty = problem.null()
+    if problem.objective(empty) <= problem.objective(neurons) + slack:
+        return empty
+    return neurons
+
+
+def _simpler(problem, neurons, slack):
+    """One after the other, networks that are at least as good as the one before."""
+    best = problem.objective(neurons)
     order = np.sort(neurons.magnitudes)
     # The coarsest threshold first; most often a coarse one already wins.
     for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
+        check(2.0 * problem.X.size * len(neurons))
         candidate = neurons.select(
             neurons.magnitudes > threshold * order[-1:].max(initial=0.0)
         )
         candidate = merge_parallel(candidate)
         if problem.objective(candidate) <= best + slack:
             neurons = candidate
+            yield neurons
             break
+    check(4.0 * problem.X.size * len(neurons))
     candidate = merge_parallel(neurons)
     if problem.objective(candidate) <= best + slack:
         neurons = candidate
-    neurons = prune(neurons, features(neurons, problem.X, problem.negative_slope))
-    empty = problem.null()
-    if problem.objective(empty) <= problem.objective(neurons) + slack:
-        return empty
-    return neurons
+        yield neurons
+    yield prune(neurons, features(neurons, problem.X, problem.negative_slope))
 
 
 def merge_parallel(neurons, tol=_PARALLEL):
@@ -209,6 +256,7 @@ def merge_parallel(neurons, tol=_PARALLEL):
     for i in np.argsort(-neurons.magnitudes, kind="stable"):
         if not free[i]:
             continue
+        check()
         same = free & (neurons.signs == neurons.signs[i])
         same &= neurons.linear == neurons.linear[i]
         same[same] = points[same] @ points[i] > 1.0 - tol
@@ -276,6 +324,7 @@ def independent_magnitudes(magnitudes, Z):
     .. [1] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
        of ReLU Networks". ICML. Section 4 (optimal pruning).
     """
+    check(svd_work(Z.shape))
     norms = np.linalg.norm(Z, axis=0)
     wide = Z.shape[1] > Z.shape[0]
     _, singular, Vt = svd(Z / norms, full_matrices=wide, check_finite=False)
@@ -284,6 +333,7 @@ def independent_magnitudes(magnitudes, Z):
     magnitudes = magnitudes.copy()
     keep = np.ones(len(magnitudes), dtype=bool)
     while null.shape[1]:
+        check()
         direction = null[:, 0]
         direction = direction * (-1.0 if direction.sum() > 0 else 1.0)
         falling = keep & (direction < -1e-14 * np.abs(direction).max())

@@ -11,9 +11,12 @@ MESSAGES = {
     "optimal": "the duality gap is within the tolerance",
     "max_iter": "the limit of rounds was reached",
     "max_time": "the time limit was reached",
+    "unconfirmed": "the time limit was reached before a longer search could confirm it",
     "max_neurons": "the limit of neurons was reached",
     "callback": "a callback asked to stop",
+    "scales": "the scales of the columns of X are far apart and progress is slow",
     "stalled": "no further neuron was found and rounding prevents progress",
+    "breakdown": "a factorisation broke down, or numbers became too large",
 }
 _KEYS = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 

@@ -21,12 +21,13 @@ References
    Regularizers". ICML.
 """
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import lsq_linear
+from scipy.sparse import csc_matrix, csr_array, eye_array, hstack, kron, vstack
 
+from sklearn_convexnn._deadlines import check, svd_work
 from sklearn_convexnn.recovery import activation
 
 # Rows whose directions agree to so many digits are merged; what that changes is
@@ -227,6 +228,7 @@ def norm_bound(X, nu, *, free_bias=False, negative_slope=0.0):
         X = X - X.mean(axis=0)
     signed = not free_bias and negative_slope == 0
     parts = [np.maximum(nu, 0.0), np.maximum(-nu, 0.0)] if signed else [nu]
+    check(svd_work(X.shape))
     spectral = np.linalg.norm(X, 2) if X.size else 0.0
     lengths = np.linalg.norm(X, axis=1)
     return (1 + ROUNDING) * max(
@@ -265,6 +267,7 @@ def triangle_bound(X, nu, *, free_bias=False, negative_slope=0.0):
     bounds = []
     for parts in _both_signs(X, nu, free_bias, negative_slope):
         for pivot in parts.pivots():
+            check()
             convex, concave = parts.on_pivot(pivot)
             bound = np.linalg.norm(convex[1:], axis=1).sum()
             if len(convex):
@@ -355,49 +358,93 @@ def policy_bound(parts, columns, *, time_limit=np.inf):
     correlation : ndarray of shape (k,)
         Of each sign with the first, in the relaxation.
     """
-    import cvxpy as cp
-
     concave, r = parts.concave, parts.rank
-    k, m = len(columns), len(concave)
+    k = len(columns)
     if k == 0:
         return 0.0, np.empty(0), np.empty(0)
     scale = np.linalg.norm(columns[:, :r], axis=1).max()
     C, B = columns / scale, concave / scale
-    D = cp.Variable(k)
-    if m:
-        up, down = (cp.Variable((m, k), nonneg=True) for _ in range(2))
-        R = C.T - B.T @ (up - down)
-        constraints = [cp.sum(up + down, axis=1) <= 1]
-    else:
-        R, constraints = cp.Constant(C.T), []
-    if parts.free_bias:
-        # The policy has to transport the bias from the convex to the concave rows.
-        constraints.append(R[r] == 0)
-    schur = cp.bmat([[cp.diag(D), R[:r].T], [R[:r], np.eye(r)]]) >> 0
-    problem = cp.Problem(cp.Minimize(cp.sum(D)), [*constraints, schur])
-    limit = {"time_limit": max(time_limit, 1e-3)} if np.isfinite(time_limit) else {}
-    with warnings.catch_warnings():
-        # However inaccurate the solution is, the bound from it is proven.
-        warnings.simplefilter("ignore", UserWarning)
-        try:
-            problem.solve(solver=cp.CLARABEL, **limit)
-        except cp.SolverError:
-            return np.inf, np.ones(k), np.zeros(k)
-    if D.value is None:
+    solution = _solved_policy(C, B, r, parts.free_bias, time_limit)
+    if solution is None:
         return np.inf, np.ones(k), np.zeros(k)
-    policy = up.value - down.value if m else np.zeros((0, k))
+    diagonal, policy, moments, variances = solution
     policy /= np.maximum(np.abs(policy).sum(axis=1, keepdims=True), 1.0)
+    # However inaccurate the solution is, the bound from it is proven.
     residual = C.T - B.T @ policy
-    diagonal = np.maximum(D.value, (residual[:r] ** 2).sum(axis=0))
+    diagonal = np.maximum(diagonal, (residual[:r] ** 2).sum(axis=0))
     diagonal = np.maximum(diagonal, 1e-12 * diagonal.max())
     reach = np.linalg.norm(residual[:r] / np.sqrt(diagonal), 2)
     bound = reach * np.sqrt(diagonal.sum())
     if parts.free_bias:
         bound += parts.radius * np.abs(residual[r]).sum()
-    moments = np.zeros(k) if schur.dual_value is None else schur.dual_value[0, :k]
-    variances = np.ones(k) if schur.dual_value is None else np.diag(schur.dual_value)
-    lengths = np.sqrt(np.maximum(variances[0] * variances[:k], 1e-300))
+    lengths = np.sqrt(np.maximum(variances[0] * variances, 1e-300))
     return float(scale * bound), diagonal, moments / lengths
+
+
+def _solved_policy(C, B, r, free_bias, time_limit):
+    """The semidefinite program in the standard form of Clarabel.
+
+    That is ``A x + slack = b`` with slacks in cones.  The unknowns are the diagonal
+    and the positive and negative parts of the policy.  To write it down takes less
+    time than CVXPY needs for it, and to import that as well.
+
+    Returns
+    -------
+    diagonal : ndarray of shape (k,)
+    policy : ndarray of shape (m, k)
+    moments, variances : ndarrays of shape (k,)
+        Dual variables: of each sign with the first, and with itself.
+    None
+        In place of these, if the solver fails.
+    """
+    import clarabel  # needed for proofs only
+
+    k, m, root = len(C), len(B), np.sqrt(2.0)
+    # ``B^T K``, coordinate by coordinate.
+    moved = kron(csr_array(B.T), eye_array(k), format="csr")
+    # The upper triangle of ``[[D, R^T], [R, I]]``, off the diagonal times root two.
+    order = np.arange(k + r)
+    starts = order * (order + 1) // 2
+    ends, shape = starts + order, (starts[-1] + k + r, r * k)
+    where = (starts[k:, None] + order[:k]).ravel(), np.arange(r * k)
+    corner = csr_array((np.full(r * k, root), where), shape)
+    where, shape = (ends[:k], order[:k]), (shape[0], k)
+    part = corner @ moved[: r * k]
+    rows = [hstack([csr_array((-np.ones(k), where), shape), part, -part])]
+    rights = [corner @ C[:, :r].T.ravel()]
+    rights[0][ends[k:]] = 1.0
+    cones = [clarabel.PSDTriangleConeT(k + r)]
+    if m:
+        sums = kron(eye_array(m), np.ones((1, k)))
+        rows.append(hstack([csr_array((m, k)), sums, sums]))
+        rows.append(hstack([csr_array((2 * m * k, k)), -eye_array(2 * m * k)]))
+        rights += [np.ones(m), np.zeros(2 * m * k)]
+        cones.append(clarabel.NonnegativeConeT(m + 2 * m * k))
+    if free_bias:
+        # The policy has to transport the bias from the convex to the concave rows.
+        rows.append(hstack([csr_array((k, k)), moved[r * k :], -moved[r * k :]]))
+        rights.append(C[:, r])
+        cones.append(clarabel.ZeroConeT(k))
+    settings = clarabel.DefaultSettings()
+    settings.verbose = False
+    if np.isfinite(time_limit):
+        settings.time_limit = max(time_limit, 1e-3)
+    size = k + 2 * m * k
+    found = clarabel.DefaultSolver(
+        csc_matrix((size, size)),
+        np.append(np.ones(k), np.zeros(2 * m * k)),
+        csc_matrix(vstack(rows)),
+        np.concatenate(rights),
+        cones,
+        settings,
+    ).solve()
+    x, z = np.array(found.x), np.array(found.z)
+    if not (np.all(np.isfinite(x)) and np.all(np.isfinite(z))):
+        return None
+    up, down = x[k:].reshape(2, m, k)
+    variances, moments = z[ends[:k]], z[starts[:k]] / root
+    moments[0] = variances[0]
+    return x[:k], up - down, moments, variances
 
 
 def planar_slope(X, nu, *, free_bias=False, negative_slope=0.0):

@@ -1,15 +1,17 @@
 """The routes from data to the network of one output, with its certificate."""
 
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.arrangements import (
-    count_patterns,
     enumerate_arrangement,
+    has_few_patterns,
     network_arrangement,
     sample_arrangement,
     union,
@@ -93,20 +95,21 @@ def train(problem, known, seed, deadline, name, params, task=None, duals=()):
     if wanted in CUTS:
         return _train_by_cuts(problem, known, seed, deadline, name, params, task)
     if wanted != "sampled":
-        trained = _train_by_structure(problem, deadline, name, params)
+        trained = None
+        with suppress(OutOfTime):
+            trained = _train_by_structure(problem, deadline, name, params)
         if trained is not None:
             return trained
+    free_bias = problem.fit_intercept
+    few = wanted == "adaptive" and has_few_patterns(
+        problem.X, _FEW_PATTERNS, free_bias=free_bias
+    )
     # Dual points come from an earlier fit to more patterns than a few.
-    if wanted == "adaptive" and (duals or not _few_patterns(problem)):
+    if wanted == "adaptive" and (duals or not few):
         return _train_adaptively(
             problem, known, seed, deadline, name, params, task, duals
         )
     return _train_on_patterns(problem, known, seed, deadline, name, params)
-
-
-def _few_patterns(problem):
-    count = count_patterns(problem.X, free_bias=problem.fit_intercept)
-    return count <= _FEW_PATTERNS
 
 
 def _train_by_structure(problem, deadline, name, params):
@@ -208,13 +211,14 @@ def _train_by_cuts(problem, known, seed, deadline, name, params, task):
             "free_bias": problem.fit_intercept,
             "negative_slope": problem.negative_slope,
         }
-        outer = min(
-            slope(problem.X, result.nu, **geometry)
-            for slope in (norm_bound, triangle_bound)
-        )
-        proven = problem.bound(result.nu, max(outer, result.kappa))
-        if proven >= (1.0 - params["tol"]) * result.objective:
-            certificate, bound = "global", proven
+        with suppress(OutOfTime):
+            outer = min(
+                slope(problem.X, result.nu, **geometry)
+                for slope in (norm_bound, triangle_bound)
+            )
+            proven = problem.bound(result.nu, max(outer, result.kappa))
+            if proven >= (1.0 - params["tol"]) * result.objective:
+                certificate, bound = "global", proven
     return Trained(
         neurons=result.neurons,
         dual_bound=bound,

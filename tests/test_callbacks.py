@@ -184,7 +184,7 @@ def test_scores_from_other_processes():
     model.set_callbacks(monitor).fit(X, y)
     scores = {row["task_name"]: row["r2"] for row in monitor.get_logs().data}
     assert set(scores) == {"fit", "round"}
-    assert_allclose(scores["round"], model.score(X, y), rtol=1e-5)
+    assert_allclose(scores["round"], model.score(X, y), rtol=1e-4)
     model.set_params(hidden_layer="separate").fit(X, np.column_stack([y, X[:, 0]]))
     scores = {row["task_name"]: row["r2"] for row in monitor.get_logs().data}
     assert set(scores) == {"fit"}

@@ -5,7 +5,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import (
     check_sample_weight_equivalence_on_dense_data,
     check_sample_weight_equivalence_on_sparse_data,
-    parametrize_with_checks,
+    estimator_checks_generator,
 )
 
 from sklearn_convexnn import (
@@ -86,13 +86,29 @@ pytestmark = [
 ]
 
 
-@parametrize_with_checks(INSTANCES, xfail_strict=True)
+def with_checks(estimators):
+    """As `parametrize_with_checks`, which gives a generator in some versions."""
+    cases = [
+        case
+        for estimator in estimators
+        for case in estimator_checks_generator(estimator)
+    ]
+    return pytest.mark.parametrize("estimator, check", cases, ids=name_of)
+
+
+def name_of(case):
+    check = getattr(case, "func", case)
+    options = "".join(f",{k}={v}" for k, v in getattr(case, "keywords", {}).items())
+    return getattr(check, "__name__", "".join(str(check).split())) + options
+
+
+@with_checks(INSTANCES)
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks(OTHERS, xfail_strict=True)
+@with_checks(OTHERS)
 def test_scikit_learn_checks_of_others(estimator, check):
     check(estimator)
 

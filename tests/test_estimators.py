@@ -377,10 +377,10 @@ def test_no_probabilities_without_log_loss(loss, iris):
     )
     assert model.fit(X, y).score(X, y) > 0.95
     assert model.out_activation_ == "identity"
-    assert not hasattr(model, "predict_proba")
-    with pytest.raises(AttributeError) as error:
-        _ = model.predict_proba
-    assert "use loss='log_loss'" in str(error.value.__cause__)
+    for name in ("predict_proba", "predict_log_proba"):
+        assert not hasattr(model, name) and callable(getattr(type(model), name))
+        with pytest.raises(AttributeError, match=f"{name} needs loss='log_loss'"):
+            getattr(model, name)(X)
 
 
 def test_warm_start_keeps_what_was_found(diabetes):

@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_diabetes
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn.arrangements import sample_arrangement
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, make_loss
+from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import (
     SolverError,
+    cvxpy_reference,
     solve_cvxpy,
     solve_interior_point,
 )
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
-from tests.problems import LOSSES, make_program, tiny_data
+from tests.problems import EPSILON, LOSSES, loss_of, make_program, tiny_data
 
 
 def sampled_program(loss, bias, *, weighted=True, n=40, d=4, alpha=0.7, slope=0.0):
@@ -202,7 +206,8 @@ def test_unattainable_tolerance_ends_by_itself():
 def test_scs_agrees_to_its_accuracy():
     program = sampled_program("squared_error", True)
     value = solve_interior_point(program, tol=1e-9).objective
-    result = solve_cvxpy(program, tol=1e-6, conic_solver="SCS")
+    with pytest.warns(ConvergenceWarning, match="SCS reports optimal"):
+        result = solve_cvxpy(program, tol=1e-6, conic_solver="SCS")
     assert_allclose(result.objective, value, rtol=1e-3)
     assert result.dual_bound <= value * (1 + 1e-9)
 
@@ -237,11 +242,37 @@ def test_conic_solver_at_its_limit_keeps_what_it_has():
 
 
 def test_cvxpy_and_matplotlib_are_not_imported():
-    code = (
-        "import sys, sklearn_convexnn;"
-        "assert 'cvxpy' not in sys.modules and 'matplotlib' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+    """Neither with the package nor by what it does unless asked to."""
+    code = """
+import sys
+import numpy as np
+from sklearn_convexnn import *
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("cvxpy", "matplotlib"):
+            raise AssertionError(name)
+
+assert not {"cvxpy", "matplotlib", "clarabel"} & set(sys.modules)
+sys.meta_path.insert(0, Refuse())
+rng = np.random.default_rng(0)
+for n in (5, 20, 60):
+    X = rng.standard_normal((n, 6))
+    y = X[:, 0] + np.abs(X[:, 1])
+    # Enough to need a proof of data of this rank.
+    options = {"n_arrangements": 10, "tol": 0.1, "random_state": 0}
+    ConvexReLURegressor(20.0, **options).fit(X, y)
+    if n < 60:
+        for k in (2, 3):
+            model = ConvexReLUClassifier(0.5 + n / 20, **options)
+            model.fit(X, np.arange(n) % k)
+    if n == 20:
+        assert "clarabel" in sys.modules
+        certify(model, X, np.arange(n) % k, alpha=model.alpha)
+        alpha_max(ConvexReLURegressor(), X[:8], y[:8])
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    subprocess.run(command, check=True)
 
 
 def test_no_array_of_samples_times_patterns_times_features(monkeypatch):
@@ -327,3 +358,53 @@ def test_hinge_dual_comes_from_the_solver():
     # Its box: 0 <= y nu <= s.
     t = program.y * result.nu / program.sample_weight
     assert t.min() > -1e-12 and t.max() < 1 + 1e-12
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_reference_in_any_units(loss, bias):
+    X, y, s = tiny_data(loss, n=20, d=3, weighted=True)
+    for power in (-7, -3, 3, 7):
+        for of_targets in (False, True):
+            if of_targets and (loss == "poisson" or loss in CLASSIFICATION_LOSSES):
+                continue
+            unit = 10.0**power
+            rows, targets, other = X * (1.0 if of_targets else unit), y, loss_of(loss)
+            alpha = 1.0 if of_targets and loss == "quantile" else unit
+            if of_targets:
+                targets = y * unit
+                if loss == "huber":
+                    other = make_loss(loss, epsilon=EPSILON * unit)
+            arrangement = sample_arrangement(rows, 8, free_bias=bias, random_state=0)
+            program = TwoLayerProgram(
+                rows, targets, s, other, alpha, arrangement, fit_intercept=bias
+            )
+            ours = solve_interior_point(program, tol=1e-7)
+            reference = solve_cvxpy(program, tol=1e-6)
+            assert_allclose(reference.objective, ours.objective, rtol=1e-5)
+            gap = reference.objective - reference.dual_bound
+            assert abs(gap) <= 1e-5 * reference.objective
+
+
+@pytest.mark.parametrize("power", [-6, 6])
+def test_reference_of_targets_in_other_units_than_alpha(power):
+    """The solution is nearly constant, or nearly interpolates."""
+    X, y, s = tiny_data("squared_error", n=20, d=3, weighted=True)
+    arrangement = sample_arrangement(X, 8, free_bias=True, random_state=0)
+    program = make_program(
+        "squared_error", X, y * 10.0**power, s, 0.7, bias=True, arrangement=arrangement
+    )
+    ours, reference = solve_interior_point(program, tol=1e-7), solve_cvxpy(program)
+    assert_allclose(reference.objective, ours.objective, rtol=1e-5)
+
+
+def test_inaccurate_conic_solution_is_not_silent(monkeypatch):
+    program = sampled_program("squared_error", True)
+
+    def loose(tol):
+        return {"tol_gap_rel": 0.1, "tol_gap_abs": 0.1, "tol_feas": 0.1}
+
+    monkeypatch.setitem(cvxpy_reference.CONIC_SOLVERS, "CLARABEL", loose)
+    with pytest.warns(ConvergenceWarning, match="CLARABEL reports optimal"):
+        result = solve_cvxpy(program)
+    assert result.status == "stalled"

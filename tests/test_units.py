@@ -13,7 +13,7 @@ from sklearn_convexnn import (
     alpha_max,
     certify,
 )
-from sklearn_convexnn._fitting import canonical, merged
+from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._null_slope import FRACTION
 
 SAMPLED = {"arrangements": "sampled", "n_arrangements": 10}
@@ -230,25 +230,17 @@ def test_state_after_the_fit_does_not_come_from_parameters():
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_large_data_are_merged(dtype, monkeypatch):
+def test_distinct_samples(dtype):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((50, 3)).astype(dtype)
     X[:10] *= 0.0  # signed zeros
     y, s = rng.integers(2, size=50).astype(float), rng.random(50)
     again = rng.permutation(np.repeat(np.arange(50), 4))
-    expected = canonical(X, y, 4 * s)
-    monkeypatch.setattr("sklearn_convexnn._fitting.LARGE", 10)
-    parts = merged(X[again], y[again], s[again])
+    parts = canonical(X[again], y[again], s[again])
     assert parts[0].dtype == dtype
-    order = np.lexsort([parts[1], *parts[0].T[::-1]])
-    reference = np.lexsort([expected[1], *expected[0].T[::-1]])
-    for part, other in zip(parts, expected):
-        assert_allclose(part[order], other[reference], rtol=1e-6)
-    # Whatever the order of the rows.
-    shuffled = rng.permutation(len(again))
-    other = merged(X[again][shuffled], y[again][shuffled], s[again][shuffled])
-    assert_array_equal(parts[0], other[0])
-    assert_allclose(parts[2], other[2], rtol=1e-12)
+    for part, other in zip(parts, canonical(X, y, 4 * s)):
+        assert_allclose(part, other, rtol=1e-12)
+        assert not np.any(np.signbit(part[part == 0]))
 
 
 def test_repetitions_of_few_rows_are_few_rows():

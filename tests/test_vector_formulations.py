@@ -203,3 +203,22 @@ def test_only_what_is_proven_has_a_closed_form():
     assert solve(Y=oblique, alpha=0.1) is None
     assert len(solve(alpha=1e3).outputs) == 0
     assert solve(Y=np.zeros((4, 2))).objective == 0.0
+
+
+@pytest.mark.parametrize("name", ["squared_error", "huber", "quantile", "softmax"])
+def test_lifted_bound_in_other_units(name):
+    X, Y, s, loss = data(name, n=6, d=2, c=2)
+    if name == "softmax":
+        Y[:2] = np.eye(2)
+    arrangement = enumerate_arrangement(X)
+    bound = lifted_bound(X, Y, s, loss, 0.3, arrangement).value
+    for size, unit, weight in ((1e5, 1.0, 1.0), (1e-5, 1e5, 1e4), (1.0, 1e-5, 1e-4)):
+        targets, other, power = Y, loss, 0
+        if name != "softmax":
+            targets, power = Y * unit, 1 if name == "quantile" else 2
+        if name == "huber":
+            other = Separable(make_loss(name, loss.loss.epsilon * unit))
+        scale = weight * (unit**power if power else 1.0)
+        alpha = 0.3 * scale * size / (unit if power else 1.0)
+        found = lifted_bound(X * size, targets, s * weight, other, alpha, arrangement)
+        assert_allclose(found.value, bound * scale, rtol=1e-5)

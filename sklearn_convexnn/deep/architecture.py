@@ -172,7 +172,9 @@ def _inverse(values):
 
 def _products_of_others(factors):
     """For each factor the product of the others, also if some are zero."""
-    return [
-        np.prod([f for k, f in enumerate(factors) if k != own], axis=0)
-        for own in range(len(factors))
-    ]
+    before = [np.ones_like(factors[0])]
+    after = [before[0]]
+    for first, last in zip(factors[:-1], factors[:0:-1]):
+        before.append(before[-1] * first)
+        after.append(after[-1] * last)
+    return [left * right for left, right in zip(before, after[::-1])]

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import check
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -204,6 +206,7 @@ def _keys(blocks):
     """For each block what it has in common with those that are equal to it."""
     packed = [np.packbits(part, axis=2) for part in blocks.patterns]
     for b in range(len(blocks)):
+        check()
         below = None
         for level, patterns in enumerate(packed):
             nodes = [

@@ -7,6 +7,7 @@ from math import comb
 import numpy as np
 from scipy.optimize import linprog
 
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.arrangements import enumerate_arrangement
 from sklearn_convexnn.deep.blocks import Blocks, distinct, simplified
 
@@ -65,6 +66,7 @@ def enumerate_blocks(X, architecture, *, free_bias, most=20_000):
             return None
         parts = []
         for group in groups:
+            check()
             one_sign = len(group) > 1 and len({sign for sign, _ in group}) == 1
             if merge and not free_bias and one_sign:
                 # Never active, or as good as its leaves.
@@ -191,6 +193,7 @@ def _cells_within(rows, cone, inside):
         known = rows[used[:count]] / length[used[:count], None]
         cut = []
         for signs, point in cells:
+            check()
             fixed = np.concatenate([cone, np.array(signs)[:, None] * known])
             margin = _THIN * max(np.linalg.norm(point), 1e-300)
             side = row @ point

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.linalg.blas import dsyrk
 
+from sklearn_convexnn._deadlines import check
+
 # Elements of the temporary arrays that the chunked products may use (32 MB).
 _CHUNK = 4_000_000
 
@@ -62,7 +64,28 @@ class CoupledOperator:
 
     def _set_masks(self, blocks):
         """Masks of outputs, ``(n_cones, n_sources, n_samples)``, and of the cones."""
+        n_units = sum(part.shape[1] for part in blocks.linear)
         n_sources = self.n_leaves + self.n_biases
+        n, size = self.n_samples, n_units * n_sources
+        n_rows = len(self.cone_index)
+        self.masks = np.empty((self.n_cones, n_sources, n))
+        self.own = np.empty((self.n_cones, n_units, n_rows), dtype=bool)
+        self.cone_masks = np.empty((self.n_cones, n_units, n_sources, n_rows))
+        self._cone_masks_by_sample = np.empty(
+            (self.n_cones, n_rows, n_sources, n_units)
+        )
+        step = max(1, _CHUNK // max(1, n * size))
+        for start in range(0, self.n_cones, step):
+            some = slice(start, min(start + step, self.n_cones))
+            check()
+            part = blocks.select(some)
+            self.masks[some], self.own[some], masks = self._masks_of(part, n_sources)
+            self.masks[some] *= self.outputs[some, None, None]
+            self.cone_masks[some] = masks
+            self._cone_masks_by_sample[some] = masks.transpose(0, 3, 2, 1)
+
+    def _masks_of(self, blocks, n_sources):
+        """Masks of the outputs of blocks, cones that are theirs, and masks of cones."""
         present = blocks.present
         inputs, cones = None, []
         start = self.n_leaves
@@ -86,17 +109,12 @@ class CoupledOperator:
             active = reach * patterns[:, :, None]
             if level < len(blocks.signs):
                 inputs = active * blocks.signs[level].astype(np.int8)[:, :, None, None]
-        self.masks = active[:, 0] * self.outputs[:, None, None]
         masks = np.concatenate(cones, axis=1)
-        self.own = masks.any(axis=2)
+        own = masks.any(axis=2)
         # A constraint of another unit at the same sample in place of none.
-        source = np.argmax(self.own, axis=1)
+        source = np.argmax(own, axis=1)
         other = np.take_along_axis(masks, source[:, None, None], axis=1)
-        masks = np.where(self.own[:, :, None], masks, other)
-        self.cone_masks = masks.astype(np.float64)
-        self._cone_masks_by_sample = np.ascontiguousarray(
-            self.cone_masks.transpose(0, 3, 2, 1)
-        )
+        return active[:, 0], own, np.where(own[:, :, None], masks, other)
 
     def split(self, theta):
         """Vectors of the leaves, ``(n_blocks, n_leaves, n_features)``, and biases."""

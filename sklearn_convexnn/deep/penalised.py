@@ -5,6 +5,8 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS, unless_broken
+from sklearn_convexnn._deadlines import check, fits, svd_work
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.deep.problem import Subnetworks
 from sklearn_convexnn.deep.recovery import subnetworks_of_blocks
@@ -13,11 +15,15 @@ from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 
 # Accelerated steps between two looks at the gap.
 _STEPS = 100
+# Part of the time left that these may take.
+_DESCENT = 0.7
 # Weight of the penalty relative to the largest multiplier seen: above one, it is exact.
 _EXACT = 2.0
 # Sub-networks of a network that compete for output weights, and the least size,
 # relative to the largest, of one that does.
 _MOST, _GONE = 100, 1e-6
+# Step that only numbers which are not finite lead to.
+_SHORTEST = 1e-290
 # Iterations without progress after which no more is to be expected.
 _PATIENCE = 50
 _MESSAGES = {**MESSAGES, "stalled": "the duality gap does not get any smaller"}
@@ -44,7 +50,7 @@ class PenalisedResult:
         The last iterate, whose blocks may be outside of their cones.
     offset : float
         The constant that goes with it.
-    status : {'optimal', 'max_iter', 'max_time', 'stalled'}
+    status : {'optimal', 'max_iter', 'max_time', 'stalled', 'breakdown'}
     message : str
     n_iter : int
     history : dict of ndarray
@@ -164,12 +170,20 @@ def _solve(program, problem, tol, max_iter, deadline, callback, penalty):
         elif waited > _PATIENCE:
             status = "stalled"
         else:
-            descent.run(_STEPS, deadline)
+            try:
+                now = perf_counter()
+                # Some time is for the network that comes of them.
+                descent.run(_STEPS, now + _DESCENT * (deadline - now))
+                n_iter += 1
+            except BREAKDOWNS:
+                status = "breakdown"
+                break
             rho = descent.update_multipliers()
             rebuilt = subnetworks_of_blocks(
                 problem, program, descent.theta, descent.offset()
             )
-            for found in (rebuilt, _refitted(problem, units, rebuilt)):
+            refitted = unless_broken(units, _refitted, problem, units, rebuilt)
+            for found in (rebuilt, refitted):
                 value = problem.objective(found)
                 if value < objective:
                     objective, units = value, found
@@ -179,7 +193,6 @@ def _solve(program, problem, tol, max_iter, deadline, callback, penalty):
                 bound = program.dual_bound(nu, rho)
                 if bound > dual[0]:
                     dual = bound, nu, rho
-            n_iter += 1
             continue
         break
     return PenalisedResult(
@@ -243,10 +256,18 @@ class _Descent:
 
         f = np.full(op.n_samples, program.null_offset())
         curvature = program.loss.curvature(f, program.y, program.sample_weight)
+        check(2.0 * op.n_samples**2 * op.n_blocks * op.p)
         gram = op.feature_gram(np.broadcast_to(np.eye(op.p), (op.n_blocks, op.p, op.p)))
-        loss_part = np.max(curvature) * np.linalg.eigvalsh(gram, UPLO="L")[-1]
+        # Sums of squares bound what takes a factorisation.
+        largest = np.trace(gram)
+        if fits(svd_work(gram.shape)):
+            found = unless_broken([largest], np.linalg.eigvalsh, gram, UPLO="L")
+            largest = found[-1]
+        loss_part = np.max(curvature) * largest
         cones = op.cone_gram(self.own.astype(np.float64))[: op.n_cones]
-        cone_part = np.max(np.linalg.norm(cones, 2, axis=(1, 2)), initial=0.0)
+        norms = np.sqrt(np.sum(cones**2, axis=(1, 2)))
+        norms = unless_broken(norms, np.linalg.norm, cones, 2, axis=(1, 2))
+        cone_part = np.max(norms, initial=0.0)
         # The smoothed corners bend as much as the loss does.
         self.stiffness = loss_part / max(cone_part, 1e-300)
         self.step = 0.5 / max(loss_part, 1e-300)
@@ -280,7 +301,13 @@ class _Descent:
         return self.centre
 
     def run(self, n_steps, deadline):
-        """Take steps, with the inertia of those before."""
+        """Take steps, with the inertia of those before.
+
+        Raises
+        ------
+        FloatingPointError
+            If no step is short enough.
+        """
         for _ in range(n_steps):
             if perf_counter() > deadline:
                 return
@@ -298,7 +325,7 @@ class _Descent:
         value, gradient = self._smooth_part(point)
         rounding = 10.0 * np.finfo(np.float64).eps * abs(value)
         self.step *= 1.2
-        while True:
+        while self.step > _SHORTEST:
             new = self._shrunk(point - self.step * gradient)
             change = new - point
             model = value + np.sum(gradient * change)
@@ -306,6 +333,7 @@ class _Descent:
             if self._smooth_part(new, with_gradient=False)[0] <= model + rounding:
                 return new
             self.step *= 0.5
+        raise FloatingPointError("no step is short enough")
 
     def _shrunk(self, theta):
         """Proximal operator of a step of the penalised norms."""

@@ -3,10 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
-from scipy.optimize import minimize
 
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.deep.problem import backward, forward, pre_activation
-from sklearn_convexnn.descent import stop_at
+from sklearn_convexnn.descent import minimize_in_time
 
 # Sub-networks with less than this part of the largest size are left out.
 _GONE = 1e-6
@@ -27,6 +27,7 @@ def random_subnetworks(problem, n_units, rng):
         With free biases, each unit has its kink between two samples.
     """
     p = problem
+    check(2.0 * p.work(n_units))
     weights, biases = p.no_weights(n_units)
     inputs, k, n = p.X, np.arange(n_units)[:, None], len(p.X)
     for W, b, used in zip(weights, biases, p.architecture.connections):
@@ -131,7 +132,11 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
         parts = [part.reshape(shape) for part, shape in zip(parts, shapes)]
         return parts[:n_layers], parts[n_layers:-2], *parts[-2:]
 
+    # Forward and backward.
+    work = 3.0 * p.work(len(units))
+
     def value_and_gradient(x):
+        check(work)
         weights, biases, V, offset = split(x)
         layers = forward(p.X, weights, biases)
         Z = layers[-1][:, 0]
@@ -150,15 +155,13 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
         return p.value(F) + penalty, scale * gradient
 
     start = np.concatenate([part.ravel() for part in arrays])
-    found = minimize(
+    found = minimize_in_time(
         value_and_gradient,
         start / scale,
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter},
-        callback=stop_at(deadline),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter},
     )
-    weights, biases, V, offset = split(found.x)
+    weights, biases, V, offset = split(found)
     moved = p.from_weights(weights, biases, V, offset)
     return moved.select(moved.sizes > _GONE * moved.sizes.max(initial=0.0))
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import OutOfTime, check
 from sklearn_convexnn.deep.placing import random_subnetworks
 from sklearn_convexnn.deep.problem import (
     Subnetworks,
@@ -53,7 +54,7 @@ class Candidates:
         return Candidates(self.units.select(keep), self.slopes[keep])
 
 
-def ascend(problem, N, starts, *, widths, max_iter, most=200):
+def ascend(problem, N, starts, *, widths, max_iter, most=200, partial=False):
     """Move sub-networks uphill on the slope at a dual point.
 
     Many at once, each with a step of its own that grows with success and shrinks
@@ -71,6 +72,9 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
         Steps of all stages.
     most : int, default=200
         Candidates to return.
+    partial : bool, default=False
+        Whether those that are not yet at the top are of use when there is no time
+        for the rest of the way.
 
     Returns
     -------
@@ -83,6 +87,22 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
         _Climbers(problem, N, starts.select(slice(i, i + size)))
         for i in range(0, len(starts), size)
     ]
+    try:
+        _climb_all(problem, parts, widths, max_iter)
+    except OutOfTime:
+        if not partial:
+            raise
+    weights, biases = zip(*(part.found() for part in parts))
+    units = problem.from_weights(
+        [np.concatenate(W) for W in zip(*weights)],
+        [np.concatenate(b) for b in zip(*biases)],
+        np.zeros((sum(len(part.value) for part in parts), problem.n_outputs)),
+    )
+    return ranked(problem, N, units, most)
+
+
+def _climb_all(problem, parts, widths, max_iter):
+    """All stages of an ascent; the best of all parts go on from one to the next."""
     for stage, width in enumerate(widths):
         for part in parts:
             if width == 0 and problem.fit_intercept:
@@ -96,13 +116,6 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200):
                 least = np.partition(values, -count)[-count]
                 for part in parts:
                     part.keep(part.value >= least)
-    weights, biases = zip(*(part.found() for part in parts))
-    units = problem.from_weights(
-        [np.concatenate(W) for W in zip(*weights)],
-        [np.concatenate(b) for b in zip(*biases)],
-        np.zeros((sum(len(part.value) for part in parts), problem.n_outputs)),
-    )
-    return ranked(problem, N, units, most)
 
 
 def ranked(problem, N, units, most):
@@ -144,6 +157,7 @@ class _Climbers:
     """
 
     def __init__(self, problem, N, units):
+        check(2.0 * problem.work(len(units)))
         self.problem = problem
         size = np.linalg.norm(problem.X) / np.sqrt(problem.X.size)
         self.unit = max(size, 1e-300)
@@ -154,6 +168,11 @@ class _Climbers:
         self.step = np.full(len(units), 0.3, dtype=np.float32)
         self.value = np.zeros(len(units), dtype=np.float32)
         self.free = np.float32(problem.fit_intercept)
+
+    @property
+    def work(self):
+        """Operations of a forward pass, half of those in double precision."""
+        return 0.5 * self.problem.work(len(self.value))
 
     def found(self):
         """Weights and biases in the units of the data."""
@@ -182,6 +201,7 @@ class _Climbers:
             z = pre_activation(layers[-1] if layers else X, self.weights[level])
             for unit in range(biases[level].shape[1]):
                 for i in some:
+                    check(self.work)
                     trial = [b.copy() for b in biases]
                     trial[level][:, unit] = -z[i, unit]
                     outputs = forward(X, self.weights, trial)[-1][:, 0]
@@ -196,6 +216,7 @@ class _Climbers:
         self.step[:] = np.maximum(self.step, 0.01)
         self.value, gradient = self._evaluate(self.weights, self.biases, width)
         for _ in range(n_steps):
+            check(3.0 * self.work)
             live = live[self.step[live] > _RESTS]
             if len(live) == 0:
                 return
@@ -276,7 +297,7 @@ def _largest(slopes):
     return np.where(np.abs(slopes) == top, slopes, 0.0)
 
 
-def search_widely(problem, N, size, rng, widths, max_iter):
+def search_widely(problem, N, size, rng, widths, max_iter, partial=False):
     """Candidates from random sub-networks.
 
     Parameters
@@ -287,6 +308,7 @@ def search_widely(problem, N, size, rng, widths, max_iter):
     rng : RandomState
     widths : sequence of float
     max_iter : int
+    partial : bool, default=False
         As of `ascend`.
 
     Returns
@@ -294,4 +316,4 @@ def search_widely(problem, N, size, rng, widths, max_iter):
     candidates : Candidates
     """
     starts = random_subnetworks(problem, size, rng)
-    return ascend(problem, N, starts, widths=widths, max_iter=max_iter)
+    return ascend(problem, N, starts, widths=widths, max_iter=max_iter, partial=partial)

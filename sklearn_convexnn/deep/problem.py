@@ -8,6 +8,10 @@ import numpy as np
 from sklearn_convexnn.deep.architecture import Architecture
 from sklearn_convexnn.vector.problem import VectorProblem
 
+# Operations of a product of matrices in the time of one on single numbers, and in that
+# of a layer of few numbers.
+_ELEMENTWISE, _OF_LAYER = 20, 1e6
+
 
 @dataclass(frozen=True)
 class Subnetworks:
@@ -73,8 +77,10 @@ class DeepProblem(VectorProblem):
 
     def null(self):
         """The network without sub-networks."""
-        return self.from_weights(
-            *self.no_weights(0), np.zeros((0, self.n_outputs)), super().null().offset
+        weights, biases = self.no_weights(0)
+        outputs = np.zeros((0, self.n_outputs))
+        return Subnetworks(
+            tuple(weights), tuple(biases), outputs, super().null().offset
         )
 
     def no_weights(self, n_units):
@@ -137,6 +143,16 @@ class DeepProblem(VectorProblem):
     def row_chunks(self, width):
         """Slices of samples, of which arrays of all inner units are small."""
         return super().row_chunks(width * max(self.architecture.widths))
+
+    def work(self, n_units):
+        """Operations of a forward pass of so many sub-networks, for deadlines."""
+        sizes = (self.X.shape[1], *self.architecture.widths)
+        products = [inputs * outputs for inputs, outputs in pairwise(sizes)]
+        # What is not a product of matrices goes as fast as memory allows.
+        by_sample = 2 * products[0] + _ELEMENTWISE * (
+            sum(products[1:]) + sum(sizes[1:])
+        )
+        return float(len(self.X)) * n_units * by_sample + _OF_LAYER * len(products)
 
     def slopes_by_output(self, units, N):
         """Slopes of units for each output, shape (n_units, n_outputs)."""

@@ -2,7 +2,12 @@
 
 import numpy as np
 
-from sklearn_convexnn.slope_bounds import norm_bound, triangle_bound
+from sklearn_convexnn._breakdown import unless_broken
+from sklearn_convexnn._deadlines import fits, svd_work
+from sklearn_convexnn.slope_bounds import ROUNDING, norm_bound, triangle_bound
+
+# Operations of the triangle relaxation for each entry of the data, as measured.
+_TRIANGLE = 1e4
 
 
 def slope_bound(problem, N):
@@ -16,6 +21,9 @@ def slope_bound(problem, N):
     part of the dual variable, or at the negative one, and these are bounded by
     the triangle relaxation.  With the path norm, units can be larger by the root
     of the number of their leaves.
+
+    What there is no time for, or breaks down, is left out: the bound by the lengths
+    of the samples is always there.
 
     Parameters
     ----------
@@ -41,9 +49,15 @@ def slope_bound(problem, N):
 
 
 def _bound_of_one(problem, nu):
-    bound = norm_bound(problem.X, nu, free_bias=problem.fit_intercept)
-    if problem.fit_intercept:
+    X, free = problem.X, problem.fit_intercept
+    if free:
+        X = X - X.mean(axis=0)
+    bound = (1.0 + ROUNDING) * float(np.abs(nu) @ np.linalg.norm(X, axis=1))
+    if fits(svd_work(X.shape)):
+        closer = unless_broken(np.inf, norm_bound, X, nu, free_bias=free)
+        bound = float(np.fmin(bound, closer))
+    if free or not fits(_TRIANGLE * X.size):
         return bound
-    parts = np.maximum(nu, 0.0), np.maximum(-nu, 0.0)
-    closer = max(triangle_bound(problem.X, part) for part in parts if np.any(part))
-    return min(bound, closer)
+    parts = [part for part in (np.maximum(nu, 0.0), np.maximum(-nu, 0.0)) if part.any()]
+    closer = [unless_broken(np.inf, triangle_bound, X, part) for part in parts]
+    return float(np.fmin(bound, max(closer, default=0.0)))

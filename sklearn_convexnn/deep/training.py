@@ -1,10 +1,13 @@
 """The routes from data to parallel sub-networks, with their certificates."""
 
 import warnings
+from time import perf_counter
 
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._breakdown import BREAKDOWNS
+from sklearn_convexnn._deadlines import OutOfTime, fits
 from sklearn_convexnn.deep.blocks import blocks_of, distinct
 from sklearn_convexnn.deep.column_generation import generate_subnetworks
 from sklearn_convexnn.deep.enumeration import enumerate_blocks
@@ -14,13 +17,15 @@ from sklearn_convexnn.deep.recovery import subnetworks_of_blocks
 from sklearn_convexnn.deep.slope_bounds import slope_bound
 from sklearn_convexnn.programs.deep import DeepProgram
 from sklearn_convexnn.rounds import MESSAGES, DualPoint
-from sklearn_convexnn.solvers import SOLVERS, null_result
+from sklearn_convexnn.solvers import SOLVERS, SolverError, null_result
 from sklearn_convexnn.training import HISTORY, Trained, round_printer
 from sklearn_convexnn.vector.recovery import simplify
 
 SOLVERS_OF_BLOCKS = ("auto", "interior_point", "penalised", "cvxpy")
 """Solvers of programs over blocks, by the names that the estimators use."""
 
+# Share of the time that is kept for the network that a solution stands for.
+_RECOVERY = 0.1
 # Draws of random sub-networks for each block that is asked for.
 _DRAWS = 20
 
@@ -80,9 +85,10 @@ def train_subnetworks(
     units = simplify(problem, result.neurons, merge=False)
     kappa = slope_bound(problem, result.nu)
     proven = problem.bound(result.nu, kappa)
-    closed = proven >= (1.0 - params["tol"]) * problem.objective(units)
+    objective = problem.objective(units)
+    closed = proven >= (1.0 - params["tol"]) * objective
     # Simplified, the network can be below the bound by rounding.
-    estimate = min(result.dual_bound, problem.objective(units))
+    estimate = min(max(result.dual_bound, proven), objective)
     return Trained(
         neurons=units,
         dual_bound=proven if closed else estimate,
@@ -133,13 +139,15 @@ def _sampled_blocks(problem, n_blocks, seed, known):
     free, merge = problem.fit_intercept, problem.architecture.norm == "frobenius"
     blocks = None
     for _ in range(_DRAWS):
+        if blocks is not None and not fits():
+            break
         units = random_subnetworks(problem, n_blocks, rng)
         found = blocks_of(problem.X, units.weights, units.biases, free_bias=free)
         found = found if blocks is None else blocks.joined(found)
         blocks = distinct(found, merge=merge, free_bias=free)
         if len(blocks) >= n_blocks:
             break
-    if len(blocks) < n_blocks:
+    if len(blocks) < n_blocks and fits():
         warnings.warn(
             f"Only {len(blocks)} distinct blocks of activation patterns were found, "
             f"fewer than n_arrangements={n_blocks}: the data may have no more. Use "
@@ -155,6 +163,33 @@ def _sampled_blocks(problem, n_blocks, seed, known):
 
 def _train_on_blocks(problem, known, seed, deadline, name, params):
     """The program over all blocks, or over those of random sub-networks."""
+    start = perf_counter()
+    try:
+        return _solve_on_blocks(problem, known, seed, deadline, name, params)
+    except OutOfTime:
+        status = "max_time"
+    except BREAKDOWNS:
+        status = "breakdown"
+    # No network but the one without sub-networks, and what is proven of all.
+    units = problem.null()
+    N = problem.dual_point(problem.outputs(units))
+    objective = problem.objective(units)
+    proven = problem.bound(N, slope_bound(problem, N))
+    row = (perf_counter() - start, objective, proven, np.nan, 0, 0)
+    return Trained(
+        neurons=units,
+        dual_bound=proven,
+        certificate="global",
+        status=status,
+        message=MESSAGES[status],
+        n_iter=0,
+        n_patterns=0,
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+        proven_bound=proven,
+    )
+
+
+def _solve_on_blocks(problem, known, seed, deadline, name, params):
     if params["arrangements"] == "sampled":
         blocks = _sampled_blocks(problem, params["n_arrangements"], seed, known)
     else:
@@ -187,11 +222,12 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
             )
 
     solver = params["solver"]
+    now = perf_counter()
     options = {
         # As of two layers: a loose solution has many more sub-networks.
         "tol": 0.9 * min(params["tol"], 1e-4),
         "max_iter": params["max_iter"],
-        "deadline": deadline,
+        "deadline": now + (1.0 - _RECOVERY) * (deadline - now),
         "callback": report,
     }
     if not program.can_improve:
@@ -202,7 +238,12 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
         units = result.units
     else:
         solver = "interior_point" if solver == "auto" else solver
-        result = SOLVERS[solver](program, **options)
+        try:
+            result = SOLVERS[solver](program, **options)
+        except SolverError:
+            if perf_counter() < deadline:
+                raise
+            raise OutOfTime from None
         units = subnetworks_of_blocks(problem, program, result.theta, result.offset)
     units = simplify(problem, units, merge=False)
     if verbose:
@@ -217,7 +258,7 @@ def _train_on_blocks(problem, known, seed, deadline, name, params):
         proven = max(proven, bound)
     else:
         # With a penalty the sub-networks can be of other blocks, and better.
-        bound = min(bound, problem.objective(units))
+        bound = min(max(bound, proven), problem.objective(units))
     length = len(result.history["time"])
     history = {
         "kappa": np.full(length, np.nan),

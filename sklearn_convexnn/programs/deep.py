@@ -1,8 +1,8 @@
 """The convex program of parallel sub-networks over given blocks."""
 
 import numpy as np
-from scipy.linalg import svd
 
+from sklearn_convexnn._breakdown import row_space
 from sklearn_convexnn.deep.operator import CoupledOperator
 
 
@@ -79,10 +79,10 @@ class DeepProgram:
             blocks = blocks.joined(blocks)
         self.blocks = blocks
 
-        _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
-        rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
+        basis = row_space(X)
+        rank = basis.shape[1]
         # The identity when it is one, so that no rounding enters.
-        self._basis = np.eye(X.shape[1]) if rank == X.shape[1] else Vt[:rank].T
+        self._basis = np.eye(rank) if rank == X.shape[1] else basis
         self._unit = 0.0
         if fit_intercept:
             # Biases in units of the data, so that both parts are of a size.

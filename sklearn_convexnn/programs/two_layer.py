@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.linalg import svd
 
+from sklearn_convexnn._deadlines import check, svd_work
 from sklearn_convexnn.operators import MaskedOperator
 
 
@@ -73,6 +74,7 @@ class TwoLayerProgram:
         self.fit_intercept = fit_intercept
         self.complete = arrangement.complete
 
+        check(svd_work(X.shape))
         _, singular, Vt = svd(X, full_matrices=False, check_finite=False)
         rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
         # The identity when it is one, so that no rounding enters.
@@ -225,6 +227,14 @@ class TwoLayerProgram:
         count = np.maximum(against.sum(axis=1), 1)
         fix = against * (np.abs(error) / count)[:, None]
         return slopes + operator.cone_adjoint(fix)
+
+    def active_everywhere(self, theta):
+        """Blocks that are a linear term and a constant on the data, as a mask."""
+        op = self.operator
+        z = theta[: op.n_cones] @ op.M.T
+        active = np.zeros(len(theta), dtype=bool)
+        active[: op.n_cones] = np.all(z > 0, axis=1)
+        return active
 
     def expand(self, theta):
         """Blocks in coordinates of the features.

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import fits
+
 
 def analytic_centres(operator, starts, r, max_iter=60):
     """Minimisers of ``|v|^2 / 2 - sum(log(S M theta))`` in each cone.
@@ -29,6 +31,8 @@ def analytic_centres(operator, starts, r, max_iter=60):
     w = np.maximum(w, floor)
     half = np.zeros((n_cones, operator.n_constraints))
     for _ in range(max_iter):
+        if not fits():
+            break
         half[:n_patterns] = closed / w**2
         hessian = operator.cone_gram(half)[:n_patterns]
         index = np.arange(r)

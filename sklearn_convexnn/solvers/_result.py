@@ -9,6 +9,7 @@ MESSAGES = {
     "max_iter": "the limit of iterations was reached",
     "max_time": "the time limit was reached",
     "stalled": "rounding errors prevent further progress",
+    "breakdown": "a factorisation broke down, or numbers became too large",
 }
 """What a status means, for a person."""
 

@@ -5,20 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_convexnn.solvers.direction_generation import generate_directions
-from sklearn_convexnn.solvers.interior_point import solve_interior_point
+from sklearn_convexnn.solvers.interior_point import newton_work, solve_interior_point
 
 # Operations of a Newton step up to which the interior point method is taken at once
 # (some seconds altogether), and from which on it would take hours.
 _SMALL, _LARGE = 1e9, 3e11
 # Generation of directions has to shrink the gap this much in so many rounds.
 _PROGRESS = 0.1, 5
-
-
-def _newton_work(operator):
-    """Operations of a step of the interior point method, roughly."""
-    n, unknowns = operator.n_samples, operator.n_distinct * operator.p
-    small, large = min(n, unknowns), max(n, unknowns)
-    return small**2 * large
 
 
 def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callback=None):
@@ -44,7 +37,7 @@ def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callbac
     -------
     result : SolverResult
     """
-    work = _newton_work(program.operator)
+    work = newton_work(program.operator)
     options = {"deadline": deadline, "callback": callback}
     if work <= _SMALL or len(program.operator.open[0]):
         return solve_interior_point(program, tol=tol, max_iter=max_iter, **options)

@@ -23,6 +23,7 @@ from sklearn.utils._array_api import (
     get_namespace,
 )
 
+from sklearn_convexnn._deadlines import OutOfTime, fits, until
 from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn.solvers._result import gap_closed
 from sklearn_convexnn.solvers.gated_first_order import Accelerated
@@ -147,10 +148,61 @@ def solve_gated(
             "need; choose a smooth loss."
         )
     budget = Budget(max_iter, deadline)
-    solver = _Solver(
-        X, Y, sample_weight, loss, alpha, arrangement, fit_intercept, budget, start
-    )
+    try:
+        with until(deadline):
+            solver = _Solver(
+                X,
+                Y,
+                sample_weight,
+                loss,
+                alpha,
+                arrangement,
+                fit_intercept,
+                budget,
+                start,
+            )
+    except OutOfTime:
+        Y, s = (
+            np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, sample_weight)
+        )
+        return null_network(X.shape[1], Y, s, loss, fit_intercept)
     return solver.solve(tol, callback)
+
+
+def null_network(n_features, Y, sample_weight, loss, fit_intercept):
+    """The network without neurons, for want of time, and a bound that always holds.
+
+    Parameters
+    ----------
+    n_features : int
+    Y : ndarray of shape (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,)
+    loss : Separable or Softmax
+    fit_intercept : bool
+
+    Returns
+    -------
+    network : GatedNetwork
+    """
+    zeros = np.zeros(Y.shape)
+    offset = np.zeros(Y.shape[1])
+    if fit_intercept:
+        offset = loss.best_offset(zeros, Y, sample_weight)
+    objective = loss.value(zeros + offset, Y, sample_weight)
+    bound = float(np.sum(loss.dual_terms(zeros, Y, sample_weight)))
+    row = 0, 0.0, objective, bound, 0
+    names = "n_iter", "time", "objective", "dual_bound", "active"
+    return GatedNetwork(
+        gates=np.zeros((n_features + fit_intercept, 0)),
+        hidden=np.zeros((n_features, 0)),
+        output=np.zeros((0, len(offset))),
+        offset=offset,
+        objective=objective,
+        dual_bound=bound,
+        status="max_time",
+        n_iter=0,
+        history={name: np.array([value]) for name, value in zip(names, row)},
+    )
 
 
 class _Solver:
@@ -188,8 +240,7 @@ class _Solver:
         )
         self.dual = self.now.F
         size = self.all.norm(self.loss.s) ** 2
-        scale = self.loss.root(self.now.F).scale
-        steepest = float(xp.max(scale**2 / self.loss.s))
+        steepest = self.loss.steepest(self.now.F)
         # Steps in the constants are as long as those in the blocks.
         unit = size / float(np.sum(s)) if fit_intercept else 0.0
         self.longest = 1.0 / max(size * steepest, np.finfo(np.float32).tiny)
@@ -204,11 +255,15 @@ class _Solver:
         return self.all.restricted(self.xp.asarray(self.which, device=self.device))
 
     def solve(self, tol, callback):
-        start = perf_counter()
+        start, checked, late = perf_counter(), False, False
         keys = ("n_iter", "time", "objective", "dual_bound", "active")
         history = {key: [] for key in keys}
         while True:
             slopes = self._check()
+            if not checked:
+                # The last check, and the network from the blocks, take as long.
+                checked = True
+                self.budget.deadline -= 2.0 * (perf_counter() - start)
             n_iter = self.budget.n_iter
             values = n_iter, perf_counter() - start, self.objective, self.bound
             for key, value in zip(keys, (*values, len(self.which))):
@@ -218,13 +273,18 @@ class _Solver:
             scale = history["objective"][0]
             if gap_closed(self.objective, self.bound, tol, scale):
                 status = "optimal"
-            elif self.budget.spent():
-                status = "max_time" if self.budget.late() else "max_iter"
+            elif late or self.budget.spent():
+                late |= self.budget.late()
+                status = "max_time" if late else "max_iter"
             elif self._stands_still(history):
                 status = "stalled"
             else:
-                self._choose(slopes)
-                self._proceed(tol, history)
+                try:
+                    with until(self.budget.deadline):
+                        self._choose(slopes)
+                        self._proceed(tol, history)
+                except OutOfTime:
+                    late = True
                 continue
             break
         history = {key: np.asarray(values) for key, values in history.items()}
@@ -274,7 +334,9 @@ class _Solver:
         n_outputs = self.now.F.shape[1]
         step = 4.0 * self.all.X_size * max(len(self.which), 1) * n_outputs
         factor = ProximalPoint.matrix_work(self.operator, n_outputs)
-        return not 0 <= left <= min(_WITHOUT, _WITH_FACTORS + _FACTORS * factor / step)
+        return fits(2.0 * factor) and not 0 <= left <= min(
+            _WITHOUT, _WITH_FACTORS + _FACTORS * factor / step
+        )
 
     def _begin_newton(self):
         self.proximal = ProximalPoint(

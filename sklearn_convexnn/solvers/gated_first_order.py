@@ -5,7 +5,7 @@ from math import sqrt
 import numpy as np
 
 from sklearn_convexnn.solvers.gated_newton import Point
-from sklearn_convexnn.solvers.gated_shrinkage import shrink
+from sklearn_convexnn.solvers.gated_shrinkage import shrink, squares, widened
 
 
 class Accelerated:
@@ -71,7 +71,7 @@ class Accelerated:
             F_new = operator.forward(V_new)
             if self.unit:
                 F_new = F_new - xp.sum(self.share * F_new, axis=0) + b_new
-            length = float(xp.sum((V_new - V) ** 2))
+            length = float(squares(V_new - V, xp))
             if self.unit:
                 length += float(xp.sum((b_new - b) ** 2)) / self.unit
             rise = self._rise(F, F_new, value, gradient)
@@ -81,7 +81,7 @@ class Accelerated:
             self.step *= 0.9 / min(ratio, 1e3) if np.isfinite(ratio) else 0.1
         else:
             return None, None
-        turning = float(xp.sum((V - V_new) * (V_new - now.V)))
+        turning = float(xp.sum(widened(V - V_new, xp) * (V_new - now.V)))
         if self.unit:
             turning += float(xp.sum((b - b_new) * (b_new - now.b))) / self.unit
         self.pace = 1.0 if turning > 0 else pace

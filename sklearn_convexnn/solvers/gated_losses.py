@@ -10,6 +10,15 @@ _FARTHEST = 300.0
 # Square roots of second derivatives that count as zero, relative to the largest.
 _FLAT = 1e-3
 
+# Bounds of the second derivatives; that of the Poisson loss has none.
+_LARGEST = {
+    "squared_error": 1.0,
+    "huber": 1.0,
+    "log_loss": 0.25,
+    "squared_hinge": 2.0,
+    "softmax": 0.5,
+}
+
 
 class GatedLoss:
     """A loss with its targets, as functions of outputs ``F``.
@@ -37,6 +46,7 @@ class GatedLoss:
         self._terms = getattr(self, f"_{name}_terms")
         self._slopes = getattr(self, f"_{name}_slopes")
         self._curvature = None if single is None else getattr(self, f"_{name}_bends")
+        self._largest = _LARGEST.get(name)
 
     def value(self, F):
         """Sum of the weighted losses, a float."""
@@ -52,6 +62,15 @@ class GatedLoss:
         if self._curvature is None:
             return Root(xp, xp.sqrt(self.s), self._probabilities(F))
         return Root(xp, xp.sqrt(self.s * self._curvature(F)))
+
+    def steepest(self, F):
+        """Largest second derivative of the loss of a sample over its weight, a float.
+
+        A bound of it everywhere where there is one, as that at `F` may be zero.
+        """
+        if self._largest is not None:
+            return self._largest
+        return float(self.xp.max(self._curvature(F)))
 
     def _squared_error_terms(self, F):
         return 0.5 * (F - self.Y) ** 2
@@ -161,6 +180,7 @@ class Root:
         if self.p is not None:
             # Constants of a sample do not matter, but should be one for all entries.
             scale, rest = scale * self.q, xp.sum(self.p * rough, axis=1, keepdims=True)
-        steep = scale >= _FLAT * xp.max(scale)
+        # Nowhere, if the loss is linear at all samples.
+        steep = (scale >= _FLAT * xp.max(scale)) & (scale > 0)
         F = x / xp.where(steep, scale, xp.ones_like(scale))
         return xp.where(steep, F if self.p is None else F + rest, rough)

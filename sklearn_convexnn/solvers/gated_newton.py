@@ -25,7 +25,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
-from sklearn_convexnn.solvers.gated_shrinkage import MatrixSlope, VectorSlope, shrink
+from sklearn_convexnn.solvers.gated_shrinkage import (
+    MatrixSlope,
+    VectorSlope,
+    shrink,
+    squares,
+)
 
 # Bytes of the matrix of the system, above which only products with it are formed.
 _LARGEST_MATRIX = 2**28
@@ -115,7 +120,7 @@ class ProximalPoint:
             residual = state.F - outputs
             root = loss.root(state.F)
             r = -root.transposed(residual)
-            moved = float(xp.sum((state.V - point.V) ** 2)) / sigma
+            moved = float(squares(state.V - point.V, xp)) / sigma
             if self.unit:
                 moved += float(xp.sum((state.b - point.b) ** 2)) / (sigma * self.unit)
             # Twice, as nothing is seen in `r` where the loss is linear.
@@ -140,7 +145,7 @@ class ProximalPoint:
         gradient = loss.gradient(F)
         Z = point.V - sigma * self.operator.adjoint(gradient)
         V, norms = shrink(Z, sigma * self.alpha, xp)
-        b, size = point.b, float(xp.sum(V * V)) / (2.0 * sigma)
+        b, size = point.b, float(squares(V, xp)) / (2.0 * sigma)
         if self.unit:
             b = b - sigma * self.unit * xp.sum(gradient, axis=0)
             size += float(xp.sum(b * b)) / (2.0 * sigma * self.unit)

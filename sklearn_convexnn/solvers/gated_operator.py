@@ -3,6 +3,9 @@
 import numpy as np
 from scipy.sparse import issparse
 
+from sklearn_convexnn._deadlines import check
+from sklearn_convexnn.solvers.gated_shrinkage import squares
+
 # Elements of the temporary arrays of the products: what a cache of a processor holds,
 # and what keeps a device busy.
 _CHUNK_HERE, _CHUNK_DEVICE = 2**19, 2**26
@@ -72,15 +75,21 @@ class GatedOperator:
         xp = self.xp
         F = xp.empty((self.n_samples, V.shape[0]), dtype=self.wide, device=self.device)
         for rows, X, masks in zip(self.rows, self.parts, self._masks()):
+            check()
             for k in range(V.shape[0]):
                 F[rows, k] = xp.astype(xp.vecdot(X @ V[k, ...], masks), self.wide)
         return F
 
     def adjoint(self, N):
         """``X^T D_i N`` of every pattern."""
+        if self.dtype != self.wide:
+            # Those of absurd outputs, which a search may try, have no room.
+            largest = float(self.xp.finfo(self.dtype).max) ** 0.5
+            N = self.xp.clip(N, -largest, largest)
         N = self.xp.astype(N, self.dtype)
         V = self.zeros(N.shape[1])
         for rows, X, masks in zip(self.rows, self.parts, self._masks()):
+            check()
             for k in range(N.shape[1]):
                 V[k, ...] += X.T @ (masks * N[rows, k][:, None])
         return V
@@ -102,11 +111,11 @@ class GatedOperator:
         V = xp.asarray(start, dtype=self.dtype, device=self.device)
         size = 0.0
         for _ in range(6):
-            length = float(xp.linalg.vector_norm(V))
+            length = float(squares(V, xp)) ** 0.5
             if length == 0.0:
                 break
             V = self.adjoint(weights * self.forward(V / length))
-            size = float(xp.linalg.vector_norm(V)) ** 0.5
+            size = float(squares(V, xp)) ** 0.25
         return size
 
     def kernel(self):

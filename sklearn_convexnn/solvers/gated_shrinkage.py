@@ -4,6 +4,19 @@ Blocks have the shape ``(n_outputs, n_features, m)``.  With one output, or one f
 the nuclear norm is the Euclidean one.
 """
 
+from sklearn.utils._array_api import _max_precision_float_dtype, device
+
+
+def widened(V, xp):
+    """The blocks in the widest dtype, in which squares of single precision fit."""
+    return xp.astype(V, _max_precision_float_dtype(xp, device(V)))
+
+
+def squares(V, xp, axis=None):
+    """Sum of squares in the widest dtype."""
+    V = widened(V, xp)
+    return xp.sum(V * V, axis=axis)
+
 
 def shrink(V, threshold, xp):
     """Blocks with singular values lowered by `threshold`, to at least zero.
@@ -22,21 +35,22 @@ def shrink(V, threshold, xp):
         Nuclear norms of the new blocks.
     """
     if min(V.shape[:2]) == 1:
-        norms = xp.sqrt(xp.sum(V * V, axis=(0, 1)))
+        norms = xp.sqrt(squares(V, xp, (0, 1)))
         left = xp.clip(norms - threshold, min=0.0)
-        return V * (left / _positive(norms, xp)), left
-    blocks, turned = _stacked(V, xp)
+        return V * xp.astype(left / _positive(norms, xp), V.dtype), left
+    blocks, turned = _stacked(widened(V, xp), xp)
     # The smaller of the two products.
     low = V.shape[0] < V.shape[1]
-    squares, vectors = xp.linalg.eigh(turned @ blocks if low else blocks @ turned)
-    singular = xp.sqrt(xp.clip(squares, min=0.0))
+    eigenvalues, vectors = xp.linalg.eigh(turned @ blocks if low else blocks @ turned)
+    singular = xp.sqrt(xp.clip(eigenvalues, min=0.0))
     left = xp.clip(singular - threshold, min=0.0)
     # A value above the threshold, whose square is not lost in the rounding of the
     # largest, keeps its digits.
     scaled = vectors * (left / _positive(singular, xp))[:, None, :]
     projections = scaled @ xp.permute_dims(vectors, (0, 2, 1))
     blocks = blocks @ projections if low else projections @ blocks
-    return xp.permute_dims(blocks, (2, 1, 0)), xp.sum(left, axis=1)
+    blocks = xp.astype(xp.permute_dims(blocks, (2, 1, 0)), V.dtype)
+    return blocks, xp.sum(left, axis=1)
 
 
 def _stacked(V, xp):
@@ -67,8 +81,9 @@ class VectorSlope:
     """
 
     def __init__(self, V, threshold, xp):
-        norms = xp.sqrt(xp.sum(V * V, axis=(0, 1)))
-        self.xp, self.z, self.r = xp, V / norms, threshold / norms
+        norms = xp.sqrt(squares(V, xp, (0, 1)))
+        self.xp, self.r = xp, xp.astype(threshold / norms, V.dtype)
+        self.z = xp.astype(widened(V, xp) / norms, V.dtype)
 
     def __call__(self, H):
         along = self.r * self.xp.sum(self.z * H, axis=(0, 1))

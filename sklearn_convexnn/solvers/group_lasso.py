@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from sklearn_convexnn._deadlines import fits
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
 
@@ -59,7 +60,7 @@ def solve_output_weights(
     Returns
     -------
     solution : OutputWeights
-        The best point and the best bound seen.
+        The best point and the best bound seen, until the time is up.
 
     References
     ----------
@@ -68,6 +69,9 @@ def solve_output_weights(
     """
     iterate = _Iterate(Z, Y, sample_weight, loss, alpha, free_offset, separate)
     best, dual = (np.inf, None, 0.0), (-np.inf, None)
+    m, c = Z.shape[1], Y.shape[1]
+    blocks = c * (c + 1) / 2 if loss.rows_sum_to_zero else c
+    work = 2.0 * Z.size * m * blocks + (m * c) ** 3 / 3.0
     for _ in range(max_iter):
         objective = iterate.objective()
         bound, N = iterate.dual_bound()
@@ -75,7 +79,7 @@ def solve_output_weights(
             best = objective, iterate.weights(), iterate.offset
         if bound > dual[0]:
             dual = bound, N
-        if best[0] - dual[0] <= tol * abs(best[0]):
+        if best[0] - dual[0] <= tol * abs(best[0]) or not fits(work):
             break
         with np.errstate(all="ignore"):
             if not iterate.step():

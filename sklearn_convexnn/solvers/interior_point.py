@@ -4,6 +4,7 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import fits
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.solvers._analytic_centres import analytic_centres
 from sklearn_convexnn.solvers._newton_system import NewtonSystem
@@ -68,8 +69,24 @@ def solve_interior_point(
         return _solve(program, tol, max_iter, deadline, callback)
 
 
+def newton_work(operator):
+    """Operations of a step, roughly, but for those of the cones.
+
+    Parameters
+    ----------
+    operator : MaskedOperator
+
+    Returns
+    -------
+    operations : float
+    """
+    n, unknowns = operator.n_samples, operator.n_distinct * operator.p
+    return float(min(n, unknowns)) ** 2 * max(n, unknowns)
+
+
 def _solve(program, tol, max_iter, deadline, callback):
-    start = perf_counter()
+    start, op = perf_counter(), program.operator
+    work = newton_work(op) + 2.0 * op.n_cones * op.n_constraints * op.p**2
     state = _State(program)
     history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
     best = None
@@ -96,7 +113,7 @@ def _solve(program, tol, max_iter, deadline, callback):
             last_gap, last_mu, waited = gap, mu, 0
         if state.feasible and gap_closed(best[0], best_bound, tol, state.scale):
             status = "optimal"
-        elif perf_counter() > deadline:
+        elif perf_counter() > deadline or not fits(work):
             status = "max_time"
         elif waited > _PATIENCE:
             status = "stalled"

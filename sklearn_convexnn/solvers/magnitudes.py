@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
+from sklearn_convexnn._deadlines import fits
+
 
 @dataclass(frozen=True)
 class Magnitudes:
@@ -53,7 +55,7 @@ def solve_magnitudes(
     Returns
     -------
     solution : Magnitudes
-        The best point and the best bound seen.
+        The best point and the best bound seen, until the time is up.
 
     References
     ----------
@@ -62,13 +64,15 @@ def solve_magnitudes(
     """
     iterate = _Iterate(Z, y, sample_weight, loss, alpha, free_offset)
     best, dual = (np.inf, None, 0.0), (-np.inf, None)
+    m = Z.shape[1]
+    work = 2.0 * Z.size * m + m**3 / 3.0
     for _ in range(max_iter):
         objective, bound = iterate.objective(), iterate.dual_bound()
         if objective < best[0]:
             best = objective, iterate.c, iterate.offset
         if bound > dual[0]:
             dual = bound, iterate.nu
-        if best[0] - dual[0] <= tol * abs(best[0]):
+        if best[0] - dual[0] <= tol * abs(best[0]) or not fits(work):
             break
         with np.errstate(all="ignore"):
             if not iterate.step():

@@ -7,6 +7,7 @@ steepest unit maximises a convex function over a cone, which is NP-hard in gener
 import numpy as np
 from scipy.optimize import nnls
 
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.arrangements import with_ones
 from sklearn_convexnn.recovery import activation
 from sklearn_convexnn.vector.pricing import VectorCandidates, merge_candidates
@@ -97,6 +98,7 @@ def search_cells(
         inside = cells.units_inside(starts)
     points, members = [np.zeros((0, cells.rows.shape[1]))], []
     for i in np.flatnonzero(cells.norm_bounds(groups) > _WORTH * floor):
+        check()
         for group in groups:
             found = cells.climb(i, group, inside[i], n_starts, max_iter, least)
             points.append(found.reshape(-1, cells.rows.shape[1]))
@@ -172,6 +174,7 @@ class _Cells:
         sizes = np.linalg.norm(self.rows, axis=1)
         self.normals = self.rows / np.where(sizes > 0, sizes, 1.0)[:, None]
         self.patterns = arrangement.patterns
+        check(2.0 * self.patterns.size * N.shape[1] * self.rows.shape[1])
         self.signs = np.where(self.patterns, 1.0, -1.0)
         masks = np.where(self.patterns, 1.0, negative_slope)
         # Shape (n_patterns, n_outputs, n_columns).
@@ -221,6 +224,7 @@ class _Cells:
 
     def units_inside(self, units):
         """Of each cell, the points of the units that lie in it."""
+        check(4.0 * len(units) * self.patterns.size)
         points = self.points(units)
         margins = points @ self.normals.T
         astray = (margins > _ON) @ (1 - self.patterns.T.astype(int))
@@ -265,6 +269,7 @@ class _Cell:
         """Point of length one that the outputs `g` lead to, if any."""
         point, value, work = None, 0.0, _NO_ROWS
         for _ in range(max_iter):
+            check()
             trial, work, _ = self.project(g @ self.slopes, work, least)
             if trial is None:
                 break
@@ -297,6 +302,7 @@ class _Cell:
         gradient = gradient / unit
         length = np.inf
         while True:
+            check()
             rows = self.normals[work] * weight
             rho = np.zeros(0)
             if len(work):

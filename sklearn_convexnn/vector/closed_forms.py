@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
+from sklearn_convexnn._deadlines import check
 from sklearn_convexnn.vector.problem import VectorProblem
 
 _ROUNDING = 1e-10
@@ -114,6 +115,7 @@ def _common_length(X):
     """The length of the rows if they are orthogonal and equally long, else None."""
     if len(X) > X.shape[1]:
         return None
+    check(2.0 * len(X) * X.size)
     gram = X @ X.T
     square = np.trace(gram) / len(X)
     if square == 0:

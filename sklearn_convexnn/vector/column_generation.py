@@ -7,10 +7,11 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import check, until
 from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.generation import Generation
 from sklearn_convexnn.pricing import NEAR
-from sklearn_convexnn.recovery import in_basis
+from sklearn_convexnn.recovery import in_basis, row_space
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.vector.cells import search_cells
 from sklearn_convexnn.vector.placing import (
@@ -19,6 +20,8 @@ from sklearn_convexnn.vector.placing import (
     place_neurons,
 )
 from sklearn_convexnn.vector.pricing import (
+    COPIES,
+    along_biases,
     merge_candidates,
     search_units,
     search_widely,
@@ -121,9 +124,7 @@ def generate_neurons(
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
-    _, singular, Vt = svd(problem.X, full_matrices=False, check_finite=False)
-    rank = int(np.sum(singular > 1e-12 * max(singular[0], 1e-300)))
-    basis = Vt[:rank].T
+    basis = row_space(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
         known = in_basis(known, basis)
@@ -179,7 +180,8 @@ class VectorRun(Generation):
         return placed
 
     def improve(self, neurons):
-        return improve_neurons(self.problem, neurons)
+        with until(self.before_pricing()):
+            return improve_neurons(self.problem, neurons)
 
     def round(self):
         before = self.objective
@@ -223,6 +225,7 @@ class VectorRun(Generation):
         If it is solved by descent, in at most `max_iter` steps.
         """
         p, pool = self.problem, self.pool.joined(self.cuts)
+        check(len(p.X) * len(pool) * (2.0 * p.X.shape[1] + COPIES))
         Z = p.features(pool)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)
@@ -246,6 +249,9 @@ class VectorRun(Generation):
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
         sizes = selected.sizes
+        if p.apart:
+            # With features of a large scale small sizes can be large outputs.
+            sizes = sizes * size[alive]
         # Descent lets go of units slowly.
         typical = np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
         selected = selected.select(sizes > max(1e-6 * np.sum(sizes), vague * typical))
@@ -289,6 +295,7 @@ class VectorRun(Generation):
             "separate": p.separate,
             "free_bias": p.fit_intercept,
             "negative_slope": p.negative_slope,
+            "apart": p.apart,
             "floor": p.alpha,
             "polish": 60 if thorough else 20,
             **options,
@@ -305,7 +312,15 @@ class VectorRun(Generation):
         near = np.concatenate(near)
         near = near[np.linalg.norm(near, axis=1) > 0]
         near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
-        return merge_candidates([far, near], X)
+        found = merge_candidates([far, near], X, p.apart)
+        if p.apart and p.fit_intercept:
+            # A direction of large scale costs little, and is steep in many places.
+            slope = p.negative_slope
+            others = along_biases(
+                X, residual, found.directions, slope, p.alpha, separate=p.separate
+            )
+            found = merge_candidates([found, others], X, True)
+        return found
 
 
 class _RunOnCells(VectorRun):

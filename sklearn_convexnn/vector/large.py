@@ -1,11 +1,13 @@
 """Column generation for many samples: in batches, in chunks, in single precision."""
 
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 
 from sklearn_convexnn._callbacks import FitTask
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, seconds, until
 from sklearn_convexnn.vector.column_generation import VectorRun
 from sklearn_convexnn.vector.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.vector.placing import (
@@ -13,7 +15,7 @@ from sklearn_convexnn.vector.placing import (
     network_of,
     random_weights,
 )
-from sklearn_convexnn.vector.pricing import merge_candidates
+from sklearn_convexnn.vector.pricing import COPIES, merge_candidates
 from sklearn_convexnn.vector.sampled_pricing import (
     finish_on_all,
     sample_residuals,
@@ -37,6 +39,8 @@ _SAMPLES, _STARTS = 3000, 60
 _WORK, _OVERHEAD, _DRAWS, _FINISHED = 1e6, 20, 2, 24
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
+# Neurons of the networks for whose evaluation time is kept.
+_TYPICAL = 100
 # Share of the time that is kept for a thorough search.
 _LAST = 0.15
 # Unknowns of the group lasso up to which a second-order method is faster; for a loss
@@ -62,6 +66,20 @@ def goes_at_scale(X, arrangements):
     if arrangements != "adaptive" or X.shape[1] < 2 or len(X) < 4 * BATCH:
         return False
     return len(X) > _MANY or X.size > LARGE
+
+
+def precision_at_scale(tol):
+    """The precision that is enough for a tolerance.
+
+    Parameters
+    ----------
+    tol : float
+
+    Returns
+    -------
+    dtype : type
+    """
+    return np.float32 if tol >= _SINGLE else np.float64
 
 
 def generate_at_scale(
@@ -114,8 +132,8 @@ def generate_at_scale(
     -------
     result : GlobalResult
     """
-    if tol >= _SINGLE:
-        problem = replace(problem, X=problem.X.astype(np.float32, copy=False))
+    dtype = precision_at_scale(tol)
+    problem = replace(problem, X=problem.X.astype(dtype, copy=False))
     task = FitTask() if task is None else task
     run = _Run(problem, rng, tol, max_neurons, deadline)
     return run.solve(n_neurons, known, duals, max_iter, callback, task)
@@ -124,8 +142,12 @@ def generate_at_scale(
 class _Run(VectorRun):
     def __init__(self, problem, rng, tol, max_neurons, deadline):
         super().__init__(problem, rng, tol, max_neurons, deadline)
-        self.begin, self.end = perf_counter(), deadline
+        self.end = deadline
         if np.isfinite(deadline):
+            n, d = problem.X.shape
+            # The network has to be evaluated after the last descent and in the end.
+            self.end -= seconds(3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD))
+            self.deadline = self.end
             self.deadline = self._until(1.0 - _LAST)
 
     def _until(self, share):
@@ -180,12 +202,16 @@ class _Run(VectorRun):
         return len(p.X) * unknowns**2 <= _MOST_WORK
 
     def conclude(self):
-        # Whatever ended the rounds, the bound is to be one that was looked at, also if
-        # the last round has taken the time for it.
-        now = perf_counter()
-        self.end = max(self.end, now + _LAST * (now - self.begin))
-        if not self.duals[0].confirmed:
-            self.price(self.duals[0].nu, thorough=True)
+        # Whatever ended the rounds, the bound is to be one that was looked at, as far
+        # as the time that was kept for it goes.
+        point, p = self.duals[0], self.problem
+        with suppress(OutOfTime), until(self.end):
+            if point.by_norms:
+                # Any search is worth more.
+                self.price(p.dual_point(p.outputs(self.best)))
+            elif not point.confirmed:
+                self.price(point.nu, thorough=True)
+        self.refute()
 
     def search_size(self, thorough, most):
         if not self.duals:
@@ -197,20 +223,22 @@ class _Run(VectorRun):
         p, most = self.problem, _FINISHED if thorough else _FINISHED // 3
         options = {"polish": most}
         if not p.separate:
-            options["deadline"] = self.end
+            # A longer search at a point that has been searched can only correct it.
+            options["partial"] = thorough
         rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):
+            check(COPIES * p.X.size)
             X = p.X.astype(np.float64, copy=False)
             return self.search_on(X, N, N, thorough, **options)
         # Steep units may be active on few samples, all of them left out by chance.
         found = []
         for _ in range(_DRAWS if thorough else 1):
-            if found and perf_counter() > self.end:
+            if found and not fits():
                 break
             X, residual = sample_residuals(p, N, rows, self.rng)
             # To finish on some samples would be in vain.
             options["polish"] = 0
             found.append(self.search_on(X, residual, N, thorough, **options))
-        found = finish_on_all(p, N, merge_candidates(found, p.X), most)
+        found = finish_on_all(p, N, merge_candidates(found, p.X, p.apart), most)
         return found.select(found.slopes > _WORTH * p.alpha)

@@ -152,6 +152,18 @@ def _solve(rows, Y, s, loss, alpha, arrangement, cells, fit_intercept):
 
     n, c = Y.shape
     r = rows.shape[1]
+    # As the solver of one output, in units of data, targets and objective.
+    null = np.zeros(Y.shape)
+    if fit_intercept:
+        null = null + loss.best_offset(null, Y, s)
+    name, unit = getattr(getattr(loss, "loss", None), "name", ""), 1.0
+    size = np.sqrt(np.mean(np.sum(rows**2, axis=1))) or 1.0
+    objective = loss.value(null, Y, s) or float(np.sum(s))
+    s = s / objective
+    if name in ("squared_error", "huber", "quantile"):
+        unit = np.sqrt(np.mean((Y - null) ** 2)) or 1.0
+        Y, s = (Y - null) / unit, s * (unit if name == "quantile" else unit**2)
+    rows, alpha = rows / size, alpha * unit / (size * objective)
     F = cp.Variable((n, c))
     outputs = np.zeros((n, c))
     traces, positive, constraints = 0.0, [], []
@@ -171,7 +183,7 @@ def _solve(rows, Y, s, loss, alpha, arrangement, cells, fit_intercept):
         fit = cp.sum(cp.multiply(s, cp.log_sum_exp(F, axis=1) - own))
     else:
         fit = _loss_expression(
-            cp, loss.loss, cp.vec(F, order="C"), Y.ravel(), np.repeat(s, c)
+            cp, loss.loss, cp.vec(F, order="C"), Y.ravel(), np.repeat(s, c), unit
         )
     problem = cp.Problem(cp.Minimize(fit + 0.5 * alpha * traces), constraints)
     try:
@@ -183,13 +195,18 @@ def _solve(rows, Y, s, loss, alpha, arrangement, cells, fit_intercept):
         raise SolverError(f"the conic solver CLARABEL failed: {error}") from error
     if F.value is None:
         raise SolverError(f"CLARABEL ended with status '{problem.status}'.")
+    slope = objective / unit
     multipliers = [
-        np.tensordot(np.maximum(constraint.dual_value, 0.0), _products(facets), 1)
+        slope
+        * size
+        * np.tensordot(np.maximum(constraint.dual_value, 0.0), _products(facets), 1)
         for constraint, facets in zip(positive, cells)
     ]
     # The Schur complement of the dual constraint of the lifted matrix turns the
     # multipliers of the solver into those of the slopes.
-    return -np.asarray(link.dual_value), [2.0 * alpha * A for A in multipliers]
+    alpha *= slope * size
+    N = -slope * np.asarray(link.dual_value)
+    return N, [2.0 * alpha * A for A in multipliers]
 
 
 def _slope_bound(cross, facets, multiplier):

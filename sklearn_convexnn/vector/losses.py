@@ -180,10 +180,14 @@ class Softmax:
 
         b = np.log(total / np.sum(s))
         b -= np.log(s @ softmax(F, axis=1) / np.sum(s) + 1e-300)
+        last = np.inf
         for _ in range(100):
             P, error = excess(b)
-            if np.max(np.abs(error)) <= 1e-15 * np.sum(s):
+            largest = np.max(np.abs(error)) / np.sum(s)
+            # Of many samples, rounding of the sums leaves more.
+            if largest <= 1e-15 or (last <= 1e-12 and largest > 0.5 * last):
                 break
+            last = largest
             hessian = np.diag(s @ P) - (P * s[:, None]).T @ P
             # Constants are determined up to a common one.
             hessian += np.trace(hessian) / len(b) ** 2 + 1e-300

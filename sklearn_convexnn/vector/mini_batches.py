@@ -4,6 +4,8 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import fits
+
 BATCH = 256
 """Samples in a batch."""
 
@@ -127,6 +129,6 @@ def descend_in_batches(
                 square *= _SECOND
                 square += (1.0 - _SECOND) * slope**2
                 part -= dtype.type(speed * unit) * mean / (np.sqrt(square) + tiny)
-            if perf_counter() > deadline:
+            if perf_counter() > deadline or not fits():
                 n_steps = step
     return tuple(part.astype(np.float64) for part in weights)

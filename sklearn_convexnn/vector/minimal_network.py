@@ -1,10 +1,10 @@
 """A smaller network of several outputs within a given objective."""
 
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import OutOfTime, check, until
 from sklearn_convexnn.vector.placing import improve_neurons, improve_outputs
 from sklearn_convexnn.vector.recovery import merge_parallel, split_outputs
 
@@ -49,10 +49,12 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
 
     def fitted(candidate):
         """The candidate within the limit after a descent, or None."""
+        check(2.0 * problem.X.size * len(candidate))
         Z = problem.features(candidate)
         outputs, offset = improve_outputs(problem, candidate, Z, _OUTPUT_STEPS)
         candidate = replace(candidate, outputs=outputs, offset=offset)
         candidate = candidate.select(candidate.sizes > 0)
+        check(2.0 * problem.X.size * len(candidate))
         if problem.objective(candidate) > limit and not only_subsets:
             candidate = improve_neurons(problem, candidate, _STEPS)
         if problem.separate:
@@ -60,19 +62,24 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
         return candidate if problem.objective(candidate) <= limit else None
 
     best = neurons
-    for tol in () if only_subsets else _PARALLEL:
-        merged = merge_parallel(best, tol)
-        if problem.separate:
-            merged = split_outputs(merged)
-        if len(merged) < len(best) and perf_counter() < deadline:
-            best = fitted(merged) or best
-    count = len(best) // 2
-    while count and perf_counter() < deadline:
-        order = np.argsort(-best.sizes, kind="stable")
-        smaller = fitted(best.select(np.sort(order[: len(best) - count])))
-        if smaller is None:
-            count //= 2
-        else:
-            best = smaller
-            count = min(count, len(best) // 2)
+    try:
+        with until(deadline):
+            for tol in () if only_subsets else _PARALLEL:
+                merged = merge_parallel(best, tol)
+                if problem.separate:
+                    merged = split_outputs(merged)
+                if len(merged) < len(best):
+                    best = fitted(merged) or best
+            count = len(best) // 2
+            while count:
+                check()
+                order = np.argsort(-best.sizes, kind="stable")
+                smaller = fitted(best.select(np.sort(order[: len(best) - count])))
+                if smaller is None:
+                    count //= 2
+                else:
+                    best = smaller
+                    count = min(count, len(best) // 2)
+    except OutOfTime:
+        pass
     return best

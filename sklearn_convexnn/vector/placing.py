@@ -1,9 +1,11 @@
 """Descent on the non-convex objective of several outputs."""
 
 import numpy as np
-from scipy.optimize import minimize
 
-from sklearn_convexnn.descent import descend, stop_at
+from sklearn_convexnn._deadlines import check
+from sklearn_convexnn.descent import descend, minimize_in_time
+from sklearn_convexnn.placing import shaped_starts
+from sklearn_convexnn.pricing import column_spread
 from sklearn_convexnn.vector.problem import VectorNeurons
 
 # Neurons with less than this part of the largest size are left out.
@@ -61,6 +63,8 @@ def random_weights(problem, n_neurons, rng):
         V *= np.arange(c) == np.arange(n_neurons)[:, None] % c
     else:
         V /= np.sqrt(c)
+    if p.apart:
+        W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
     bias = np.zeros(n_neurons)
     if p.fit_intercept:
         bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
@@ -144,6 +148,7 @@ def _descend(problem, W, V, bias, linear, offset, max_iter, options):
         linear=linear,
         free_bias=p.fit_intercept,
         negative_slope=p.negative_slope,
+        apart=p.apart,
         used=V != 0 if p.separate else None,
         max_iter=max_iter,
         **options,
@@ -205,7 +210,10 @@ def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
         root, V, offset = np.split(x, [unit.size, unit.size + m * c])
         return unit * root.reshape(m, -1), unit * V.reshape(m, c), level * offset
 
+    work = 2.0 * Z.size * c / (2 if Z.dtype == np.float32 else 1)
+
     def value_and_gradient(x):
+        check(work)
         root, V, offset = split(x)
         # In the precision of the features, so that these are not copied.
         G = (root * V).astype(Z.dtype, copy=False)
@@ -224,13 +232,11 @@ def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
         return p.value(F) + penalty, np.concatenate([part.ravel() for part in parts])
 
     parts = root / unit, V / unit, offset / level
-    found = minimize(
+    found = minimize_in_time(
         value_and_gradient,
         np.concatenate([part.ravel() for part in parts]),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
-        callback=stop_at(deadline),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
     )
-    root, V, offset = split(found.x)
+    root, V, offset = split(found)
     return root * V, offset

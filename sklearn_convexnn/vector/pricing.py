@@ -6,12 +6,12 @@ what it does not find is not proven to be absent.
 """
 
 from dataclasses import dataclass
-from time import perf_counter
 
 import numpy as np
 
 from sklearn_convexnn import pricing
 from sklearn_convexnn._climbing import Hill, row_norms
+from sklearn_convexnn._deadlines import OutOfTime, check
 from sklearn_convexnn.pricing import (
     FAR,
     column_spread,
@@ -19,12 +19,17 @@ from sklearn_convexnn.pricing import (
     first_of_each,
     principal_axes,
     random_directions,
+    unit_points,
 )
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
-# Directions in a batch if there is a deadline to look at.
+COPIES = 1000.0
+"""Operations that go by while an entry of the data is copied, a few times."""
+# Directions in a batch if each one counts when time is short.
 _IN_TIME = 64
+# Biases of one direction that are kept.
+_PEAKS = 20
 # Below this part of the slope wanted a candidate is not worth finishing.
 _WORTH_POLISH = 0.98
 
@@ -71,9 +76,10 @@ def search_units(
     floor=0.0,
     widths=FAR,
     rescale=False,
+    apart=False,
     max_iter=80,
     polish=60,
-    deadline=np.inf,
+    partial=False,
 ):
     r"""Local maximisers of the slope from many starting directions at once.
 
@@ -98,18 +104,25 @@ def search_units(
         Of the smoothed kinks; see `sklearn_convexnn.pricing`.
     rescale : bool, default=False
         Whether to climb as if the data had the same spread in all directions.
+    apart : bool, default=False
+        Whether the scales of the features are so far apart that each direction needs
+        a metric of its own.
     max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` after which no more starts are taken.
+    partial : bool, default=False
+        Whether what has been found is of use when there is no time for the rest.
 
     Returns
     -------
     candidates : VectorCandidates
         Distinct ones, steepest first.
     """
-    options = {"free_bias": free_bias, "negative_slope": negative_slope}
+    options = {
+        "free_bias": free_bias,
+        "negative_slope": negative_slope,
+        "apart": apart,
+    }
     if separate:
         return _search_outputs(
             X,
@@ -129,6 +142,7 @@ def search_units(
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_N = np.max(np.abs(N))
+    check(0.5 * COPIES * X.size)
     axes = principal_axes(X, centred=free_bias)
     rough = SlopeSearch(
         (X @ axes / unit_X).astype(np.float32),
@@ -138,23 +152,25 @@ def search_units(
     low = floor / unit_X / unit_N
     starts = starts @ axes
     size = max(1, _BATCH // len(X))
-    if deadline < np.inf:
+    if partial:
         size = min(size, _IN_TIME)
-    parts = []
-    for i in range(0, len(starts), size):
-        if parts and perf_counter() > deadline:
-            break
-        parts.append(rough.ascend(starts[i : i + size], low, widths, max_iter, rescale))
-    U, at = (np.concatenate(part) for part in zip(*parts))
-    found = merge_candidates([search.evaluate(U @ axes.T, at)], X)
-    worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
-    if worth and perf_counter() < deadline:
-        finished = search.polish(found.select(slice(0, worth)))
-        found = merge_candidates([finished, found.select(slice(worth, None))], X)
-    return found
+    parts, finished = [_none(X, N)], []
+    try:
+        for i in range(0, len(starts), size):
+            U, at = rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
+            parts.append(search.evaluate(U @ axes.T, at))
+        found = merge_candidates(parts, X, apart)
+        worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
+        if worth:
+            finished = [search.polish(found.select(slice(0, worth)))]
+            parts = [found.select(slice(worth, None))]
+    except OutOfTime:
+        if not partial:
+            raise
+    return merge_candidates(finished + parts, X, apart)
 
 
-def search_widely(X, N, size, rng, *, free_bias, **options):
+def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
     """`search_units` from samples and from random directions of two kinds.
 
     Parameters
@@ -164,7 +180,7 @@ def search_widely(X, N, size, rng, *, free_bias, **options):
     size : int
         Random directions of each kind, half as many of the plain one.
     rng : RandomState
-    free_bias : bool
+    free_bias, apart : bool
     **options : dict
         As of `search_units`.
 
@@ -172,8 +188,9 @@ def search_widely(X, N, size, rng, *, free_bias, **options):
     -------
     candidates : VectorCandidates
     """
+    check(COPIES * X.size)
     sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
-    plain, shaped = random_directions(X, size, rng, free_bias)
+    plain, shaped = random_directions(X, size, rng, free_bias, apart)
     # Units that set samples with a large residual apart are often the steepest.
     worst = np.argsort(-row_norms(N), kind="stable")[: max(size // 2, 1)]
     plain = np.concatenate([plain, sums, X[worst], -X[worst]])
@@ -181,18 +198,27 @@ def search_widely(X, N, size, rng, *, free_bias, **options):
     for starts, rescale in ((plain, False), (shaped, True)):
         starts = starts[np.any(starts != 0, axis=1)]
         found.append(
-            search_units(X, N, starts, free_bias=free_bias, rescale=rescale, **options)
+            search_units(
+                X,
+                N,
+                starts,
+                free_bias=free_bias,
+                rescale=rescale,
+                apart=apart,
+                **options,
+            )
         )
-    return merge_candidates(found, X)
+    return merge_candidates(found, X, apart)
 
 
-def merge_candidates(parts, X):
+def merge_candidates(parts, X, apart=False):
     """Distinct candidates of several searches, steepest first.
 
     Parameters
     ----------
     parts : list of VectorCandidates
     X : ndarray of shape (n_samples, n_features)
+    apart : bool, default=False
 
     Returns
     -------
@@ -200,10 +226,56 @@ def merge_candidates(parts, X):
         At most 400.
     """
     found = _joined(parts).select(slice(0, 1600))
-    scale = np.sqrt(np.mean(np.sum(X**2, axis=1))) + 1e-300
-    points = np.column_stack([found.directions, found.biases / scale])
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
-    return found.select(first_of_each(points, np.zeros(len(points)), 1e-3)[:400])
+    keep = first_of_each(
+        unit_points(found, X),
+        np.zeros(len(found)),
+        1e-3,
+        unit_points(found, X, column_spread(X, apart=True)) if apart else None,
+    )
+    return found.select(keep[:400])
+
+
+def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
+    """Units of given directions at all biases where they are steepest nearby.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+        Its columns sum to zero.
+    directions : ndarray of shape (n_directions, n_features)
+        Unit rows.
+    negative_slope : float
+    floor : float
+        The slope wanted.
+    separate : bool
+        Whether the slope is the largest one of a single output.
+    most : int, default=50
+        Directions to look at.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+    """
+    found = [_none(X, N)]
+    for u in directions[: max(1, min(most, _BATCH // N.size))]:
+        z = X @ u
+        order = np.argsort(-z, kind="stable")
+        z, weight = z[order, None], N[order]
+        parts = np.cumsum(weight * z, axis=0)
+        slopes = parts - np.cumsum(weight, axis=0) * z
+        slopes = (1.0 - negative_slope) * slopes + negative_slope * parts[-1]
+        if separate:
+            top = np.abs(slopes).max(axis=1, keepdims=True)
+            slopes = np.where(np.abs(slopes) == top, slopes, 0.0)
+        size = row_norms(slopes)
+        before, after = np.append(-np.inf, size[:-1]), np.append(size[1:], -np.inf)
+        peaks = np.flatnonzero((size >= before) & (size > after) & (size > floor))
+        peaks = peaks[np.argsort(-size[peaks], kind="stable")[:_PEAKS]]
+        outputs = slopes[peaks] / size[peaks, None]
+        rows = np.repeat(u[None], len(peaks), axis=0)
+        found.append(VectorCandidates(rows, -z[peaks, 0], outputs, size[peaks]))
+    return _joined(found)
 
 
 def _none(X, N):
@@ -245,7 +317,7 @@ class _VectorHill(Hill):
 
     def __init__(self, X, N, negative_slope):
         self.X, self.N, self.negative_slope = X, N, negative_slope
-        self.metric = np.ones(X.shape[1], dtype=X.dtype)
+        self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
 
     def _evaluate(self, U, live):
         a, widths = self.negative_slope, self.widths[live]
@@ -273,8 +345,8 @@ class _VectorHill(Hill):
 
 
 class SlopeSearch:
-    def __init__(self, X, N, *, free_bias, negative_slope):
-        self.X, self.N = X, N
+    def __init__(self, X, N, *, free_bias, negative_slope, apart=False):
+        self.X, self.N, self.apart = X, N, apart
         self.free_bias, self.negative_slope = free_bias, negative_slope
 
     def slopes(self, z):
@@ -289,6 +361,7 @@ class SlopeSearch:
         a, N = self.negative_slope, self.N
         rows = max(1, 2_000_000 // N.size)
         for i in range(0, len(U), rows):
+            check()
             z = self.X @ U[i : i + rows].T
             order = np.argsort(-z, axis=0, kind="stable")
             z = np.take_along_axis(z, order, axis=0)[:, :, None]
@@ -312,6 +385,7 @@ class SlopeSearch:
             biases = -np.einsum("kd,kd->k", self.X[at], U)
         slopes = np.zeros((len(U), self.N.shape[1]))
         for i in range(0, len(U), 500):
+            check(2.0 * self.X.size * min(500, len(U) - i))
             some = slice(i, i + 500)
             slopes[some] = self.slopes(self.X @ U[some].T + biases[some])
         sizes = np.linalg.norm(slopes, axis=1)
@@ -324,8 +398,10 @@ class SlopeSearch:
         X, dtype = self.X, self.X.dtype
         hill = _VectorHill(X, self.N, self.negative_slope)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
-        spread = column_spread(X, self.free_bias)
-        if not rescale:
+        spread = column_spread(X, self.free_bias, self.apart)
+        if self.apart:
+            hill.spread = spread
+        elif not rescale:
             spread[:] = np.sqrt(np.mean(spread**2))
         hill.metric = (np.min(spread) / spread) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
@@ -340,7 +416,11 @@ class SlopeSearch:
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
             kinds = np.zeros(len(U)) if at is None else at
-            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3)]
+            outputs = None
+            if self.apart:
+                outputs = U[keep] * spread
+                outputs /= row_norms(outputs)[:, None]
+            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3, outputs)]
             U, step = U[keep], step[keep]
             at = None if at is None else at[keep]
             if len(U) == 0:

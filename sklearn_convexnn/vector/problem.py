@@ -1,9 +1,11 @@
 """The training problem of several outputs: objective and dual bounds of networks."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sklearn_convexnn._deadlines import check
+from sklearn_convexnn._scales import FAR_APART, GO_BY
 from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.recovery import activation
 
@@ -81,6 +83,8 @@ class VectorProblem:
     separate : bool
         Whether each neuron feeds one output only.  Otherwise the outputs share
         the hidden layer.
+    scales_ratio : float
+        The largest scale of a feature over the smallest one.
     """
 
     X: np.ndarray
@@ -91,6 +95,17 @@ class VectorProblem:
     fit_intercept: bool
     negative_slope: float
     separate: bool
+    scales_ratio: float = field(default=1.0, kw_only=True)
+
+    @property
+    def apart(self):
+        """Whether the scales are so far apart that searches have to go by them."""
+        return self.scales_ratio > GO_BY
+
+    @property
+    def far_apart(self):
+        """Whether they are so far apart that training may have to end early."""
+        return self.scales_ratio > FAR_APART
 
     @property
     def n_outputs(self):
@@ -205,6 +220,7 @@ class VectorProblem:
         """
         slopes = np.zeros((len(units), self.n_outputs))
         for rows in self.row_chunks(len(units)):
+            check()
             z = self.X[rows].astype(np.float64, copy=False) @ units.directions.T
             z += units.biases
             active = activation(z, self.negative_slope)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn import branch_and_bound
-from sklearn_convexnn.proofs import Proof, largest_slope_allowed
+from sklearn_convexnn.proofs import Proof, largest_slope_allowed, rank_up_to
 from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
 
 # Ranks up to which a proof is attempted, without and with a free bias, and the
@@ -25,8 +25,8 @@ def node_limit(problem, brief=False):
     limit : int
         0 if the data are of too high a rank for it.
     """
-    rank = int(np.linalg.matrix_rank(problem.X))
-    if rank > (_RANK_FREE if problem.fit_intercept else _RANK):
+    most = _RANK_FREE if problem.fit_intercept else _RANK
+    if rank_up_to(problem.X, most) > most:
         return 0
     n = len(problem.X)
     return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))

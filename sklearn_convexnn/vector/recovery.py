@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklearn_convexnn._breakdown import BREAKDOWNS
+from sklearn_convexnn._deadlines import OutOfTime, check
 from sklearn_convexnn.recovery import independent_magnitudes
 
 
@@ -26,11 +28,26 @@ def simplify(problem, neurons, *, merge=True):
     neurons : VectorNeurons or Subnetworks
         At most ``n_samples * n_outputs`` of them.
     """
-    best = problem.objective(neurons)
-    slack = 1e-12 * abs(best)
-    sizes = neurons.sizes
+    slack = 1e-12 * abs(problem.objective(neurons))
+    try:
+        for candidate in _simpler(problem, neurons, slack, merge):
+            neurons = candidate
+    except (OutOfTime, *BREAKDOWNS):
+        pass
+    if problem.separate:
+        neurons = split_outputs(neurons)
+    empty = problem.null()
+    if problem.objective(empty) <= problem.objective(neurons) + slack:
+        return empty
+    return neurons
+
+
+def _simpler(problem, neurons, slack, merge):
+    """One after the other, networks that are at least as good as the one before."""
+    best, sizes = problem.objective(neurons), neurons.sizes
     # The coarsest threshold first; most often a coarse one already wins.
     for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0):
+        check(2.0 * problem.X.size * len(neurons))
         candidate = neurons.select(sizes > threshold * sizes.max(initial=0.0))
         if merge:
             candidate = merge_parallel(candidate)
@@ -38,14 +55,9 @@ def simplify(problem, neurons, *, merge=True):
         candidate = candidate.select(candidate.sizes > 0)
         if problem.objective(candidate) <= best + slack:
             neurons = candidate
+            yield neurons
             break
-    neurons = prune(problem, neurons)
-    if problem.separate:
-        neurons = split_outputs(neurons)
-    empty = problem.null()
-    if problem.objective(empty) <= problem.objective(neurons) + slack:
-        return empty
-    return neurons
+    yield prune(problem, neurons)
 
 
 def prune(problem, neurons):
@@ -70,6 +82,8 @@ def prune(problem, neurons):
     Z, norms = Z[:, alive], norms[alive]
     if len(neurons) == 0:
         return neurons
+    m = len(neurons)
+    check(2.0 * Z.size * m + 10.0 * m**3)
     # The Gram matrix of the outer products, without forming them.
     gram = ((Z / norms).T @ (Z / norms)) * (units @ units.T)
     if np.linalg.eigvalsh(gram)[0] > 1e-12:
@@ -122,6 +136,7 @@ def merge_parallel(neurons, tol=1e-6):
     for i in np.argsort(-sizes, kind="stable"):
         if not free[i]:
             continue
+        check()
         same = free & (neurons.linear == neurons.linear[i])
         same[same] = points[same] @ points[i] > 1.0 - tol
         free &= ~same

@@ -72,6 +72,7 @@ def finish_on_all(problem, N, candidates, most):
         (N / scale).astype(problem.X.dtype),
         free_bias=problem.fit_intercept,
         negative_slope=problem.negative_slope,
+        apart=problem.apart,
     )
     U, at = search.ascend(best.directions, 0.0, NEAR, _FINISH, True)
     U = U.astype(np.float64)
@@ -80,7 +81,9 @@ def finish_on_all(problem, N, candidates, most):
     if problem.fit_intercept:
         biases = -np.einsum("kd,kd->k", problem.X[at], U)
     climbed = VectorCandidates(U, biases, np.zeros((len(U), N.shape[1])), biases)
-    return merge_candidates([_over_all(problem, climbed, N), hills], problem.X)
+    return merge_candidates(
+        [_over_all(problem, climbed, N), hills], problem.X, problem.apart
+    )
 
 
 def _over_all(problem, candidates, N):

@@ -1,10 +1,12 @@
 """The routes from data to the network of several outputs, with its certificate."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._deadlines import OutOfTime
 from sklearn_convexnn.proofs import generate_and_prove
 from sklearn_convexnn.rounds import MESSAGES, DualPoint
 from sklearn_convexnn.training import (
@@ -65,7 +67,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
     elif not params["prove"]:
         nodes = 0
     if not sampled:
-        trained = _train_by_structure(problem, name, params)
+        trained = None
+        with suppress(OutOfTime):
+            trained = _train_by_structure(problem, name, params)
         if trained is not None:
             return trained
     rng = check_random_state(seed)
@@ -107,6 +111,9 @@ def train_outputs(problem, known, seed, deadline, name, params, task=None, duals
         dual = DualPoint(result.nu, proof.kappa, proven=True)
         if not proof.closed and status == "optimal":
             status, message = "open", "branch and bound reached its limit of work"
+    elif params["arrangements"] == "exact" and status == "optimal":
+        # There was no time for the proof that was asked for.
+        status, message = "unconfirmed", MESSAGES["unconfirmed"]
     return Trained(
         neurons=simplify(problem, result.neurons),
         dual_bound=bound,
@@ -146,8 +153,11 @@ def train_at_scale(problem, known, seed, deadline, name, params, task=None, dual
         callback=round_printer(name, params),
         task=task,
     )
+    neurons = result.neurons
+    with suppress(OutOfTime):
+        neurons = merge_parallel(neurons)
     return Trained(
-        neurons=merge_parallel(result.neurons),
+        neurons=neurons,
         dual_bound=result.dual_bound,
         certificate="estimated",
         status=result.status,

@@ -1,0 +1,103 @@
+"""One time limit, for the fit as a whole, that reaches into every loop.
+
+Whoever has something to keep sets the limit by `until` and catches `OutOfTime`.  What
+is called in between only says, by `check`, where it can be interrupted and how long it
+will be before it can be interrupted again.
+"""
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from time import perf_counter
+
+import numpy as np
+
+_end = ContextVar("end", default=np.inf)
+
+
+class OutOfTime(Exception):
+    """What is being done would take longer than there is time."""
+
+
+@contextmanager
+def until(deadline):
+    """Context in which `check` raises `OutOfTime` after `deadline`.
+
+    Within another one the earlier deadline counts.
+
+    Parameters
+    ----------
+    deadline : float
+        Value of ``time.perf_counter()``.
+    """
+    token = _end.set(min(deadline, _end.get()))
+    try:
+        yield
+    finally:
+        _end.reset(token)
+
+
+def check(operations=0.0):
+    """Raise `OutOfTime` if the time is up, or too short for what comes next.
+
+    Parameters
+    ----------
+    operations : float, default=0.0
+        Floating-point operations until the next check, as of a product of matrices
+        in double precision.
+    """
+    if not fits(operations):
+        raise OutOfTime
+
+
+def fits(operations=0.0, share=1.0):
+    """Whether there is time for so many operations.
+
+    Parameters
+    ----------
+    operations : float, default=0.0
+        As of `check`.
+    share : float, default=1.0
+        Part of the time left that they may take.
+
+    Returns
+    -------
+    fits : bool
+    """
+    end = _end.get()
+    if end == np.inf:
+        return True
+    left = end - perf_counter()
+    return left > 0 and operations <= share * left * _speed()
+
+
+def seconds(operations):
+    """About how long so many operations, as of `check`, take."""
+    return operations / _speed()
+
+
+def svd_work(shape):
+    """Operations, as of `check`, that a thin singular value decomposition is worth.
+
+    Parameters
+    ----------
+    shape : tuple of int
+
+    Returns
+    -------
+    operations : float
+    """
+    # Half of it are products of matrices and vectors.
+    return 20.0 * max(shape) * min(shape) ** 2
+
+
+@lru_cache(maxsize=1)
+def _speed():
+    """Operations in a second, half of what a product of matrices reaches."""
+    matrix = np.ones((256, 256))
+    times = []
+    for _ in range(3):
+        start = perf_counter()
+        matrix @ matrix
+        times.append(perf_counter() - start)
+    return 256**3 / max(np.median(times), 1e-9)

@@ -1,0 +1,330 @@
+"""Time limits: they hold in every loop, and what is claimed at the end is true."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_convexnn import (
+    ConvexReLURegressor,
+    _deadlines,
+    arrangements,
+    column_generation,
+)
+from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
+from sklearn_convexnn._fitting import run_in_turn
+from sklearn_convexnn._sorting import distinct_rows
+from sklearn_convexnn.arrangements import (
+    count_patterns,
+    has_few_patterns,
+    without_rounding,
+)
+from sklearn_convexnn.descent import minimize_in_time
+from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.problem import Problem
+from sklearn_convexnn.recovery import row_space
+from sklearn_convexnn.vector import column_generation as vector_generation
+from sklearn_convexnn.vector import large
+from sklearn_convexnn.vector import losses as vector_losses
+from sklearn_convexnn.vector.losses import Separable, Softmax
+from sklearn_convexnn.vector.minimal_network import smallest_network
+from sklearn_convexnn.vector.problem import VectorProblem
+from tests.problems import loss_of, tiny_data
+
+
+class Clock:
+    """The time, until it has been looked at so often; then long after."""
+
+    def __init__(self, looks):
+        self.left, self.late = looks, 0
+
+    def __call__(self):
+        self.left -= 1
+        if self.left >= 0:
+            return perf_counter()
+        self.late += 1
+        return perf_counter() + 1e6
+
+
+def test_until_and_check(monkeypatch):
+    """The earliest deadline counts, and long steps are refused before it."""
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e9)
+    check(1e300)
+    with until(perf_counter() + 100.0):
+        check(1e10)
+        assert fits(1e10) and not fits(1e10, share=1e-3) and not fits(1e12)
+        with pytest.raises(OutOfTime):
+            check(1e12)
+        with until(perf_counter() + 1000.0), pytest.raises(OutOfTime):
+            check(5e11)
+        with until(perf_counter() - 1.0), pytest.raises(OutOfTime):
+            check()
+        check()
+    assert fits(np.inf)
+
+
+def data(n_outputs, n=20, d=2):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    Y = np.sin(2 * X[:, :1]) + rng.standard_normal((n, n_outputs)) * 0.3
+    return X, Y[:, 0] if n_outputs == 1 else Y
+
+
+WAYS = {
+    "adaptive": (1, {}),
+    "quantile": (1, {"loss": "quantile"}),
+    "few neurons": (1, {"max_neurons": 3}),
+    "minimal": (1, {"minimal": True}),
+    "sampled": (1, {"arrangements": "sampled"}),
+    "interior point": (1, {"arrangements": "sampled", "solver": "interior_point"}),
+    "cuts": (1, {"arrangements": "cutting_planes"}),
+    "cells": (1, {"arrangements": "cutting_cells"}),
+    "gated": (1, {"formulation": "gated_relu", "arrangements": "sampled"}),
+    "outputs": (3, {}),
+    "apart": (2, {"hidden_layer": "separate"}),
+    "sampled outputs": (2, {"arrangements": "sampled", "n_arrangements": 20}),
+    "minimal outputs": (2, {"minimal": True, "max_neurons": 5}),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("way", WAYS)
+def test_stops_anywhere(way, monkeypatch):
+    """Wherever time runs out, the fit ends soon, with a network and a true bound."""
+    n_outputs, params = WAYS[way]
+    X, Y = data(n_outputs)
+    params = {"alpha": 1.0, "tol": 0.05, "random_state": 0, **params}
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e12)
+    null = np.sum((Y - Y.mean(axis=0)) ** 2) / 2
+    if "loss" in params:
+        null = 0.5 * np.min([np.abs(Y - y).sum() for y in Y])
+    # What is known not to be the least objective of all networks.
+    reference = ConvexReLURegressor(**{**params, "max_iter": 1}).fit(X, Y).objective_
+    for looks in (0, 3, 15, 100):
+        clock = Clock(looks)
+        monkeypatch.setattr(_deadlines, "perf_counter", clock)
+        model = ConvexReLURegressor(**params, max_time=1000.0).fit(X, Y)
+        assert model.objective_ <= null * (1 + 1e-9)
+        assert model.dual_bound_ <= min(reference, model.objective_) * (1 + 1e-9)
+        assert clock.late < 60
+        assert model.predict(X).shape == Y.shape
+        if clock.late and looks < 5:
+            assert model.dual_gap_ > model.tol * model.objective_
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("looks", [0, 3, 30, 300])
+def test_stops_anywhere_at_scale(looks, monkeypatch):
+    X, y = data(1, n=4200, d=2)
+    params = {"alpha": 50.0, "random_state": 0, "max_time": 1000.0}
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e12)
+    clock = Clock(looks)
+    monkeypatch.setattr(_deadlines, "perf_counter", clock)
+    model = ConvexReLURegressor(**params).fit(X, y)
+    null = 0.5 * len(y) * np.var(y)
+    assert model.dual_bound_ <= model.objective_ <= null * (1 + 1e-6)
+    assert model.dual_gap_ > 0.01 * model.objective_
+    assert clock.late < 60
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_unfinished_search_claims_nothing(n_outputs, monkeypatch):
+    """The bound is that of norms if no search comes to its end."""
+    X, Y = data(n_outputs)
+
+    def too_long(*args, **kwargs):
+        raise OutOfTime
+
+    module = vector_generation if n_outputs > 1 else column_generation
+    monkeypatch.setattr(module, "search_widely", too_long)
+    model = ConvexReLURegressor(alpha=1.0, random_state=0, max_time=100.0)
+    with pytest.warns(ConvergenceWarning, match="the time limit was reached"):
+        model.fit(X, Y)
+    # Placed all the same.
+    assert model.n_neurons_ > 0
+    assert 0 < model.dual_bound_ < 0.5 * model.objective_
+
+
+@pytest.mark.parametrize("loss", ["squared_error", "log_loss"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_bound_by_norms(loss, bias):
+    """No neuron is steeper than what norms alone allow."""
+    rng = np.random.RandomState(0)
+    X, y, s = tiny_data(loss, n=30, d=3, weighted=True)
+    problem = Problem(X + 3.0, y, s, loss_of(loss), 0.1, bias, 0.0)
+    run = column_generation._Run(problem, rng, 1e-2, None, np.inf)
+    for _ in range(5):
+        nu = problem.dual_point(rng.standard_normal(len(y)))
+        limit = run.slope_limit(nu)
+        directions = rng.standard_normal((500, 3))
+        directions /= np.linalg.norm(directions, axis=1)[:, None]
+        biases = -(problem.X @ directions.T)[rng.randint(30, size=500), range(500)]
+        neurons = problem.unused(directions, bias * biases, np.ones(500))
+        assert np.abs(run.slopes(neurons, nu)).max() <= limit
+
+
+def test_descent_keeps_the_best(monkeypatch):
+    """A descent that is interrupted returns the best point that it has seen."""
+
+    seen = []
+
+    def value_and_gradient(x):
+        if len(seen) == 7:
+            raise OutOfTime
+        seen.append(np.sum((x - 1.0) ** 2 * [1.0, 10.0, 100.0]))
+        return seen[-1], 2.0 * (x - 1.0) * [1.0, 10.0, 100.0]
+
+    x = minimize_in_time(value_and_gradient, np.zeros(3), np.inf, {"maxiter": 50})
+    assert np.sum((x - 1.0) ** 2 * [1.0, 10.0, 100.0]) == min(seen)
+    with until(perf_counter() - 1.0):
+        x = minimize_in_time(value_and_gradient, np.ones(3), np.inf, {})
+    assert np.all(x == 1.0)
+
+
+def test_reduction_is_left_out(monkeypatch):
+    """A reduction of the features that takes too long is none."""
+    X = np.random.default_rng(0).standard_normal((10, 4)) @ np.ones((4, 6))
+    assert row_space(X).shape == (6, 1)
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
+    with until(perf_counter() + 100.0):
+        basis = row_space(X)
+    assert np.all(X @ basis == X)
+
+
+@pytest.mark.parametrize("n_turns", [1, 2, 4])
+def test_turns_share_the_time(n_turns):
+    deadlines = []
+    start = perf_counter()
+    run_in_turn(n_turns, start + 100.0, lambda a, d, b: deadlines.append(d), (0,), (1,))
+    assert deadlines[0] == pytest.approx(start + 100.0 / n_turns, abs=1.0)
+
+
+def test_smallest_network_in_no_time():
+    """The network that it was given, or the best so far."""
+    X, Y = data(2)
+    model = ConvexReLURegressor(alpha=0.5, random_state=0, tol=0.2).fit(X, Y)
+    loss = Separable(make_loss("squared_error", 1.0))
+    problem = VectorProblem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0, False)
+    W, V = model.coefs_
+    size = np.linalg.norm(W, axis=0)
+    neurons = problem.unused(
+        (W / size).T, model.intercepts_[0] / size, V * size[:, None]
+    )
+    neurons = replace(neurons, offset=model.intercepts_[1])
+    limit = 1.2 * problem.objective(neurons)
+    late = smallest_network(problem, neurons, limit, deadline=perf_counter() - 1.0)
+    assert len(late) == len(neurons)
+    assert len(smallest_network(problem, neurons, limit)) < len(neurons)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_distinct_rows(seed):
+    """As NumPy sorts them, with ties in any of the columns."""
+    rng = np.random.default_rng(seed)
+    table = rng.integers(-1, 2, size=(60, 5)).astype(float)
+    table[:, 2] = 0.0
+    if seed == 3:
+        table = table[:1]
+    rows, inverse = np.unique(table, axis=0, return_inverse=True)
+    first, group = distinct_rows(table.T)
+    assert np.array_equal(table[first], rows)
+    assert np.array_equal(group, inverse.ravel())
+    assert np.array_equal(first, np.unique(table, axis=0, return_index=True)[1])
+
+
+def test_few_patterns_by_some_samples(monkeypatch):
+    X = np.random.default_rng(0).standard_normal((500, 3))
+    counted = []
+
+    def count(X, free_bias=False):
+        counted.append(len(X))
+        return count_patterns(X, free_bias=free_bias)
+
+    monkeypatch.setattr(arrangements, "count_patterns", count)
+    assert not has_few_patterns(X, 20)
+    assert counted == [20]
+    assert has_few_patterns(X[:5], 100)
+    assert has_few_patterns(np.repeat(X[:4], 100, axis=0), 20)
+
+
+def test_offsets_of_many_samples(monkeypatch):
+    """Newton's method ends where rounding of the sums is all that is left."""
+    rng = np.random.default_rng(0)
+    n = 30_000
+    Y = np.eye(4)[rng.integers(4, size=n)]
+    calls = []
+    monkeypatch.setattr(
+        vector_losses, "softmax", lambda F, axis: calls.append(1) or softmax(F, axis)
+    )
+    F = rng.standard_normal((n, 4))
+    offset = Softmax().best_offset(F, Y, np.ones(n))
+    assert np.allclose(softmax(F + offset, axis=1).sum(axis=0), Y.sum(axis=0))
+    assert len(calls) < 15
+
+
+def test_without_rounding():
+    X = np.array([[1.0, 1e-20, 0.0], [-2.0, 3.0, 1.0], [1e-14, 0.0, 2.0]])
+    given = X.copy()
+    assert without_rounding(X)[0, 1] == without_rounding(X)[2, 0] == 0.0
+    assert np.array_equal(X, given)
+    assert without_rounding(X[1:2]) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n, d", [(20_000, 30), (2000, 1500), (3000, 50)])
+def test_limits_in_seconds(n, d):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    y = np.abs(X[:, 0]) + rng.standard_normal(n)
+    model = ConvexReLURegressor(alpha=0.01 * n, random_state=0, max_time=2.0)
+    start = perf_counter()
+    with pytest.warns(ConvergenceWarning):
+        model.fit(X, y)
+    # Room for what else the machine does.
+    assert perf_counter() - start < 5.0
+    assert model.objective_ > model.dual_bound_
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
+    """A gap that only short searches have closed is reported with a warning."""
+    X, Y = data(n_outputs)
+    kind = vector_generation.VectorRun if n_outputs > 1 else column_generation._Run
+    search = kind.search
+
+    def short_only(self, nu, thorough):
+        if thorough:
+            raise OutOfTime
+        return search(self, nu, thorough)
+
+    monkeypatch.setattr(kind, "search", short_only)
+    model = ConvexReLURegressor(alpha=1.0, tol=0.1, random_state=0, max_time=100.0)
+    with pytest.warns(ConvergenceWarning, match="longer search could confirm"):
+        model.fit(X, Y)
+    assert model.dual_gap_ <= 0.1 * model.objective_
+    assert model.certificate_ == "estimated"
+
+
+def test_last_search_at_scale(monkeypatch):
+    """Time is kept for a search where no other has come to its end."""
+    X, y = data(1, n=4200, d=2)
+    price, calls = large._Run.price, []
+
+    def late_at_first(self, nu, thorough=False):
+        calls.append(thorough)
+        if len(calls) <= 2:
+            raise OutOfTime
+        price(self, nu, thorough)
+
+    monkeypatch.setattr(large._Run, "price", late_at_first)
+    model = ConvexReLURegressor(
+        alpha=50.0, random_state=0, n_arrangements=5, max_time=1000.0
+    )
+    with pytest.warns(ConvergenceWarning, match="time limit"):
+        model.fit(X, y)
+    assert len(calls) == 3
+    # By norms alone next to nothing is known.
+    assert model.dual_bound_ > 0.3 * model.objective_
