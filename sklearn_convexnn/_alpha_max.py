@@ -15,7 +15,11 @@ from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.branch_and_bound import maximise_slope
 from sklearn_convexnn.gated_arrangement import gated_arrangement
 from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.slope_bounds import triangle_bound
+from sklearn_convexnn.slope_bounds import (
+    both_signs,
+    planar_maximisers,
+    triangle_bound,
+)
 from sklearn_convexnn.vector import pricing as vector_pricing
 from sklearn_convexnn.vector import proofs as vector_proofs
 from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
@@ -211,14 +215,20 @@ def _shared(problem):
 
 
 def _search(problem, nu, rng):
-    """The largest slope found, and rows whose products with ``nu`` are slopes."""
+    """The largest slope found, and rows whose products with ``nu`` are slopes.
+
+    Of data of rank one or two and one output it is the largest of all.
+    """
     p, search = problem, pricing.search_widely
     options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
     if isinstance(p, VectorProblem):
         search, options["separate"] = vector_pricing.search_widely, p.separate
-    found = search(p.X, nu, _DIRECTIONS, rng, polish=60, **options)
-    found = found.select(slice(0, _CUTS))
-    Z = activation(p.X @ found.directions.T + found.biases, p.negative_slope)
+    directions, biases = _planar_neurons(p, nu, options)
+    if not len(directions):
+        found = search(p.X, nu, _DIRECTIONS, rng, polish=60, **options)
+        found = found.select(slice(0, _CUTS))
+        directions, biases = found.directions, found.biases
+    Z = activation(p.X @ directions.T + biases, p.negative_slope)
     N = nu.reshape(len(nu), -1)
     if p.fit_intercept:
         # A hyperplane far away: the neuron is linear on the samples.
@@ -233,6 +243,24 @@ def _search(problem, nu, rng):
     weights = slopes / np.maximum(size, 1e-300)[:, None]
     rows = np.einsum("nk,kc->knc", Z, weights).reshape(len(size), -1)
     return float(size.max(initial=0.0)), rows
+
+
+def _planar_neurons(problem, nu, options):
+    """Steepest neurons, by the samples on their hyperplanes; none above rank two."""
+    p, neurons = problem, []
+    if _shared(p):
+        return np.zeros((0, p.X.shape[1])), np.zeros(0)
+    geometry = {key: options[key] for key in ("free_bias", "negative_slope")}
+    for column in nu.reshape(len(nu), -1).T:
+        for parts in both_signs(p.X, column, **geometry):
+            if parts.rank > 2:
+                return np.zeros((0, p.X.shape[1])), np.zeros(0)
+            if parts.rank and len(parts.convex):
+                # Parts do not tell a direction from its opposite.
+                found = planar_maximisers(parts)
+                neurons += [parts.neuron(w) for w in (*found, *-found)]
+    directions = np.reshape([u for u, _ in neurons], (len(neurons), p.X.shape[1]))
+    return directions, np.array([b for _, b in neurons])
 
 
 def _subgradients(problem):

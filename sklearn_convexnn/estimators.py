@@ -13,7 +13,7 @@ from sklearn.base import (
     RegressorMixin,
     _fit_context,
 )
-from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
 from sklearn.utils._array_api import (
     _expit,
     _max_precision_float_dtype,
@@ -488,6 +488,8 @@ class ConvexReLURegressor(
             y_numeric=True,
         )
         y = in_numpy(y)
+        # What is missing in objects is NaN only after the validation.
+        assert_all_finite(y, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         return X, y, _checked_weights(sample_weight, X)

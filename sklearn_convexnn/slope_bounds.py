@@ -265,7 +265,7 @@ def triangle_bound(X, nu, *, free_bias=False, negative_slope=0.0):
        Adversarial Examples via the Convex Outer Adversarial Polytope". ICML.
     """
     bounds = []
-    for parts in _both_signs(X, nu, free_bias, negative_slope):
+    for parts in both_signs(X, nu, free_bias, negative_slope):
         for pivot in parts.pivots():
             check()
             convex, concave = parts.on_pivot(pivot)
@@ -276,7 +276,7 @@ def triangle_bound(X, nu, *, free_bias=False, negative_slope=0.0):
     return (1 + ROUNDING) * float(max(bounds))
 
 
-def _both_signs(X, nu, free_bias, negative_slope):
+def both_signs(X, nu, free_bias, negative_slope):
     for sign in (1, -1):
         yield split_slope(
             X, nu, sign, free_bias=free_bias, negative_slope=negative_slope
@@ -331,7 +331,7 @@ def semidefinite_bound(X, nu, *, free_bias=False, negative_slope=0.0):
     """
     bounds = [
         policy_bound(parts, parts.convex)[0] + parts.slack
-        for parts in _both_signs(X, nu, free_bias, negative_slope)
+        for parts in both_signs(X, nu, free_bias, negative_slope)
     ]
     return (1 + ROUNDING) * max(bounds)
 
@@ -466,7 +466,7 @@ def planar_slope(X, nu, *, free_bias=False, negative_slope=0.0):
     slope : float
     """
     slopes = [0.0]
-    for parts in _both_signs(X, nu, free_bias, negative_slope):
+    for parts in both_signs(X, nu, free_bias, negative_slope):
         if parts.rank and len(parts.convex):
             slopes.append(float(parts.values(planar_maximiser(parts))))
     return max(slopes)
@@ -474,15 +474,20 @@ def planar_slope(X, nu, *, free_bias=False, negative_slope=0.0):
 
 def planar_maximiser(parts):
     """Direction ``w`` of the largest slope, for parts of rank one or two."""
+    candidates = planar_maximisers(parts)
+    return candidates[np.argmax(parts.values(candidates))]
+
+
+def planar_maximisers(parts):
+    """Directions ``w`` of the largest slope for each pivot, of rank one or two."""
     if parts.rank == 1:
-        return parts.best_biases(np.ones((1, 1)))[0]
+        return parts.best_biases(np.ones((1, 1)))
     candidates = []
     for pivot in parts.pivots():
         convex, concave = parts.on_pivot(pivot)
         u = _best_angle(np.concatenate([convex, concave]), len(convex))
         candidates.append(parts.lift(u, pivot))
-    candidates = np.array(candidates)
-    return candidates[np.argmax(parts.values(candidates))]
+    return np.array(candidates)
 
 
 def _best_angle(rows, n_convex):

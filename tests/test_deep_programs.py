@@ -534,3 +534,25 @@ def test_constraints_of_no_need_are_none():
     assert blocks.linear[1].all() and not blocks.linear[0].any()
     again = simplified(blocks, free_bias=False)
     assert list(_keys(again)) == list(_keys(blocks))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_reference_in_other_units(bias):
+    case = Case(4, 1 if bias else 2, 1, bias=bias)
+    p = case.program
+    value = solve_cvxpy(p, tol=1e-6).objective
+    for power in (-7, 7):
+        unit = 10.0**power
+        for rows, targets, scale in ((unit, 1.0, 1.0), (1.0, unit, unit**2)):
+            program = DeepProgram(
+                case.problem.X * rows,
+                p.y * targets,
+                p.sample_weight,
+                p.loss,
+                p.alpha * rows * targets,
+                p.blocks,
+                fit_intercept=bias,
+                norm=p.norm,
+            )
+            found = solve_cvxpy(program, tol=1e-6)
+            assert_allclose(found.objective, value * scale, rtol=1e-5)

@@ -10,6 +10,8 @@ import scipy.sparse
 from numpy.testing import assert_allclose
 from sklearn import config_context
 from sklearn.datasets import load_diabetes
+from sklearn.linear_model import Ridge
+from sklearn.neural_network import MLPRegressor
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, alpha_max
 from sklearn_convexnn._devices import in_numpy
@@ -160,3 +162,94 @@ def test_units_of_the_columns_of_gates():
     ]
     for other in found[1:]:
         np.testing.assert_array_equal(other.patterns, found[0].patterns)
+
+
+DAYS = np.array("2020-01-01", dtype="M8[D]") + np.arange(12)
+NUMBERS = np.random.default_rng(0).standard_normal((12, 2))
+TARGETS = NUMBERS[:, 0] + 0.5
+
+
+def frame(column):
+    return pd.DataFrame({"a": column, "b": NUMBERS[:, 0]})
+
+
+# What scikit-learn's own estimators make of these is not always an error.
+UNUSUAL = {
+    "masked": np.ma.masked_array(NUMBERS, mask=NUMBERS > 1.0),
+    "times": np.column_stack([DAYS, DAYS]),
+    "durations": np.column_stack([DAYS - DAYS[0], DAYS - DAYS[0]]),
+    "objects of times": np.array([[day, 1.0] for day in DAYS], dtype=object),
+    "objects of dates": np.array([[day.item(), 1.0] for day in DAYS], dtype=object),
+    "frame of times": frame(DAYS),
+    "frame of stamps": frame(pd.Series(list(pd.to_datetime(DAYS)), dtype=object)),
+    "frame of only times": pd.DataFrame({"a": DAYS}),
+    "nullable": frame(pd.array([1, 2, 3] * 4, dtype="Int64")),
+    "nullable with NA": frame(pd.array([1, 2, None] * 4, dtype="Int64")),
+    "floats with NA": frame(pd.array([1.0, 2.0, None] * 4, dtype="Float64")),
+    "truths with NA": frame(pd.array([True, False, None] * 4, dtype="boolean")),
+    "categories": frame(pd.Categorical(["a", "b", "c"] * 4)),
+    "complex": NUMBERS + 1j,
+    "sparse complex": scipy.sparse.csr_array(NUMBERS + 1j),
+    "strings of numbers": NUMBERS.astype(str),
+    "strings": np.array([["a", "1"]] * 12),
+    "objects": NUMBERS.astype(object),
+    "objects with None": np.array([[None, 1.0]] + [[1.0, 2.0]] * 11, dtype=object),
+    "truths": NUMBERS > 0,
+    "records": np.zeros(12, dtype=[("a", float), ("b", float)]),
+}
+UNUSUAL_TARGETS = {
+    "masked": np.ma.masked_array(TARGETS, mask=TARGETS > 1.0),
+    "times": DAYS,
+    "stamps": np.array(list(pd.to_datetime(DAYS)), dtype=object),
+    "strings of numbers": TARGETS.astype(str),
+    "strings": np.array(["a", "b", "c"] * 4),
+    "complex": TARGETS + 1j,
+    "nullable": pd.Series(pd.array(TARGETS, dtype="Float64")),
+    "nullable with NA": pd.Series(pd.array([1.0, None] * 6, dtype="Float64")),
+    "objects": TARGETS.astype(object),
+    "objects with None": np.array([None] + [1.0] * 11, dtype=object),
+    "truths": TARGETS > 0,
+}
+
+
+def outcome(estimator, X, y):
+    """What the data are taken for, by a fit on them, or the error."""
+    try:
+        estimator.fit(X, y)
+    except Exception as error:
+        return type(error).__name__, "NaN" in str(error)
+    return estimator.n_features_in_, list(getattr(estimator, "feature_names_in_", []))
+
+
+def quick():
+    return ConvexReLURegressor(1e9, arrangements="sampled", n_arrangements=3)
+
+
+IGNORED = pytest.mark.filterwarnings(
+    "ignore:.*(stopped with a|Maximum number|lbfgs failed|no longer|is a constant)"
+)
+
+
+@IGNORED
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_features_are_those_of_scikit_learn(name):
+    X = UNUSUAL[name]
+    mlp = MLPRegressor(max_iter=1, solver="lbfgs")
+    assert outcome(quick(), X, TARGETS) == outcome(mlp, X, TARGETS)
+
+
+@IGNORED
+@pytest.mark.parametrize("name", UNUSUAL_TARGETS)
+def test_unusual_targets_are_those_of_scikit_learn(name):
+    y = UNUSUAL_TARGETS[name]
+    assert outcome(quick(), NUMBERS, y) == outcome(Ridge(), NUMBERS, y)
+
+
+def test_masks_are_not_looked_at():
+    """As in scikit-learn, whose estimators take the data below them."""
+    plain, masked = quick(), quick()
+    for model in (plain, masked):
+        model.set_params(alpha=0.1, random_state=0)
+    plain.fit(NUMBERS, TARGETS)
+    masked.fit(UNUSUAL["masked"], UNUSUAL_TARGETS["masked"])
+    assert masked.objective_ == plain.objective_

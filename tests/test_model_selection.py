@@ -126,6 +126,32 @@ def test_alpha_max_is_exact_for_low_rank(n_features):
     assert_allclose(found.upper, found.value, rtol=1e-9)
 
 
+@pytest.mark.parametrize("loss", ["hinge", "quantile"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_alpha_max_is_exact_for_low_rank_and_kinks(bias, loss):
+    """The dual point is one of many, over which the slope is minimised."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        n, options = (
+            80 if seed == 3 else 16,
+            {"fit_intercept": bias, "random_state": seed},
+        )
+        X = rng.standard_normal((n, 1 + (seed > 2)))
+        y = X[:, 0] + 0.3 * rng.standard_normal(n)
+        if seed % 2:
+            X = X @ rng.standard_normal((X.shape[1], 4))
+        s = rng.integers(1, 4, n) if seed % 3 else None
+        if loss == "hinge":
+            estimator, y = ConvexReLUClassifier(loss=loss, **options), y > 0.3
+        else:
+            # Many samples are at the kink of the best constant.
+            y = rng.integers(0, 3, n)
+            estimator = ConvexReLURegressor(loss=loss, **options)
+        found = alpha_max(estimator, X, y, sample_weight=s)
+        assert found.kind == "global"
+        assert found.value <= found.upper <= found.value * (1 + 1e-4)
+
+
 def test_alpha_max_is_bounded_where_it_cannot_be_proven():
     X, y = scaled(load_diabetes)
     found = alpha_max(ConvexReLURegressor(random_state=0), X, y)

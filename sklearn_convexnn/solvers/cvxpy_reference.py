@@ -96,7 +96,8 @@ def solve_cvxpy(
     else:
         status = "stalled"
     # Its own measure of the gap is another, so that a little more is no failure.
-    if status == "stalled" and not gap_closed(value, bound, 10.0 * tol, null):
+    enough = max(10.0 * tol, 1e-6)
+    if status == "stalled" and not gap_closed(value, bound, enough, null):
         warnings.warn(
             f"solver='cvxpy' stopped with a duality gap of {value - bound:.3g} "
             f"({(value - bound) / abs(value):.2g} of the objective), above "
@@ -274,10 +275,10 @@ class _Form:
     solution: object
 
 
-def _two_layer(cp, program, size=1.0):
+def _two_layer(cp, program, unit=1.0):
     op, r = program.operator, program.n_penalised
     n_patterns = op.n_patterns
-    M, cone_rows = op.M / size, op.cone_rows / size
+    M, cone_rows = op.M / unit, op.cone_rows / unit
     outputs, penalty, cones = 0, 0, []
     if n_patterns:
         theta = cp.Variable((op.n_cones, op.p))
@@ -306,7 +307,7 @@ def _two_layer(cp, program, size=1.0):
     return _Form(outputs, penalty, cones, solution)
 
 
-def _deep(cp, program, size=1.0):
+def _deep(cp, program, unit=1.0):
     op = program.operator
     size = op.n_norms * program.n_penalised
     pairs = [_block_matrices(op, program.blocks, b) for b in range(op.n_cones)]
@@ -315,7 +316,7 @@ def _deep(cp, program, size=1.0):
         straight = np.zeros((op.n_samples, op.p))
         straight[:, : op.n_straight * op.n_features] = np.tile(op.M, op.n_straight)
         features.append(csr_array(straight))
-    A = block_diag([csr_array((0, 0)), *(A / size for _, A in pairs)], format="csr")
+    A = block_diag([csr_array((0, 0)), *(A / unit for _, A in pairs)], format="csr")
     # Constraints of units that are not there, or at which none is active.
     needed = np.diff(A.indptr) > 0
     theta = cp.Variable((op.n_blocks, op.p))
@@ -330,7 +331,7 @@ def _deep(cp, program, size=1.0):
             rho[needed] = np.maximum(cones[0].dual_value, 0.0)
         return theta.value, rho.reshape(op.n_cones, op.n_constraints)
 
-    outputs = hstack(features, format="csr") / size @ cp.vec(theta, order="C")
+    outputs = hstack(features, format="csr") / unit @ cp.vec(theta, order="C")
     return _Form(outputs, cp.sum(cp.norm(rows, axis=1)), cones, solution)
 
 
