@@ -25,6 +25,8 @@ _AGREES = 1e-6
 # Parts of the time left that the first pricing and each descent may take: a network
 # is worth more with a bound.
 _FIRST_PRICING, _DESCENT = 0.2, 0.5
+# Random directions of the first search.
+_FIRST_SEARCH = 25
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -221,10 +223,11 @@ class Generation:
             now = perf_counter()
             with until(now + _FIRST_PRICING * (self.deadline - now)):
                 self.price(nu)
+                if self.closed and self.confirm():
+                    return "optimal"
         except OutOfTime:
-            self._price_by_norms(nu)
-        if self.closed:
-            return "optimal"
+            if not self.duals:
+                self._price_by_norms(nu)
         placed = self._place_early(n_neurons)
         if len(placed) > self.max_neurons and self.deadline < np.inf:
             # There may be no time to go from many neurons to few.
@@ -406,6 +409,9 @@ class Generation:
 
         There are more hills to find where the network needs more neurons.
         """
+        if not self.duals:
+            # Whether there is anything to train, and a first few neurons.
+            return _FIRST_SEARCH
         size = np.clip(3 * len(self.best), 75, max(most, 75))
         if self.deadline < np.inf and self.pace > 0:
             # A few that come to an end are worth more than many that do not.
