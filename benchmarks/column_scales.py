@@ -65,23 +65,29 @@ def powers(n, kind):
 
 def problems(quick, folder):
     """Names, data and estimators."""
-    regressor = ConvexReLURegressor(random_state=0, max_time=_LIMIT)
-    classifier = ConvexReLUClassifier(random_state=0, max_time=_LIMIT)
+    regressor = ConvexReLURegressor(alpha=1.0, random_state=0, max_time=_LIMIT)
+    classifier = ConvexReLUClassifier(alpha=1.0, random_state=0, max_time=_LIMIT)
     for n in (200,) if quick else (200, 400, 1000):
         yield f"two columns, {n}", *two_columns(n), regressor
     for n in (200,) if quick else (200, 1000):
         yield f"powers of ten, {n}", *powers(n, ""), regressor
         two = powers(n, "two classes")
         yield f"log loss, {n}", *two, classifier
-        hinge = ConvexReLUClassifier(loss="hinge", random_state=0, max_time=_LIMIT)
+        hinge = ConvexReLUClassifier(
+            alpha=1.0, loss="hinge", random_state=0, max_time=_LIMIT
+        )
         yield f"hinge, {n}", *two, hinge
         yield f"softmax, {n}", *powers(n, "three classes"), classifier
         yield f"two outputs, {n}", *powers(n, "two outputs"), regressor
-    leaky = ConvexReLURegressor(negative_slope=0.1, random_state=0, max_time=_LIMIT)
+    leaky = ConvexReLURegressor(
+        alpha=1.0, negative_slope=0.1, random_state=0, max_time=_LIMIT
+    )
     yield "leaky, 200", *powers(200, ""), leaky
-    free = ConvexReLURegressor(fit_intercept=False, random_state=0, max_time=_LIMIT)
+    free = ConvexReLURegressor(
+        alpha=1.0, fit_intercept=False, random_state=0, max_time=_LIMIT
+    )
     yield "no intercept, 200", *powers(200, ""), free
-    deep = ConvexReLURegressor(depth=3, random_state=0, max_time=_LIMIT)
+    deep = ConvexReLURegressor(alpha=1.0, depth=3, random_state=0, max_time=_LIMIT)
     yield "three layers, 200", *powers(200, ""), deep
     X, y = load_diabetes(return_X_y=True, scaled=False)
     yield "diabetes", X, (y - y.mean()) / y.std(), regressor

@@ -54,11 +54,13 @@ def messages(call):
 @pytest.mark.parametrize(
     "fit",
     [
-        lambda X, y: ConvexReLURegressor(random_state=0).fit(X, y),
-        lambda X, y: ConvexReLURegressor(random_state=0).fit(csr_matrix(X), y),
+        lambda X, y: ConvexReLURegressor(alpha=1.0, random_state=0).fit(X, y),
+        lambda X, y: ConvexReLURegressor(alpha=1.0, random_state=0).fit(
+            csr_matrix(X), y
+        ),
         lambda X, y: ConvexReLURegressorCV(alphas=2, cv=2, random_state=0).fit(X, y),
         lambda X, y: convex_relu_path(
-            ConvexReLURegressor(random_state=0), X, y, alphas=2
+            ConvexReLURegressor(alpha=1.0, random_state=0), X, y, alphas=2
         ),
     ],
     ids=["fit", "sparse", "cv", "path"],
@@ -73,7 +75,9 @@ def test_no_warning_where_scales_are_alike():
     X, y = raw_data(8)
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     X = np.c_[X, np.full(8, 1e9)]  # a constant column has no scale
-    assert not messages(lambda: ConvexReLURegressor(random_state=0).fit(X, y))
+    assert not messages(
+        lambda: ConvexReLURegressor(alpha=1.0, random_state=0).fit(X, y)
+    )
 
 
 @pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
@@ -92,14 +96,14 @@ def test_samples_without_weight_do_not_count():
     X = (X - X.mean(axis=0)) / X.std(axis=0)
     X[0, 0] = 1e9
     weight = np.r_[0.0, np.ones(7)]
-    model = ConvexReLURegressor(random_state=0)
+    model = ConvexReLURegressor(alpha=1.0, random_state=0)
     assert not messages(lambda: model.fit(X, y, sample_weight=weight))
 
 
 @pytest.mark.filterwarnings("ignore:The scales")
 def test_fits_that_stop_short_name_the_cure():
     X, y = raw_data(20)
-    model = ConvexReLURegressor(random_state=0, max_iter=1, tol=1e-8)
+    model = ConvexReLURegressor(alpha=1.0, random_state=0, max_iter=1, tol=1e-8)
     with pytest.warns(ConvergenceWarning, match=WARNING):
         model.fit(X, y)
 
@@ -107,7 +111,7 @@ def test_fits_that_stop_short_name_the_cure():
 @pytest.mark.filterwarnings("ignore:The scales")
 def test_slow_fits_end_early(monkeypatch):
     X, y = raw_data(40)
-    model = ConvexReLURegressor(random_state=0, tol=1e-8)
+    model = ConvexReLURegressor(alpha=1.0, random_state=0, tol=1e-8)
     monkeypatch.setattr(generation, "_FALLS", 0.0)
     monkeypatch.setattr(generation, "_CLOSE", 0.0)
     monkeypatch.setattr(generation, "_WINDOW", 1)
@@ -149,7 +153,9 @@ def test_same_optimum_as_over_all_patterns(estimator, several):
     if isinstance(estimator, ConvexReLUClassifier):
         y = y + 3 * np.sin(np.arange(15)) > 7
     objectives = [
-        estimator.set_params(arrangements=kind, random_state=0).fit(X, y).objective_
+        estimator.set_params(alpha=1.0, arrangements=kind, random_state=0)
+        .fit(X, y)
+        .objective_
         for kind in ("exact", "adaptive")
     ]
     assert objectives[1] == pytest.approx(objectives[0], rel=1e-2)
@@ -159,7 +165,7 @@ def test_same_optimum_as_over_all_patterns(estimator, several):
 @pytest.mark.filterwarnings("ignore:The scales")
 def test_gap_is_closed_on_raw_data():
     X, y = raw_data(200)
-    model = ConvexReLURegressor(random_state=0).fit(X, y)
+    model = ConvexReLURegressor(alpha=1.0, random_state=0).fit(X, y)
     assert model.dual_gap_ <= 1e-2 * model.objective_
     assert model.n_iter_ < 20
 
