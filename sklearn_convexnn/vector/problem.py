@@ -101,7 +101,8 @@ class VectorProblem:
     @property
     def apart(self):
         """Whether the scales are so far apart that searches have to go by them."""
-        return self.scales_ratio > GO_BY
+        # Without biases they miss units that are steep.
+        return self.fit_intercept and self.scales_ratio > GO_BY
 
     @property
     def far_apart(self):
