@@ -57,15 +57,17 @@ UCI = {  # file in the folder: data_id for sklearn.datasets.fetch_openml
 }
 
 
-def tables(folder, quick):
+def tables(folder, only):
     for name, load in BUNDLED.items():
-        if not quick or name in ("diabetes", "iris"):
+        if only is None or name in only:
             yield name, *load(return_X_y=True)
     if folder is None:
         print(how_to_get_data(list(UCI.items())), file=sys.stderr)
         return
     for name in UCI:
-        table = read_table(folder, name)
+        table = None
+        if only is None or name in only:
+            table = read_table(folder, name)
         if table is not None:
             yield name, *table
 
@@ -86,6 +88,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", help="folder with UCI tables as CSV files")
     parser.add_argument("--quick", action="store_true", help="two tables only")
+    parser.add_argument("--only", nargs="+", help="names of tables")
     parser.add_argument("--no-cv", action="store_true", help="no CV estimators")
     options = parser.parse_args()
     fractions = (_base.FRACTION,) if options.quick else FRACTIONS
@@ -95,7 +98,8 @@ def main():
     print("| table | " + " | ".join([*columns, "MLP"]) + " |")
     print("| --- " * (len(columns) + 2) + "|")
     warnings.simplefilter("ignore")
-    for name, X, y in tables(options.data, options.quick):
+    only = ["diabetes", "iris"] if options.quick else options.only
+    for name, X, y in tables(options.data, only):
         classes = len(np.unique(y)) < 30
         kinds = ConvexReLURegressor, ConvexReLURegressorCV, MLPRegressor
         if classes:
