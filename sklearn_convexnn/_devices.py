@@ -45,6 +45,14 @@ def selected(X, mask):
     return X if np.all(mask) else X[placed(mask, X)]
 
 
+def without_duplicates(X):
+    """The data; of a sparse array with each entry stored once."""
+    if issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
 def largest_size(values):
     """Largest absolute value of an array of any kind or a number, a float."""
     if on_device(values) and hasattr(values, "dtype"):

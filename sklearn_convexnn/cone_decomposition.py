@@ -162,7 +162,7 @@ def cone_decomposition(estimator, X, *, method="minimal"):
     units = _shifted(units, -centre / size, 1.0 / size)
     weights = np.reshape(weights, (len(units), len(offset)))
     coefs, biases = _balanced(units, weights, d)
-    factor = 0.5 * float(estimator.alpha)
+    factor = 0.5 * estimator.alpha_
     before = factor * float(np.sum(hidden**2) + np.sum(output**2))
     after = factor * float(sum(np.sum(coef**2) for coef in coefs))
     if after > _EXPLODED * before:

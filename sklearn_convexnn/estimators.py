@@ -33,6 +33,7 @@ from sklearn_convexnn._devices import (
     on_device,
     placed,
     selected,
+    without_duplicates,
 )
 from sklearn_convexnn._fitting import Fitted
 from sklearn_convexnn._null_slope import FRACTION
@@ -492,7 +493,7 @@ class ConvexReLURegressor(
         assert_all_finite(y, input_name="y")
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        return X, y, _checked_weights(sample_weight, X)
+        return without_duplicates(X), y, _checked_weights(sample_weight, X)
 
     def _encoded(self, X, y, sample_weight):
         X, y, sample_weight = self._validated(X, y, sample_weight)
@@ -952,7 +953,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     def _validated(self, X, y, sample_weight):
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=float_dtypes(X))
         check_classification_targets(y)
-        return X, in_numpy(y), _checked_weights(sample_weight, X)
+        return without_duplicates(X), in_numpy(y), _checked_weights(sample_weight, X)
 
     def _encoded(self, X, y, sample_weight):
         X, y, sample_weight = self._validated(X, y, sample_weight)

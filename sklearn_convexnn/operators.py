@@ -75,7 +75,7 @@ class MaskedOperator:
         self.n_norms = 1
         self.outputs = np.ones(self.n_patterns) if self.paired else outputs
         if open_sides is None:
-            first = np.sort(distinct_rows(M.T)[0])
+            first = np.sort(distinct_rows([*M.T, np.zeros(len(M))])[0])
             first = first[np.any(M[first] != 0, axis=1)]
             open_sides = np.zeros((self.n_patterns, self.n_samples), dtype=bool)
         else:

@@ -218,7 +218,6 @@ def test_columns_that_hardly_vary():
     assert far.dual_bound == pytest.approx(near.objective, rel=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:The scales .standard")
 def test_columns_of_very_different_sizes():
     """What is small by its units is not taken for rounding."""
     rng = np.random.default_rng(0)
@@ -241,7 +240,6 @@ def test_columns_of_very_different_sizes():
         assert 0 <= model.dual_bound_ <= model.objective_
 
 
-@pytest.mark.filterwarnings("ignore:The scales .standard")
 def test_one_sample_far_away():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 4))
@@ -258,7 +256,6 @@ def test_one_sample_far_away():
     assert short[0] <= model.objective_ <= short[1] * (1 + 1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:The scales .standard")
 def test_one_sample_far_away_at_scale(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((150, 4))

@@ -709,7 +709,7 @@ def test_numbers_out_of_range(name, size):
     if name != "alpha":
         inputs[name] = inputs[name] * size
     if name == "alpha":
-        model.alpha = size**4
+        model.alpha = size**4 if 1e-50 < size < 1e50 else size
     with pytest.raises(ValueError, match=f"{name}.* is .*change its units"):
         model.fit(**inputs)
 

@@ -149,7 +149,12 @@ def _solve(program, problem, tol, max_iter, deadline, callback, penalty):
     units = problem.null()
     objective, scale = problem.objective(units), program.null_objective()
     nu, rho = descent.nu(), descent.centre
-    dual = program.dual_bound(nu, rho), nu, rho
+    bound = unless_broken(None, program.dual_bound, nu, rho)
+    if bound is None:
+        # That of zeros always holds.
+        nu, rho = np.zeros_like(nu), np.zeros_like(rho)
+        bound = program.dual_bound(nu, rho)
+    dual = bound, nu, rho
     history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
     last_gap, waited, n_iter = np.inf, 0, 0
     while True:

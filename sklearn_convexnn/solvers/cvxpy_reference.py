@@ -69,24 +69,33 @@ def solve_cvxpy(
 
     start, null = perf_counter(), program.null_objective()
     units, found, n_iter = _Units.of(program), None, 0
-    for _ in range(_SOLVES):
+    for solves_left in range(_SOLVES, 0, -1):
         try:
             new, status, n_new = _solved(
                 cp, program, units, conic_solver, tol, max_iter, deadline
             )
         except SolverError:
-            if found is None:
+            if found is not None:
+                break
+            if solves_left == 1:
                 raise
-            break
+            # Where it gets stuck is a matter of units too.
+            units = units.with_objective(4.0 * units.objective)
+            continue
         n_iter += n_new
         # The best of both ends; a coarse solution may have a good bound.
         found = new if found is None else found.best(new)
         closed = gap_closed(found.objective, found.bound, tol, null)
         small = found.objective < 0.1 * units.objective
-        if closed or status != cp.OPTIMAL or not small or n_iter >= max_iter:
+        if closed or status in _limited(cp) or n_iter >= max_iter:
             break
-        # Small beside the unit of objectives, so that the accuracy was too.
-        units = units.with_objective(found.objective)
+        if status == cp.OPTIMAL_INACCURATE:
+            units = units.with_objective(4.0 * units.objective)
+        elif small:
+            # Beside the unit of objectives, so that the accuracy was too.
+            units = units.with_objective(found.objective)
+        else:
+            break
     solution, constant, nu, rho, value, bound = found
     message = f"{conic_solver} reports {status}"
     if closed:
@@ -96,7 +105,7 @@ def solve_cvxpy(
     else:
         status = "stalled"
     # Its own measure of the gap is another, so that a little more is no failure.
-    enough = max(10.0 * tol, 1e-6)
+    enough = max(10.0 * tol, 1e-5)
     if status == "stalled" and not gap_closed(value, bound, enough, null):
         warnings.warn(
             f"solver='cvxpy' stopped with a duality gap of {value - bound:.3g} "
