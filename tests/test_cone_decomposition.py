@@ -183,7 +183,7 @@ def test_a_growing_penalty_is_told():
 def test_neurons_in_their_cones_stay():
     X = np.abs(np.random.default_rng(0).standard_normal((20, 2)))
     model = ConvexReLURegressor(
-        fit_intercept=False, **GATED | {"arrangements": "exact"}
+        1.0, fit_intercept=False, **GATED | {"arrangements": "exact"}
     )
     model.fit(X, X @ [1.0, 0.5])
     with warnings.catch_warnings():

@@ -63,9 +63,10 @@ def goes_at_scale(X, arrangements):
     -------
     large : bool
     """
-    if arrangements != "adaptive" or X.shape[1] < 2 or len(X) < 4 * BATCH:
+    n, d = X.shape
+    if arrangements != "adaptive" or d < 2 or n < 4 * BATCH:
         return False
-    return len(X) > _MANY or X.size > LARGE
+    return n > _MANY or n * d > LARGE
 
 
 def precision_at_scale(tol):
