@@ -198,7 +198,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
         self.negative_slope_ = float(self.negative_slope)
         self.alpha_ = self.alpha
         if self.alpha == "scale":
-            slope = null_slope(data, targets, sample_weight, params, seed)
+            # Class weights change the losses, and not what they are weighed against.
+            plain = np.where(sample_weight > 0, given[2], 0.0)
+            slope = null_slope(data, targets, plain, params, seed)
             self.alpha_ = FRACTION * slope
         params["alpha"] = self.alpha_ = float(self.alpha_)
         starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
@@ -517,8 +519,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
         if slope <= self.alpha:
             warnings.warn(
                 f"The best network for alpha={self.alpha:g} is a constant, as for "
-                f"every alpha from about {slope:.3g} on. Use a smaller one; "
-                f"alpha='scale' is {FRACTION * slope:.3g} here.",
+                f"every alpha from about {slope:.3g} on. Use a smaller one, or "
+                "alpha='scale'.",
                 UserWarning,
             )
 

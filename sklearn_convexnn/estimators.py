@@ -583,8 +583,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         weights.  The losses are summed, not averaged.  'scale' is a fiftieth of
         the smallest value at which the best network is a constant, as far as a
         short search finds it (see :func:`alpha_max`), so that it does not depend on
-        the units of `X`, `y` and `sample_weight`.  For a better value,
-        cross-validate.
+        the units of `X` and `sample_weight`, nor on `class_weight`.  For a better
+        value, cross-validate.
     loss : {'log_loss', 'squared_hinge', 'hinge'}, default='log_loss'
         ``log(1 + exp(-y f))``, ``max(0, 1 - y f)^2`` or ``max(0, 1 - y f)``.
     class_weight : dict, 'balanced' or None, default=None

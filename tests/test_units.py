@@ -170,7 +170,7 @@ def test_a_constant_network_is_told_of(route):
     X, y = _data()
     found = alpha_max(ConvexReLURegressor(random_state=0, **route), X, y)
     model = ConvexReLURegressor(2 * found.value, random_state=0, **route)
-    with pytest.warns(UserWarning, match="is a constant.*alpha='scale' is") as caught:
+    with pytest.warns(UserWarning, match="is a constant.*or alpha='scale'") as caught:
         model.fit(X, y)
     assert len(caught) == 1
     assert f"{2 * found.value:g}" in str(caught[0].message)
