@@ -492,7 +492,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
         if not self._stopped_short(fitted):
             return
         trained = [part.trained for part in fitted]
-        reasons = "; ".join(sorted({part.message for part in trained}))
+        reasons = {part.message for part in trained if part.status != "optimal"}
+        if not reasons:
+            reasons = {"the gap was closed until the weights were rounded"}
+        reasons = "; ".join(sorted(reasons))
         statuses = {part.status for part in trained}
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         small = "" if relative > self.tol else "not "

@@ -15,7 +15,8 @@ from sklearn_convexnn import (
     ConvexReLURegressorCV,
 )
 
-CHEAP = {"arrangements": "sampled", "n_arrangements": 15}
+SAMPLED = {"arrangements": "sampled", "n_arrangements": 15}
+CHEAP = {"alpha": 1.0, **SAMPLED}
 # A gap that a round or two reach, on any data.
 ADAPTIVE = {"n_arrangements": 15, "tol": 0.3, "max_iter": 2}
 
@@ -26,7 +27,7 @@ INSTANCES = [
 ]
 INSTANCES += [
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
-    ConvexReLUClassifierCV(alphas=[3.0], cv=2, **CHEAP),
+    ConvexReLUClassifierCV(alphas=[3.0], cv=2, **SAMPLED),
     ConvexReLURegressor(depth=3, hidden_layer="separate", **CHEAP),
 ]
 # As a user gets them, and others that together take long.
@@ -52,7 +53,7 @@ OTHERS = [
     ConvexReLUClassifier(depth=3, **ADAPTIVE),
     ConvexReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
     ConvexReLUClassifier(depth=3, loss="hinge", fit_intercept=False, **ADAPTIVE),
-    ConvexReLURegressorCV(alphas=[3.0], cv=2, **CHEAP),
+    ConvexReLURegressorCV(alphas=[3.0], cv=2, **SAMPLED),
     ConvexReLURegressorCV(alphas=3, cv=2, **ADAPTIVE),
     # The score does not know of class weights: with extreme ones, values relative to
     # `alpha_max` lead to networks that see the classes of no weight.
