@@ -511,6 +511,9 @@ class ConvexReLUMixin(CallbackSupportMixin):
         null_objective = sum(part.null_objective for part in fitted)
         if self.n_neurons_ or self.alpha == "scale" or null_objective <= 0:
             return
+        if any(part.trained.status != "optimal" for part in fitted):
+            # It may be for want of time.
+            return
         targets, loss = self._targets(np.asarray(Y, dtype=np.float64), loss)
         slope = null_slope(
             X if self.formulation == "gated_relu" else _dense(X),

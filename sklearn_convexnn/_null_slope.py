@@ -6,6 +6,7 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._breakdown import unless_broken
 from sklearn_convexnn._devices import in_numpy, placed
 from sklearn_convexnn._fitting import build_problem, canonical, gated_problem
+from sklearn_convexnn._threads import blas_threads_for
 from sklearn_convexnn.gated_arrangement import gated_arrangement
 from sklearn_convexnn.losses import power_of_two
 from sklearn_convexnn.recovery import activation
@@ -48,7 +49,9 @@ def null_slope(X, targets, sample_weight, params, seed):
     if params["formulation"] == "gated_relu":
         of_network = _of_gates
     params = {**params, "alpha": 1.0, "depth": 2}
-    parts = [of_network(X, y, sample_weight, params, seed) for y in targets]
+    # Two threads bring little for products of this size.
+    with blas_threads_for(0):
+        parts = [of_network(X, y, sample_weight, params, seed) for y in targets]
     steepest = max(slope for slope, _ in parts)
     return steepest if steepest > 0 else max(unit for _, unit in parts)
 
