@@ -18,7 +18,8 @@ from sklearn_convexnn import (
 SAMPLED = {"arrangements": "sampled", "n_arrangements": 15}
 CHEAP = {"alpha": 1.0, **SAMPLED}
 # A gap that a round or two reach, on any data.
-ADAPTIVE = {"n_arrangements": 15, "tol": 0.3, "max_iter": 2}
+ROUGH = {"n_arrangements": 15, "tol": 0.3, "max_iter": 2}
+ADAPTIVE = {"alpha": 1.0, **ROUGH}
 
 INSTANCES = [
     estimator(fit_intercept=bias, **CHEAP)
@@ -54,10 +55,10 @@ OTHERS = [
     ConvexReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
     ConvexReLUClassifier(depth=3, loss="hinge", fit_intercept=False, **ADAPTIVE),
     ConvexReLURegressorCV(alphas=[3.0], cv=2, **SAMPLED),
-    ConvexReLURegressorCV(alphas=3, cv=2, **ADAPTIVE),
+    ConvexReLURegressorCV(alphas=3, cv=2, **ROUGH),
     # The score does not know of class weights: with extreme ones, values relative to
     # `alpha_max` lead to networks that see the classes of no weight.
-    ConvexReLUClassifierCV(alphas=[3.0, 1.0, 0.3], cv=2, **ADAPTIVE),
+    ConvexReLUClassifierCV(alphas=[3.0, 1.0, 0.3], cv=2, **ROUGH),
 ]
 # Without curvature a shared layer takes long to select.
 OTHERS += [
