@@ -545,10 +545,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
         coefs = [xp.astype(W, exact) for W in self.coefs_]
         gates = xp.astype(self.gates_, exact) if hasattr(self, "gates_") else None
         width = max(X.shape[1], *(W.shape[1] for W in coefs))
-        step = max(1, _CHUNK // width)
+        n, step = X.shape[0], max(1, _CHUNK // width)
         parts = [
-            self._outputs_of_rows(X[i : i + step, :], coefs, gates, xp, exact)
-            for i in range(0, X.shape[0], step)
+            self._outputs_of_rows(X[i : min(i + step, n), :], coefs, gates, xp, exact)
+            for i in range(0, n, step)
         ]
         return xp.concat(parts, axis=0)
 

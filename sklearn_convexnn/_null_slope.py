@@ -127,7 +127,7 @@ def _of_gates(X, y, sample_weight, params, seed):
         return 0.0, p.units.slope
     N = _null_dual(p.Y, p.sample_weight, p.loss, params["fit_intercept"])
     steepest = 0.0
-    for pattern in arrangement.patterns:
-        active = placed(N * in_numpy(pattern)[:, None], p.X, p.X.dtype)
+    for pattern in in_numpy(arrangement.patterns):
+        active = placed(N * pattern[:, None], p.X, p.X.dtype)
         steepest = max(steepest, _largest(in_numpy(p.X.T @ active).astype(float)))
     return p.units.slope * float(steepest), p.units.slope
