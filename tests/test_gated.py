@@ -424,7 +424,11 @@ def test_arrays_stay_where_they_are(options, dtype, namespace):
         prediction, proba = other.predict(array), classes.predict_proba(array)
         assert type(classes.predict(array)) is type(array)
         for weights in (*other.coefs_, *other.intercepts_, prediction, proba):
-            assert type(weights) is type(array) and weights.dtype == array.dtype
+            assert type(weights) is type(array)
+        assert {weights.dtype for weights in other.coefs_} == {array.dtype}
+        # Biases and predictions are in double precision.
+        for weights in (*other.intercepts_, prediction, proba):
+            assert weights.dtype == xp.float64
         prediction, proba = in_numpy(prediction), in_numpy(proba)
     assert_allclose(prediction, model.predict(X), atol=1e-2)
     assert_allclose(proba, classifier.predict_proba(X), atol=1e-2)
