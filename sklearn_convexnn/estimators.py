@@ -213,8 +213,8 @@ class ConvexReLURegressor(
         the gap is larger already, the objective does not rise.  To find the
         smallest of all is NP-hard; this is the smallest found [4]_.
     max_time : float, default=None
-        Limit of the time for the fit, in seconds; checked between rounds and
-        iterations, so the fit can take somewhat longer.
+        Limit of the time for the fit, in seconds, kept to about a tenth and half a
+        second.  What is not searched to the end is not claimed.
     warm_start : bool, default=False
         Whether to start from the neurons of the previous fit, in place of
         those that are placed, or to add their patterns to those that are
@@ -687,8 +687,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         the gap is larger already, the objective does not rise.  To find the
         smallest of all is NP-hard; this is the smallest found [4]_.
     max_time : float, default=None
-        Limit of the time for the fit, in seconds; checked between rounds and
-        iterations, so the fit can take somewhat longer.
+        Limit of the time for the fit, in seconds, kept to about a tenth and half a
+        second.  What is not searched to the end is not claimed.
     warm_start : bool, default=False
         Whether to start from the neurons of the previous fit, in place of
         those that are placed, or to add their patterns to those that are
