@@ -319,6 +319,7 @@ def findings(case):
         try:
             model = case.fit()
         except Exception:
+            # Any error at all is a finding.
             return [traceback.format_exc(limit=-4)], np.nan
     for issue in caught:
         if issue.category.__name__ not in ("ConvergenceWarning", "UserWarning"):

@@ -16,6 +16,21 @@ GO_BY = 30.0
 _FLAT = 1e-13
 
 
+class GoesByScales:
+    """What problems with `scales_ratio` and `fit_intercept` make of these."""
+
+    @property
+    def apart(self):
+        """Whether the scales are so far apart that searches have to go by them."""
+        # Without biases they miss units that are steep.
+        return self.fit_intercept and self.scales_ratio > GO_BY
+
+    @property
+    def far_apart(self):
+        """Whether they are so far apart that training may have to end early."""
+        return self.scales_ratio > FAR_APART
+
+
 def scales_ratio(X):
     """The largest scale of a column over the smallest one.
 

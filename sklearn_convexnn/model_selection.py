@@ -227,6 +227,7 @@ def _fold_scores(
             model, X_train, y_train, weight, alphas, label, task
         )
     except Exception as error:
+        # As in scikit-learn's searches, whatever it is, the other folds go on.
         return _Fold(scores, Short(), f"the fit failed with {_described(error)}")
     finally:
         task.end()
@@ -236,6 +237,7 @@ def _fold_scores(
         try:
             scores[k] = score(fitted, X_test, y_test, **metadata)
         except Exception as error:
+            # Scorers are the user's, and may raise anything.
             reason = f"scoring failed with {_described(error)}"
         else:
             if np.isnan(scores[k]) and reason is None:

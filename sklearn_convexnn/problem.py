@@ -6,12 +6,12 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from sklearn_convexnn._breakdown import furthest
-from sklearn_convexnn._scales import FAR_APART, GO_BY
+from sklearn_convexnn._scales import GoesByScales
 from sklearn_convexnn.recovery import Neurons, features
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(GoesByScales):
     """Data and objective of the network of one output.
 
     Attributes
@@ -34,17 +34,6 @@ class Problem:
     fit_intercept: bool
     negative_slope: float
     scales_ratio: float = field(default=1.0, kw_only=True)
-
-    @property
-    def apart(self):
-        """Whether the scales are so far apart that searches have to go by them."""
-        # Without biases they miss units that are steep.
-        return self.fit_intercept and self.scales_ratio > GO_BY
-
-    @property
-    def far_apart(self):
-        """Whether they are so far apart that training may have to end early."""
-        return self.scales_ratio > FAR_APART
 
     def null(self):
         """The network without neurons."""

@@ -116,12 +116,11 @@ def null_training(problem, params, status="breakdown"):
     objective = problem.objective(neurons)
     bound = problem.bound(np.zeros(problem.outputs(neurons).shape), 0.0)
     row = 0.0, objective, bound, np.nan, 0, 0
+    sampled = params["arrangements"] == "sampled"
     return Trained(
         neurons=neurons,
         dual_bound=bound,
-        certificate="restricted"
-        if params["arrangements"] == "sampled"
-        else "estimated",
+        certificate="restricted" if sampled else "estimated",
         status=status,
         message=MESSAGES[status],
         n_iter=0,

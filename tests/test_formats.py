@@ -217,6 +217,7 @@ def outcome(estimator, X, y):
     try:
         estimator.fit(X, y)
     except Exception as error:
+        # Of any kind: it is compared with that of another estimator.
         return type(error).__name__, "NaN" in str(error)
     return estimator.n_features_in_, list(getattr(estimator, "feature_names_in_", []))
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from sklearn_convexnn._breakdown import furthest
 from sklearn_convexnn._deadlines import check
-from sklearn_convexnn._scales import FAR_APART, GO_BY
+from sklearn_convexnn._scales import GoesByScales
 from sklearn_convexnn.problem import best_scaled_value
 from sklearn_convexnn.recovery import activation
 
@@ -68,7 +68,7 @@ class VectorNeurons:
 
 
 @dataclass(frozen=True)
-class VectorProblem:
+class VectorProblem(GoesByScales):
     """Data and objective of a network of several outputs.
 
     Attributes
@@ -97,17 +97,6 @@ class VectorProblem:
     negative_slope: float
     separate: bool
     scales_ratio: float = field(default=1.0, kw_only=True)
-
-    @property
-    def apart(self):
-        """Whether the scales are so far apart that searches have to go by them."""
-        # Without biases they miss units that are steep.
-        return self.fit_intercept and self.scales_ratio > GO_BY
-
-    @property
-    def far_apart(self):
-        """Whether they are so far apart that training may have to end early."""
-        return self.scales_ratio > FAR_APART
 
     @property
     def n_outputs(self):
