@@ -12,6 +12,8 @@ FAR_APART = 1e3
 """Largest scale of a column over the smallest one from which on users are warned."""
 GO_BY = 30.0
 """The same from which on searches go by the scales."""
+# Entries of dense data that are looked at.
+_ENTRIES = 4_000_000
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -58,6 +60,8 @@ def scales_ratio(X):
         stored = np.bincount(column, minlength=X.shape[1])
         other += (low < 0) & (high > 0) & (stored < X.shape[0])
     else:
+        # Some samples say as much of many.
+        X = X[:: max(1, X.size // _ENTRIES)]
         low, high = X.min(axis=0), X.max(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
             spread = X.std(axis=0, dtype=np.float64)

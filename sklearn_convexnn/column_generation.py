@@ -265,7 +265,7 @@ class _Run(Generation):
             p.X, nu, starts[keep], signs[keep], widths=NEAR, rescale=True, **options
         )
         found = merge_candidates([far, near], p.X, p.apart)
-        if p.apart and p.fit_intercept:
+        if p.apart:
             # A direction of large scale costs little, and is steep in many places.
             others = along_biases(p.X, nu, found.directions, p.negative_slope, p.alpha)
             found = merge_candidates([found, others], p.X, True)

@@ -270,7 +270,8 @@ class ConvexReLURegressor(
         others.  See the notes.
     n_neurons_ : int
         Number of hidden neurons, for `depth` of at least 3 that of sub-networks; at
-        most the number of samples times that of outputs.  See `minimal`.
+        most the number of samples times that of outputs, unless there was no time to
+        leave out the others.  See `minimal`.
     n_arrangements_ : int
         Number of patterns used, the largest over the networks; the most that
         were in the program at once.  For 'cutting_planes' that of neurons.
@@ -747,7 +748,8 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         others.  See the notes.
     n_neurons_ : int
         Number of hidden neurons, for `depth` of at least 3 that of sub-networks; at
-        most the number of samples times that of outputs.  See `minimal`.
+        most the number of samples times that of outputs, unless there was no time to
+        leave out the others.  See `minimal`.
     n_arrangements_ : int
         Number of patterns used, the largest over the networks; the most that
         were in the program at once.  For 'cutting_planes' that of neurons.

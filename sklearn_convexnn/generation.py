@@ -368,7 +368,7 @@ class Generation:
             found = self.search(nu, thorough)
         finally:
             if not thorough:
-                size = max(3 * len(self.best), 75)
+                size = max(3 * len(self.best), 75) if self.duals else _FIRST_SEARCH
                 self.pace = (perf_counter() - start) / size
         neurons = self.unused(found)
         self.archive = self.archive.joined(neurons)

@@ -316,7 +316,7 @@ class VectorRun(Generation):
         near = near[np.linalg.norm(near, axis=1) > 0]
         near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
         found = merge_candidates([far, near], X, p.apart)
-        if p.apart and p.fit_intercept:
+        if p.apart:
             # A direction of large scale costs little, and is steep in many places.
             slope = p.negative_slope
             others = along_biases(
