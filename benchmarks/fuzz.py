@@ -300,7 +300,12 @@ def gated_reference(case):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                program.solve(solver="CLARABEL")
+                program.solve(
+                    solver="CLARABEL",
+                    tol_feas=1e-10,
+                    tol_gap_abs=1e-10,
+                    tol_gap_rel=1e-10,
+                )
         except cp.error.SolverError:
             return 0.0, np.inf
         if program.status != "optimal":

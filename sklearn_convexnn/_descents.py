@@ -14,7 +14,7 @@ from sklearn_convexnn.vector.problem import VectorProblem
 # Steps from random neurons, and from those of a neighbour.
 _FIRST_STEPS, _STEPS = 300, 100
 # Relative gain of a step below which no score would change.
-_RTOL = 1e-6
+_RTOL = 1e-5
 
 
 def suits_descent(estimator, X):

@@ -120,7 +120,8 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
         return _fit_gated(X, y, sample_weight, start, seed, deadline, name, params)
     deep = params["depth"] > 2
     X, y, sample_weight = canonical(X, y, sample_weight)
-    at_scale = not deep and goes_at_scale(X, params["arrangements"])
+    n_outputs = y.size // len(y)
+    at_scale = not deep and goes_at_scale(X, n_outputs, params["arrangements"])
     if not at_scale:
         X = X.astype(np.float64, copy=False)
     if (deep or at_scale) and y.ndim == 1:

@@ -67,7 +67,7 @@ def check_memory(estimator, X, n_outputs):
         _check_subnetworks(estimator, X.shape, n_outputs)
     elif estimator.arrangements == "sampled":
         check_patterns(X.shape, estimator.n_arrangements, estimator.fit_intercept)
-    elif goes_at_scale(X, estimator.arrangements):
+    elif goes_at_scale(X, n_outputs, estimator.arrangements):
         n, d = X.shape
         units = float(estimator.n_arrangements)
         # In single precision there.

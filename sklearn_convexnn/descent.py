@@ -97,11 +97,12 @@ def descend(
     )
     if apart:
         units = own_units(X, W, V, alpha)
-    ends = np.cumsum([d * m, m * c, m])
+    to_V, to_bias, to_offset = np.cumsum([d * m, m * c, m])
 
     def split(x):
-        W, V, bias, offset = np.split(units * x, ends)
-        return W.reshape(d, m), V.reshape(m, c), bias, offset
+        x = units * x
+        W, V = x[:to_V].reshape(d, m), x[to_V:to_bias].reshape(m, c)
+        return W, V, x[to_bias:to_offset], x[to_offset:]
 
     # A product with the data, in single precision twice as fast.
     work = 2.0 * X.size * m / (2 if dtype == np.float32 else 1)
@@ -116,7 +117,7 @@ def descend(
         F = (z @ short_V).astype(np.float64, copy=False) + offset
         N = loss.gradient(F)
         short_N = N.astype(dtype, copy=False)
-        to_V = (z.T @ short_N).astype(np.float64, copy=False)
+        V_gradient = (z.T @ short_N).astype(np.float64, copy=False)
         for some, slope in zip(chunks, slopes):
             # From here on it holds derivatives by the products.
             np.matmul(short_N[some], short_V.T, out=z[some])
@@ -124,7 +125,7 @@ def descend(
         gradient = np.concatenate(
             [
                 (X.T @ z + alpha * W).ravel(),
-                ((to_V + alpha * V) * used).ravel(),
+                ((V_gradient + alpha * V) * used).ravel(),
                 bent * np.sum(z, axis=0, dtype=np.float64),
                 np.sum(N, axis=0) * free_bias,
             ]

@@ -581,18 +581,18 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
         Unit columns; those of `U` where there is no direction to go.
     """
     a = negative_slope
-    check(svd_work(X.shape) / 4)
-    lipschitz = np.linalg.norm(X, 2) ** 2 * (4.0 if free_bias else 1.0)
 
-    def pull(weights):
+    def pull(weights, X=X):
         g = X.T @ weights
         if free_bias:
             g -= X[at].T * np.sum(weights, axis=0)
         return g
 
-    def outputs(U):
+    def outputs(U, X=X):
         z = X @ U
-        return z - z[at, np.arange(len(at))] if free_bias else z
+        if free_bias:
+            z -= z[at, np.arange(len(at))]
+        return z
 
     z = outputs(U)
     convex = outward > 0
@@ -601,13 +601,7 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
     high = np.where(convex, fixed, a * outward)
     low, high = np.minimum(low, high), np.maximum(low, high)
     weights = np.clip(fixed, low, high)
-    ahead, momentum = weights, 1.0
-    for _ in range(max_iter):
-        check(4.0 * X.size * U.shape[1])
-        stepped = np.clip(ahead - outputs(pull(ahead)) / lipschitz, low, high)
-        following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
-        ahead = stepped + (momentum - 1.0) / following * (stepped - weights)
-        weights, momentum = stepped, following
+    weights = _in_box(X, weights, low, high, pull, outputs, free_bias, max_iter)
     trial = pull(weights)
     norm = np.linalg.norm(trial, axis=0)
     trial = np.where(norm > 0, trial / np.maximum(norm, 1e-300), U)
@@ -632,3 +626,32 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
         return np.sum(outward * np.where(z > 0, z, a * z), axis=0)
 
     return np.where(slopes(exact) > slopes(trial), exact, trial)
+
+
+def _in_box(X, weights, low, high, pull, outputs, free_bias, max_iter):
+    """The least squares over the box, by accelerated gradient steps.
+
+    In single precision, twice as fast, as in the climbs.
+    """
+    largest = max(np.max(np.abs(X)), np.finfo(float).tiny)
+    X = (X / largest).astype(np.float32)
+    unit = max(np.max(np.abs(low)), np.max(np.abs(high)), np.finfo(float).tiny)
+    low, high = (low / unit).astype(X.dtype), (high / unit).astype(X.dtype)
+    check(float(X.size) * min(X.shape))
+    squares = (X.T @ X if len(X) > X.shape[1] else X @ X.T).astype(float)
+    bound = np.max(np.linalg.eigvalsh(squares)) * (4.0 if free_bias else 1.0)
+    rate = X.dtype.type(1.0 / max(bound, np.finfo(X.dtype).tiny))
+    weights = ahead = (weights / unit).astype(X.dtype)
+    momentum = 1.0
+    for _ in range(max_iter):
+        check(2.0 * X.size * low.shape[1])
+        stepped = outputs(pull(ahead, X), X)
+        stepped *= -rate
+        stepped += ahead
+        np.clip(stepped, low, high, out=stepped)
+        following = 0.5 * (1.0 + np.sqrt(1.0 + 4.0 * momentum**2))
+        ahead = stepped - weights
+        ahead *= X.dtype.type((momentum - 1.0) / following)
+        ahead += stepped
+        weights, momentum = stepped, following
+    return weights.astype(np.float64) * unit

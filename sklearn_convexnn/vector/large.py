@@ -21,8 +21,9 @@ from sklearn_convexnn.vector.sampled_pricing import (
     sample_residuals,
 )
 
-# Samples from which this is the faster way.
-_MANY = 4000
+# Samples, and numbers in the targets of several outputs, from which this is the faster
+# way.
+_MANY, _MANY_TARGETS = 4000, 10_000
 LARGE = 2_000_000
 """Entries of the data from which it is, and from which they are not sorted."""
 # Visits of all samples by the descent that places the neurons, and fewest batches.
@@ -50,12 +51,14 @@ _FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
 _SINGLE = 1e-4
 
 
-def goes_at_scale(X, arrangements):
+def goes_at_scale(X, n_outputs, arrangements):
     """Whether the data are so many that `generate_at_scale` is the faster way.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
+    n_outputs : int
+        Of one network.
     arrangements : str
         Parameter of the estimators.
 
@@ -66,7 +69,7 @@ def goes_at_scale(X, arrangements):
     n, d = X.shape
     if arrangements != "adaptive" or d < 2 or n < 4 * BATCH:
         return False
-    return n > _MANY or n * d > LARGE
+    return n > _MANY or n * d > LARGE or n * n_outputs > _MANY_TARGETS
 
 
 def precision_at_scale(tol):

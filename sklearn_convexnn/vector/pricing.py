@@ -24,6 +24,8 @@ from sklearn_convexnn.pricing import (
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
+# Outputs that are sorted at once: they should stay in the cache.
+_SORTED = 40_000
 COPIES = 1000.0
 """Operations that go by while an entry of the data is copied, a few times."""
 # Directions in a batch if each one counts when time is short.
@@ -358,22 +360,25 @@ class SlopeSearch:
     def anchor(self, U):
         """Sample of each direction at which its output best begins."""
         best = np.empty(len(U), dtype=int)
-        a, N = self.negative_slope, self.N
-        rows = max(1, 2_000_000 // N.size)
+        a, columns = self.negative_slope, np.ascontiguousarray(self.N.T)
+        rows = max(1, _SORTED // len(self.X))
         for i in range(0, len(U), rows):
             check()
-            z = self.X @ U[i : i + rows].T
-            order = np.argsort(-z, axis=0, kind="stable")
-            z = np.take_along_axis(z, order, axis=0)[:, :, None]
-            weight = N[order]
-            # The part to the right of each sample; what is left is constant.
-            parts = np.cumsum(weight * z, axis=0)
-            total = parts[-1]
-            parts -= np.cumsum(weight, axis=0) * z
-            if a != 0:
-                parts = (1.0 - a) * parts + a * total
-            steepest = np.argmax(np.einsum("nkc,nkc->nk", parts, parts), axis=0)
-            best[i : i + rows] = order[steepest, np.arange(len(steepest))]
+            z = U[i : i + rows] @ self.X.T
+            order = np.argsort(-z, axis=1, kind="stable")
+            z = np.take_along_axis(z, order, axis=1)
+            squares = np.zeros_like(z)
+            for column in columns:
+                weight = column[order]
+                # The part to the right of each sample; what is left is constant.
+                parts = np.cumsum(weight * z, axis=1)
+                total = parts[:, -1:].copy()
+                parts -= np.cumsum(weight, axis=1) * z
+                if a != 0:
+                    parts = (1.0 - a) * parts + a * total
+                squares += np.square(parts, out=parts)
+            steepest = np.argmax(squares, axis=1)
+            best[i : i + rows] = order[np.arange(len(steepest)), steepest]
         return best
 
     def evaluate(self, U, at):
