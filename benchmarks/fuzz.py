@@ -25,11 +25,20 @@ from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn.arrangements import enumerate_arrangement, without_rounding
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    Separable,
+    Softmax,
+    make_loss,
+)
+from sklearn_convexnn.model.results import SolverError
+from sklearn_convexnn.patterns.arrangements import (
+    enumerate_arrangement,
+    without_rounding,
+)
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import SolverError, solve_cvxpy, solve_interior_point
-from sklearn_convexnn.solvers.cvxpy_reference import _loss_expression
+from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
 
 RTOL = 1e-6  # by which bounds and objectives may be on the wrong side of the optimum
 SMALL = 1e-9  # the same, as a part of the objective without units
@@ -273,7 +282,7 @@ def gated_reference(case):
     free = case.params["fit_intercept"]
     centred = X - X.mean(axis=0) if free else X
     patterns = enumerate_arrangement(without_rounding(centred), free_bias=free).patterns
-    loss = make_loss(case.params["loss"])
+    loss = Softmax() if case.softmax else Separable(make_loss(case.params["loss"]))
     groups = [list(range(Y.shape[1]))]
     if not case.softmax and not case.shared:
         groups = [[k] for k in range(Y.shape[1])]
@@ -286,14 +295,7 @@ def gated_reference(case):
         if free:
             offset = cp.Variable((1, len(group)))
             link = link + np.ones((len(X), 1)) @ offset
-        if case.softmax:
-            top = cp.log_sum_exp(F, axis=1)
-            value = s @ (top - cp.sum(cp.multiply(Y, F), axis=1))
-        else:
-            value = sum(
-                _loss_expression(cp, loss, F[:, j], Y[:, k], s)
-                for j, k in enumerate(group)
-            )
+        value = loss.expression(cp, F, Y[:, group], s)
         norm = cp.normNuc if len(group) > 1 else cp.pnorm
         penalty = alpha * sum(norm(V) for V in blocks) if len(blocks) else 0.0
         program = cp.Problem(cp.Minimize(value + penalty), [link == F])

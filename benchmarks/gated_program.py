@@ -23,10 +23,9 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from sklearn_convexnn.arrangements import Arrangement
-from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.losses import Separable, make_loss
+from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.solvers.gated import solve_gated
-from sklearn_convexnn.vector.losses import Separable
 
 WORKER = Path(__file__).with_name("gated_peers.py")
 LARGEST = 50_000_000  # entries of the expanded matrix

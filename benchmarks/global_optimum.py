@@ -36,8 +36,8 @@ from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from sklearn_convexnn import ConvexReLURegressor
-from sklearn_convexnn.arrangements import sample_arrangement
-from sklearn_convexnn.solvers import SolverError
+from sklearn_convexnn.model.results import SolverError
+from sklearn_convexnn.patterns.arrangements import sample_arrangement
 
 WORKER = Path(__file__).with_name("peers_worker.py")
 OURS, LBFGS, ADAM = "adaptive (ours)", "L-BFGS", "Adam"

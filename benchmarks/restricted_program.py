@@ -35,11 +35,11 @@ from global_optimum import planted
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_convexnn.arrangements import sample_arrangement
 from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.model.results import SolverError
+from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import (
-    SolverError,
     solve_augmented_lagrangian,
     solve_automatic,
     solve_cvxpy,

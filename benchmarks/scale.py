@@ -179,7 +179,7 @@ def measure(name, n, d, alpha, n_patterns=0):
 
 def measure_peer(python, peer, n, d, alpha, n_patterns):
     """The same of a peer on the patterns that our estimator draws."""
-    from sklearn_convexnn.arrangements import sample_arrangement
+    from sklearn_convexnn.patterns.arrangements import sample_arrangement
 
     X, y = planted(n, d)
     seed = np.random.RandomState(0).randint(np.iinfo(np.int32).max)

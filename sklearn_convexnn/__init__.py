@@ -1,7 +1,6 @@
 """ReLU networks trained to the global optimum, as scikit-learn estimators."""
 
 from sklearn_convexnn._alpha_max import AlphaMax, alpha_max
-from sklearn_convexnn._path import convex_relu_path
 from sklearn_convexnn._version import __version__
 from sklearn_convexnn.certificates import Certificate, certify
 from sklearn_convexnn.cone_decomposition import ConeDecomposition, cone_decomposition
@@ -10,6 +9,7 @@ from sklearn_convexnn.model_selection import (
     ConvexReLUClassifierCV,
     ConvexReLURegressorCV,
 )
+from sklearn_convexnn.path import convex_relu_path
 
 __all__ = [
     "AlphaMax",

@@ -2,7 +2,8 @@
 
 _REMEDIES = {
     "breakdown": "scale the columns of X, look for outliers",
-    "stalled": "scale the data, merge samples that are equal up to rounding",
+    "stalled": "scale the data, use double precision, merge samples that are "
+    "equal up to rounding",
     "max_neurons": "increase max_neurons",
     "callback": "let it go on",
     "loose": "use pricing='exact'",

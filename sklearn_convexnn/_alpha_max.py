@@ -8,22 +8,24 @@ from scipy.optimize import linprog
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn import pricing, proofs
 from sklearn_convexnn._base import ConvexReLUMixin
 from sklearn_convexnn._fitting import build_problem, canonical
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.branch_and_bound import maximise_slope
-from sklearn_convexnn.gated_arrangement import gated_arrangement
-from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.slope_bounds import (
+from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.two_layer import pricing, vector_pricing
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.slope_bounds import (
     both_signs,
     planar_maximisers,
     triangle_bound,
 )
-from sklearn_convexnn.vector import pricing as vector_pricing
-from sklearn_convexnn.vector import proofs as vector_proofs
-from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
-from sklearn_convexnn.vector.problem import VectorProblem
+from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
+    maximise_vector_slope,
+)
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.model.settings import Settings
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns.gates import gated_arrangement
+from sklearn_convexnn.training import proving as proofs, vector_proving as vector_proofs
 
 # Random directions of each kind that the search starts from.
 _DIRECTIONS = 300
@@ -165,10 +167,10 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
     targets, loss = model._targets(np.asarray(Y, np.float64), loss)
     # The value does not depend on `alpha`.
-    params = {**model.get_params(deep=False), "loss": loss, "alpha": 1.0}
+    settings = Settings.of(model, loss=loss, alpha=1.0)
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
     parts = [
-        _of_network(*canonical(X, target, sample_weight), params, seed, prove)
+        _of_network(*canonical(X, target, sample_weight), settings, seed, prove)
         for target in targets
     ]
     value, upper = max(part[0] for part in parts), max(part[1] for part in parts)
@@ -179,19 +181,19 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     return AlphaMax(value, upper, "global" if proven else "estimated")
 
 
-def _of_network(X, y, sample_weight, params, seed, prove):
+def _of_network(X, y, sample_weight, settings, seed, prove):
     """Found and proven value for one network, and 'restricted' if that is all."""
-    problem, units = build_problem(X, y, sample_weight, params)
+    problem, units = build_problem(X, y, sample_weight, settings)
     slope, upper, kind = _in_units(
-        X / units.data, sample_weight, problem, params, seed, prove
+        X / units.data, sample_weight, problem, settings, seed, prove
     )
     return units.slope * slope, units.slope * upper, kind
 
 
-def _in_units(X, sample_weight, problem, params, seed, prove):
+def _in_units(X, sample_weight, problem, settings, seed, prove):
     with blas_threads_for(len(X)):
-        if params["formulation"] == "gated_relu":
-            return _of_gates(X, sample_weight, problem, params, seed)
+        if settings.formulation == "gated_relu":
+            return _of_gates(X, sample_weight, problem, settings, seed)
         if not np.any(problem.X):
             # All slopes are zero, and there is nothing to search.
             return 0.0, 0.0, ""
@@ -330,9 +332,9 @@ def _prove(problem, nu, slope):
     return slope, max(slope, upper)
 
 
-def _of_gates(X, sample_weight, problem, params, seed):
+def _of_gates(X, sample_weight, problem, settings, seed):
     """The same over given patterns of gated networks, which is a maximum of norms."""
-    arrangement, _ = gated_arrangement(X, sample_weight, params, seed, None)
+    arrangement, _ = gated_arrangement(X, sample_weight, settings, seed, None)
     N = _null_dual(problem).reshape(len(X), -1)
     slope = max(
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))

@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from time import perf_counter
 
@@ -10,16 +10,23 @@ import numpy as np
 from joblib import effective_n_jobs
 from scipy.linalg import block_diag
 from scipy.sparse import issparse
-from sklearn.base import _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils._array_api import check_same_namespace, get_namespace
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._advice import advice
-from sklearn_convexnn._callbacks import CallbackSupportMixin, fit_task
-from sklearn_convexnn._devices import (
+from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
+from sklearn_convexnn._memory import check_memory
+from sklearn_convexnn._null_slope import FRACTION, null_slope
+from sklearn_convexnn._sklearn import (
+    CallbackSupportMixin,
+    check_same_namespace,
+    fit_context,
+    fit_task,
+    get_namespace,
+)
+from sklearn_convexnn._utils.devices import (
     float_dtypes,
     highest_precision,
     in_numpy,
@@ -27,16 +34,14 @@ from sklearn_convexnn._devices import (
     on_device,
     placed,
 )
-from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
-from sklearn_convexnn._memory import check_memory
-from sklearn_convexnn._null_slope import FRACTION, null_slope
-from sklearn_convexnn._scales import warn_of_scales
-from sklearn_convexnn.deep.architecture import Architecture
-from sklearn_convexnn.deep.recovery import layers_of_output
-from sklearn_convexnn.deep.training import SOLVERS_OF_BLOCKS
-from sklearn_convexnn.gated_arrangement import KnownNeurons
-from sklearn_convexnn.training import CUTS, HISTORY
-from sklearn_convexnn.vector.losses import Separable, Softmax
+from sklearn_convexnn.families.subnetworks.architecture import Architecture
+from sklearn_convexnn.families.subnetworks.recovery import layers_of_output
+from sklearn_convexnn.losses import Separable, Softmax
+from sklearn_convexnn.model.scales import warn_of_scales
+from sklearn_convexnn.model.settings import Settings
+from sklearn_convexnn.patterns.gates import KnownNeurons
+from sklearn_convexnn.training.routes import CUTS, HISTORY
+from sklearn_convexnn.training.subnetwork_routes import SOLVERS_OF_BLOCKS
 
 # Sizes of data, targets and weights within which units do not matter: scales of
 # weights and predictions are numbers in single precision too.
@@ -105,7 +110,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             self._warn_if_constant(*encoded[:4], fitted)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def _fit_between(self, X, y, sample_weight, neighbours=(), **how):
         """As `fit`, from models of the same data; no warning, but what was trained."""
         begin = perf_counter()
@@ -190,19 +195,24 @@ class ConvexReLUMixin(CallbackSupportMixin):
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         targets, loss = self._targets(Y, loss)
         joint = targets[0].ndim == 2
-        params = {**self.get_params(deep=False), "loss": loss, "prove": prove}
-        params["descent"] = descent
-        params["like"] = None if issparse(X) else X[:1, :]
-        params["dtype"] = in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype
+        settings = Settings.of(
+            self,
+            loss=loss,
+            prove=prove,
+            descent=descent,
+            like=None if issparse(X) else X[:1, :],
+            dtype=in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype,
+        )
         # Callbacks may predict before the end.
         self.negative_slope_ = float(self.negative_slope)
         self.alpha_ = self.alpha
         if self.alpha == "scale":
             # Class weights change the losses, and not what they are weighed against.
             plain = np.where(sample_weight > 0, given[2], 0.0)
-            slope = null_slope(data, targets, plain, params, seed)
+            slope = null_slope(data, targets, plain, settings, seed, deadline)
             self.alpha_ = FRACTION * slope
-        params["alpha"] = self.alpha_ = float(self.alpha_)
+        self.alpha_ = float(self.alpha_)
+        settings = replace(settings, alpha=self.alpha_)
         starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
         names = [
             (label or type(self).__name__)
@@ -217,7 +227,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
                 deadline,
                 run,
                 (data, y, sample_weight, start, seed),
-                (name, params, task),
+                (name, settings, task),
             )
             for k, (y, start, name, (run, task)) in enumerate(
                 zip(targets, starts, names, tasks)
@@ -519,7 +529,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             X if self.formulation == "gated_relu" else _dense(X),
             targets,
             sample_weight,
-            {**self.get_params(deep=False), "loss": loss},
+            Settings.of(self, loss=loss),
             check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
         )
         if slope <= self.alpha:

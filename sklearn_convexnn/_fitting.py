@@ -6,34 +6,39 @@ from time import perf_counter
 import numpy as np
 from scipy.sparse import issparse
 
-from sklearn_convexnn._breakdown import unless_broken
-from sklearn_convexnn._deadlines import OutOfTime, until
-from sklearn_convexnn._descents import train_by_descent
-from sklearn_convexnn._devices import on_device, selected
-from sklearn_convexnn._scales import scales_ratio
-from sklearn_convexnn._sorting import distinct_rows
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn._units import units_of
-from sklearn_convexnn.arrangements import without_rounding
-from sklearn_convexnn.deep.architecture import Architecture
-from sklearn_convexnn.deep.problem import DeepProblem
-from sklearn_convexnn.deep.recovery import layers_of_subnetworks, subnetworks_of_layers
-from sklearn_convexnn.deep.training import train_subnetworks
-from sklearn_convexnn.gated_arrangement import gated_arrangement
-from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
-from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.recovery import network_weights
-from sklearn_convexnn.rounds import MESSAGES
+from sklearn_convexnn._utils.breakdown import unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, until
+from sklearn_convexnn._utils.devices import on_device, selected
+from sklearn_convexnn._utils.sorting import distinct_rows
+from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.subnetworks.architecture import Architecture
+from sklearn_convexnn.families.subnetworks.problem import DeepProblem
+from sklearn_convexnn.families.subnetworks.recovery import (
+    layers_of_subnetworks,
+    subnetworks_of_layers,
+)
+from sklearn_convexnn.families.two_layer.recovery import network_weights
+from sklearn_convexnn.families.two_layer.vector_recovery import (
+    network_weights as vector_network_weights,
+)
+from sklearn_convexnn.losses import Separable
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.results import MESSAGES
+from sklearn_convexnn.model.scales import scales_ratio
+from sklearn_convexnn.model.units import units_of
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns.arrangements import without_rounding
+from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.solvers.gated import null_network, solve_gated
-from sklearn_convexnn.training import Trained, null_training, train
-from sklearn_convexnn.vector.large import goes_at_scale, precision_at_scale
-from sklearn_convexnn.vector.losses import Separable
-from sklearn_convexnn.vector.minimal_network import (
+from sklearn_convexnn.training.at_scale import goes_at_scale, precision_at_scale
+from sklearn_convexnn.training.descents import train_by_descent
+from sklearn_convexnn.training.routes import Trained, null_training, train
+from sklearn_convexnn.training.smallest import allowed_objective, smallest_network
+from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
+from sklearn_convexnn.training.vector_routes import train_at_scale, train_outputs
+from sklearn_convexnn.training.vector_smallest import (
     smallest_network as vector_smallest_network,
 )
-from sklearn_convexnn.vector.problem import VectorProblem
-from sklearn_convexnn.vector.recovery import network_weights as vector_network_weights
-from sklearn_convexnn.vector.training import train_at_scale, train_outputs
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
@@ -90,7 +95,7 @@ def _canonical_sparse(X, y, sample_weight):
     return X[first], y[first], weight
 
 
-def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
+def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task):
     """Train the network of one output, or that of several which share it.
 
     Parameters
@@ -107,8 +112,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     deadline : float
     name : str
         What the lines of `verbose` call this network.
-    params : dict
-        Parameters of the estimator, and the loss object.
+    settings : Settings
     task : FitTask
         Has begun; its subtasks are the rounds.
 
@@ -116,18 +120,18 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     -------
     fitted : Fitted
     """
-    if params["formulation"] == "gated_relu":
-        return _fit_gated(X, y, sample_weight, start, seed, deadline, name, params)
-    deep = params["depth"] > 2
+    if settings.formulation == "gated_relu":
+        return _fit_gated(X, y, sample_weight, start, seed, deadline, name, settings)
+    deep = settings.depth > 2
     X, y, sample_weight = canonical(X, y, sample_weight)
     n_outputs = y.size // len(y)
-    at_scale = not deep and goes_at_scale(X, n_outputs, params["arrangements"])
+    at_scale = not deep and goes_at_scale(X, n_outputs, settings.arrangements)
     if not at_scale:
         X = X.astype(np.float64, copy=False)
     if (deep or at_scale) and y.ndim == 1:
         # One method there, for any number of outputs.
-        y, loss = y[:, None], Separable(params["loss"])
-        params = {**params, "loss": loss, "hidden_layer": "shared"}
+        y, loss = y[:, None], Separable(settings.loss)
+        settings = replace(settings, loss=loss, hidden_layer="shared")
         if start is not None:
             *known, duals = start
             duals = [replace(point, nu=point.nu.reshape(-1, 1)) for point in duals]
@@ -135,9 +139,9 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
                 gates, outputs = known
                 known = gates, outputs[:, None]
             start = *known, duals
-    dtype = precision_at_scale(0.9 * params["tol"]) if at_scale else X.dtype
-    problem, units = build_problem(X, y, sample_weight, params, dtype)
-    params = {**params, "unit": units.value}
+    dtype = precision_at_scale(0.9 * settings.tol) if at_scale else X.dtype
+    problem, units = build_problem(X, y, sample_weight, settings, dtype)
+    settings = replace(settings, unit=units.value)
     run, to_weights = train, network_weights
     if y.ndim == 2:
         run, to_weights = train_outputs, vector_network_weights
@@ -154,7 +158,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
             if y.ndim == 1:
                 output, output_bias = output[:, None], np.array([output_bias])
             coefs, intercepts = [hidden, output], [hidden_bias, output_bias]
-        return units.weights(coefs, intercepts, params["dtype"])
+        return units.weights(coefs, intercepts, settings.dtype)
 
     task = task.through(weights)
     known, duals = None, ()
@@ -171,17 +175,17 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     with blas_threads_for(len(X)), until(deadline):
         now = perf_counter()
         end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
-        if params["minimal"] and not deep:
+        if settings.minimal and not deep:
             end -= _SHRINKING * (end - now) if end < np.inf else 0.0
         try:
-            if params["descent"]:
-                trained = train_by_descent(problem, known, seed, end, name, params)
+            if settings.descent:
+                trained = train_by_descent(problem, known, seed, end, name, settings)
             else:
-                trained = run(problem, known, seed, end, name, params, task, duals)
+                trained = run(problem, known, seed, end, name, settings, task, duals)
         except OutOfTime:
-            trained = null_training(problem, params, "max_time")
-        if params["minimal"]:
-            trained = _minimal(problem, trained, deadline, name, params)
+            trained = null_training(problem, settings, "max_time")
+        if settings.minimal:
+            trained = _minimal(problem, trained, deadline, name, settings)
     coefs, intercepts = weights(trained.neurons)
     return Fitted(
         coefs,
@@ -191,7 +195,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, params, task):
     )
 
 
-def build_problem(X, y, sample_weight, params, dtype=np.float64):
+def build_problem(X, y, sample_weight, settings, dtype=np.float64):
     """The training problem of one network, of data that are centred if it can be.
 
     Parameters
@@ -200,8 +204,7 @@ def build_problem(X, y, sample_weight, params, dtype=np.float64):
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
         Positive.
-    params : dict
-        Parameters of the estimator, and the loss object.
+    settings : Settings
     dtype : dtype, default=float64
         Of the data of the problem.
 
@@ -211,7 +214,7 @@ def build_problem(X, y, sample_weight, params, dtype=np.float64):
         In units in which data, targets and weights are of order one.
     units : Units
     """
-    free_bias = params["fit_intercept"]
+    free_bias = settings.fit_intercept
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
     centred = np.empty(X.shape, dtype)
@@ -224,27 +227,27 @@ def build_problem(X, y, sample_weight, params, dtype=np.float64):
         if flat.any():
             centred[:, flat] = 0.0
     units, y, sample_weight, loss = units_of(
-        centred, y, sample_weight, params["loss"], free_bias, centre
+        centred, y, sample_weight, settings.loss, free_bias, centre
     )
     centred /= centred.dtype.type(units.data)
     kind, options = Problem, {}
-    if params["depth"] > 2:
+    if settings.depth > 2:
         kind = DeepProblem
         options["architecture"] = Architecture(
-            params["depth"], params["subnetwork_width"], params["subnetwork_norm"]
+            settings.depth, settings.subnetwork_width, settings.subnetwork_norm
         )
     elif y.ndim == 2:
         kind = VectorProblem
     if y.ndim == 2:
-        options["separate"] = params["hidden_layer"] == "separate"
+        options["separate"] = settings.hidden_layer == "separate"
     problem = kind(
         without_rounding(centred),
         y,
         sample_weight,
         loss,
-        units.weight_decay(params["alpha"]),
+        units.weight_decay(settings.alpha),
         free_bias,
-        params["negative_slope"],
+        settings.negative_slope,
         scales_ratio=scales_ratio(centred),
         **options,
     )
@@ -273,7 +276,7 @@ class GatedProblem:
     known: object
 
 
-def gated_problem(X, y, sample_weight, params, known=None):
+def gated_problem(X, y, sample_weight, settings, known=None):
     """The problem of a gated network, on the device of the data.
 
     Parameters
@@ -281,8 +284,7 @@ def gated_problem(X, y, sample_weight, params, known=None):
     X : {array, sparse array} of shape (n_samples, n_features)
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
-    params : dict
-        Parameters of the estimator, and the loss object.
+    settings : Settings
     known : KnownNeurons or None
 
     Returns
@@ -298,11 +300,11 @@ def gated_problem(X, y, sample_weight, params, known=None):
         )
     else:
         X, y, sample_weight = canonical(X, y, sample_weight)
-    loss, none = params["loss"], np.zeros(X.shape[1])
+    loss, none = settings.loss, np.zeros(X.shape[1])
     if y.ndim == 1:
         y, loss = y[:, None], Separable(loss)
     units, Y, sample_weight, loss = units_of(
-        X, y, sample_weight, loss, params["fit_intercept"], none
+        X, y, sample_weight, loss, settings.fit_intercept, none
     )
     X = X / units.data
     if known is not None:
@@ -310,11 +312,11 @@ def gated_problem(X, y, sample_weight, params, known=None):
     return GatedProblem(X, Y, sample_weight, loss, units, known)
 
 
-def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
+def _fit_gated(X, y, sample_weight, known, seed, deadline, name, settings):
     """Train a gated network on given patterns, on the device of the data."""
-    p = gated_problem(X, y, sample_weight, params, known)
+    p = gated_problem(X, y, sample_weight, settings, known)
     X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
-    units, free_bias = p.units, params["fit_intercept"]
+    units, free_bias = p.units, settings.fit_intercept
     null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
     network, n_patterns, complete = replace(null, status="breakdown"), 0, False
     try:
@@ -323,7 +325,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
                 arrangement, start = unless_broken(
                     (None, None),
                     gated_arrangement,
-                    *(X, sample_weight, params, seed, p.known),
+                    *(X, sample_weight, settings, seed, p.known),
                 )
             if arrangement is not None:
                 n_patterns, complete = len(arrangement.gates), arrangement.complete
@@ -332,12 +334,12 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
                     Y,
                     sample_weight,
                     loss,
-                    units.weight_decay(params["alpha"]),
+                    units.weight_decay(settings.alpha),
                     arrangement,
                     fit_intercept=free_bias,
                     # A little room for the rounding of the weights.
-                    tol=0.9 * params["tol"],
-                    max_iter=_GATED_STEPS * params["max_iter"],
+                    tol=0.9 * settings.tol,
+                    max_iter=_GATED_STEPS * settings.max_iter,
                     deadline=deadline,
                     start=start,
                 )
@@ -345,7 +347,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
         network = null
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
-    if params["verbose"]:
+    if settings.verbose:
         print(
             f"[{name}] {n_patterns} patterns, {len(network.hidden.T)} "
             f"gated neurons after {network.n_iter} iterations, objective "
@@ -355,7 +357,7 @@ def _fit_gated(X, y, sample_weight, known, seed, deadline, name, params):
     coefs, intercepts = units.weights(
         [network.hidden, network.output],
         [np.zeros(network.hidden.shape[1]), network.offset],
-        params["dtype"],
+        settings.dtype,
     )
     gates = network.gates.copy()
     gates[X.shape[1] :] *= units.data
@@ -448,7 +450,7 @@ def _network_attributes(weights):
     }
 
 
-def _minimal(problem, trained, deadline, name, params):
+def _minimal(problem, trained, deadline, name, settings):
     """The same with the smallest network that `tol` allows."""
     objective = problem.objective(trained.neurons)
     search = smallest_network
@@ -459,17 +461,17 @@ def _minimal(problem, trained, deadline, name, params):
         search,
         problem,
         trained.neurons,
-        allowed_objective(objective, trained.dual_bound, params["tol"]),
+        allowed_objective(objective, trained.dual_bound, settings.tol),
         # A bound for sampled cells does not hold outside of them, and neurons on
         # the border of two would not stay in theirs.
         only_subsets=trained.certificate == "restricted",
         deadline=deadline,
     )
-    if params["verbose"]:
+    if settings.verbose:
         print(
             f"[{name}] smallest network found: {len(neurons)} of "
             f"{len(trained.neurons)} neurons, objective "
-            f"{params['unit'] * problem.objective(neurons):.8g} after "
-            f"{params['unit'] * objective:.8g}"
+            f"{settings.unit * problem.objective(neurons):.8g} after "
+            f"{settings.unit * objective:.8g}"
         )
     return replace(trained, neurons=neurons)

@@ -3,7 +3,7 @@
 import os
 from math import comb, exp, log
 
-from sklearn_convexnn.vector.large import goes_at_scale
+from sklearn_convexnn.training.at_scale import goes_at_scale
 
 _GIB = 2.0**30
 # The limit where the system does not say how much memory there is, in bytes.

@@ -1,29 +1,39 @@
 """How steep neurons are at the network without any: the scale of the weight decay."""
 
+from contextlib import suppress
+from dataclasses import replace
+from time import perf_counter
+
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._breakdown import unless_broken
-from sklearn_convexnn._devices import in_numpy, placed
 from sklearn_convexnn._fitting import build_problem, canonical, gated_problem
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.gated_arrangement import gated_arrangement
-from sklearn_convexnn.losses import power_of_two
-from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.vector.losses import Separable
-from sklearn_convexnn.vector.pricing import no_candidates, search_widely
+from sklearn_convexnn._utils.breakdown import unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, until
+from sklearn_convexnn._utils.devices import in_numpy, placed
+from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.two_layer.vector_pricing import (
+    SlopeSearch,
+    no_candidates,
+    search_widely,
+)
+from sklearn_convexnn.losses import Separable, power_of_two
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.patterns.gates import gated_arrangement
 
 FRACTION = 0.02
 """The default weight decay, in units of the one from which on there are no neurons."""
 
 # Entries of the data in the search, its fewest samples, and its random directions of
 # each kind.
-_ENTRIES, _FEWEST, _DIRECTIONS = 200_000, 300, 60
+_ENTRIES, _FEWEST, _DIRECTIONS = 60_000, 300, 60
+# Part of the time left that all searches may take.
+_SHARE = 0.2
 # Candidates that are looked at on all samples.
 _FINISHED = 20
 
 
-def null_slope(X, targets, sample_weight, params, seed):
+def null_slope(X, targets, sample_weight, settings, seed, deadline=np.inf):
     """Slope of the steepest neuron that a short search finds at the best constant.
 
     It does not depend on the units of data, targets and weights, but for its own
@@ -36,9 +46,11 @@ def null_slope(X, targets, sample_weight, params, seed):
     targets : list of ndarray
         Of each network.
     sample_weight : ndarray of shape (n_samples,)
-    params : dict
-        Parameters of the estimator, and the loss object.
+    settings : Settings
     seed : int
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which the fit has to end.  If that is
+        soon, the search is shorter, and leaves out networks in the end.
 
     Returns
     -------
@@ -46,23 +58,33 @@ def null_slope(X, targets, sample_weight, params, seed):
         Positive, also if no neuron is of use.
     """
     of_network = _of_neurons
-    if params["formulation"] == "gated_relu":
+    if settings.formulation == "gated_relu":
         of_network = _of_gates
-    params = {**params, "alpha": 1.0, "depth": 2}
+    settings = replace(settings, alpha=1.0, depth=2)
+    now = perf_counter()
+    end = now + _SHARE * (deadline - now) if deadline < np.inf else np.inf
+    parts = []
     # Two threads bring little for products of this size.
     with blas_threads_for(0):
-        parts = [of_network(X, y, sample_weight, params, seed) for y in targets]
+        for k, y in enumerate(targets):
+            now = perf_counter()
+            if parts and now > end:
+                break
+            # Each of them is to have its part.
+            own = now + max(end - now, 0.0) / (len(targets) - k)
+            args = X, y, sample_weight, settings, seed
+            parts.append(of_network(*args, own if deadline < np.inf else np.inf))
     steepest = max(slope for slope, _ in parts)
     return steepest if steepest > 0 else max(unit for _, unit in parts)
 
 
-def _of_neurons(X, y, sample_weight, params, seed):
+def _of_neurons(X, y, sample_weight, settings, seed, end):
     """The slope for one network, and its unit."""
-    loss, rng = params["loss"], check_random_state(seed)
+    loss, rng = settings.loss, check_random_state(seed)
     if y.ndim == 1:
         y, loss = y[:, None], Separable(loss)
     X, Y, sample_weight = canonical(X, y, sample_weight)
-    N = _null_dual(Y, sample_weight, loss, params["fit_intercept"])
+    N = _null_dual(Y, sample_weight, loss, settings.fit_intercept)
     some, most = slice(None), max(_ENTRIES // X.shape[1], _FEWEST)
     if most < len(X):
         some = np.sort(rng.permutation(len(X))[:most])
@@ -70,18 +92,24 @@ def _of_neurons(X, y, sample_weight, params, seed):
         X[some].astype(np.float64, copy=False),
         Y[some],
         sample_weight[some],
-        {**params, "loss": loss},
+        replace(settings, loss=loss),
     )
     separate = p.separate or p.n_outputs == 1
-    found = unless_broken(
-        no_candidates(p.X, N),
-        search_widely,
-        *(p.X, p.project(N[some] / units.dual), _DIRECTIONS, rng),
-        separate=separate,
-        free_bias=p.fit_intercept,
-        negative_slope=p.negative_slope,
-        polish=_FINISHED,
-    ).select(slice(0, _FINISHED))
+    residual = p.project(N[some] / units.dual)
+    options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+    found = no_candidates(p.X, N)
+    with suppress(OutOfTime), until(end):
+        found = unless_broken(
+            found,
+            search_widely,
+            *(p.X, residual, _DIRECTIONS, rng),
+            separate=separate,
+            polish=_FINISHED,
+            **options,
+        )
+    if len(found) == 0:
+        found = unless_broken(found, _along_sums, p.X, residual, **options)
+    found = found.select(slice(0, _FINISHED))
     # On other samples than those of the search they are less steep.
     slopes = np.zeros((len(found), p.n_outputs))
     linear = np.zeros((X.shape[1], p.n_outputs))
@@ -97,6 +125,17 @@ def _of_neurons(X, y, sample_weight, params, seed):
         size = np.linalg.norm(linear, 2, axis=0) if separate else [_largest(linear)]
         steepest = np.append(steepest, size)
     return float(np.max(steepest, initial=0.0)), units.slope
+
+
+def _along_sums(X, N, **options):
+    """Candidates along sums of the samples: what takes no search."""
+    sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
+    sums = sums[np.any(sums != 0, axis=1)].astype(np.float64)
+    slopes = SlopeSearch(X, N, **options)
+    at = np.zeros(len(sums), dtype=int)
+    if len(sums) and options["free_bias"]:
+        at = slopes.anchor(sums)
+    return slopes.evaluate(sums, at)
 
 
 def _null_dual(Y, sample_weight, loss, free):
@@ -117,17 +156,26 @@ def _largest(matrix):
     return unless_broken(np.linalg.norm(matrix), np.linalg.norm, matrix, 2)
 
 
-def _of_gates(X, y, sample_weight, params, seed):
+def _of_gates(X, y, sample_weight, settings, seed, end):
     """The same over the patterns of gated networks."""
-    p = gated_problem(X, y, sample_weight, params)
-    arrangement, _ = unless_broken(
-        (None, None), gated_arrangement, p.X, p.sample_weight, params, seed, None
-    )
-    if arrangement is None:
-        return 0.0, p.units.slope
-    N = _null_dual(p.Y, p.sample_weight, p.loss, params["fit_intercept"])
+    p = gated_problem(X, y, sample_weight, settings)
+    N = _null_dual(p.Y, p.sample_weight, p.loss, settings.fit_intercept)
+
+    def slope(active):
+        active = placed(N * active[:, None], p.X, p.X.dtype)
+        return _largest(in_numpy(p.X.T @ active).astype(float))
+
+    arrangement = None, None
+    args = p.X, p.sample_weight, settings, seed, None
+    with suppress(OutOfTime), until(end):
+        arrangement = unless_broken(arrangement, gated_arrangement, *args)
+    if arrangement[0] is None:
+        # A gate along a sum of the samples.
+        along = p.X @ (p.X.T @ placed(N[:, :1], p.X, p.X.dtype))
+        return p.units.slope * slope(in_numpy(along)[:, 0] > 0), p.units.slope
     steepest = 0.0
-    for pattern in in_numpy(arrangement.patterns):
-        active = placed(N * pattern[:, None], p.X, p.X.dtype)
-        steepest = max(steepest, _largest(in_numpy(p.X.T @ active).astype(float)))
+    for pattern in in_numpy(arrangement[0].patterns):
+        if steepest > 0 and perf_counter() > end:
+            break
+        steepest = max(steepest, slope(pattern))
     return p.units.slope * float(steepest), p.units.slope

@@ -19,18 +19,18 @@ from sklearn.utils import (
     check_random_state,
     compute_class_weight,
 )
-from sklearn.utils.validation import _check_sample_weight
 
-from sklearn_convexnn._devices import in_numpy
 from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._memory import check_patterns
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn._units import units_of
-from sklearn_convexnn.arrangements import without_rounding
+from sklearn_convexnn._network_input import read_network, read_targets
+from sklearn_convexnn._sklearn import check_sample_weight
+from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.losses import NEVER
-from sklearn_convexnn.network_bounds import GivenNetwork, lower_bound
-from sklearn_convexnn.network_input import read_network, read_targets
-from sklearn_convexnn.vector.problem import VectorProblem
+from sklearn_convexnn.model.units import units_of
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns.arrangements import without_rounding
+from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
 
 
 @dataclass(frozen=True)
@@ -269,7 +269,7 @@ def certify(
     if hasattr(X, "toarray"):
         X = X.toarray()
     check_consistent_length(X, y)
-    weight = _check_sample_weight(
+    weight = check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True
     )
     # As in a fit, labels without weight need not be known.

@@ -8,8 +8,8 @@ from scipy.optimize import linprog
 from scipy.sparse import issparse
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sklearn_convexnn._devices import float_dtypes, in_numpy
-from sklearn_convexnn.arrangements import with_ones
+from sklearn_convexnn._utils.devices import float_dtypes, in_numpy
+from sklearn_convexnn.patterns.arrangements import with_ones
 
 # Growth of the penalty that is worth a warning.
 _EXPLODED = 10.0

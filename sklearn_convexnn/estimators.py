@@ -11,23 +11,27 @@ from sklearn.base import (
     ClassifierMixin,
     MultiOutputMixin,
     RegressorMixin,
-    _fit_context,
 )
 from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
-from sklearn.utils._array_api import (
-    _expit,
-    _max_precision_float_dtype,
-    device,
-    get_namespace,
-)
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.extmath import softmax
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, validate_data
+from sklearn.utils.validation import validate_data
 
 from sklearn_convexnn._base import ConvexReLUMixin
-from sklearn_convexnn._callbacks import fit_task
-from sklearn_convexnn._devices import (
+from sklearn_convexnn._fitting import Fitted
+from sklearn_convexnn._null_slope import FRACTION
+from sklearn_convexnn._sklearn import (
+    Interval,
+    StrOptions,
+    check_sample_weight,
+    device,
+    expit_of,
+    fit_context,
+    fit_task,
+    get_namespace,
+    max_precision_float_dtype,
+)
+from sklearn_convexnn._utils.devices import (
     float_dtypes,
     in_numpy,
     on_device,
@@ -35,18 +39,16 @@ from sklearn_convexnn._devices import (
     selected,
     without_duplicates,
 )
-from sklearn_convexnn._fitting import Fitted
-from sklearn_convexnn._null_slope import FRACTION
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     NEVER,
     REGRESSION_LOSSES,
+    Softmax,
     make_loss,
 )
-from sklearn_convexnn.rounds import MESSAGES
+from sklearn_convexnn.model.results import MESSAGES
 from sklearn_convexnn.solvers import SOLVERS
-from sklearn_convexnn.training import CUTS, HISTORY, Trained
-from sklearn_convexnn.vector.losses import Softmax
+from sklearn_convexnn.training.routes import CUTS, HISTORY, Trained
 
 _COMMON_CONSTRAINTS = {
     "alpha": [StrOptions({"scale"}), Interval(Real, 0, None, closed="neither")],
@@ -327,7 +329,7 @@ class ConvexReLURegressor(
     of fewer layers are among these, at the same cost.  Three layers, and with
     ``subnetwork_norm='path'`` more of them, have a convex program over blocks of
     patterns: 'exact' takes all of it, for a few samples of low rank
-    (:func:`~sklearn_convexnn.deep.counts.count_blocks` bounds their number),
+    (:func:`~sklearn_convexnn.patterns.counts.count_blocks` bounds their number),
     'sampled' the blocks of `n_arrangements` random sub-networks.  With more than
     three layers each unit of a sub-network under the path norm feeds one other,
     for which the program is exact; networks that share inner units are no better
@@ -456,7 +458,7 @@ class ConvexReLURegressor(
         tags.target_tags.positive_only = self.loss == "poisson"
         return tags
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Train the network.
 
@@ -527,13 +529,18 @@ class ConvexReLURegressor(
 def _checked_weights(sample_weight, X):
     """Weights of the samples, as an array of NumPy."""
     xp, _ = get_namespace(X)
-    weights = _check_sample_weight(
+    weights = check_sample_weight(
         sample_weight,
         X,
-        dtype=_max_precision_float_dtype(xp, device(X)),
+        dtype=max_precision_float_dtype(xp, device(X)),
         ensure_non_negative=True,
     )
     return in_numpy(weights).astype(np.float64, copy=False)
+
+
+# By how much the log loss has outputs of classes without weight below all others: there
+# the softmax vanishes to rounding.
+_BELOW = 40.0
 
 
 class _NeedsLogLoss:
@@ -552,9 +559,12 @@ class _NeedsLogLoss:
         # A change of parameters does not change a network.
         fitted = getattr(estimator, "out_activation_", None)
         if fitted == "identity" or (fitted is None and estimator.loss != "log_loss"):
+            given = f"got loss={estimator.loss!r}"
+            if fitted is not None:
+                given = "and this one was fitted with another loss"
             raise AttributeError(
                 f"This {owner.__name__!r} has no attribute {self.__name__!r}: "
-                f"{self.__name__} needs loss='log_loss', got loss={estimator.loss!r}."
+                f"{self.__name__} needs loss='log_loss', {given}."
             )
         return MethodType(self.method, estimator)
 
@@ -807,7 +817,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     of fewer layers are among these, at the same cost.  Three layers, and with
     ``subnetwork_norm='path'`` more of them, have a convex program over blocks of
     patterns: 'exact' takes all of it, for a few samples of low rank
-    (:func:`~sklearn_convexnn.deep.counts.count_blocks` bounds their number),
+    (:func:`~sklearn_convexnn.patterns.counts.count_blocks` bounds their number),
     'sampled' the blocks of `n_arrangements` random sub-networks.  With more than
     three layers each unit of a sub-network under the path norm feeds one other,
     for which the program is exact; networks that share inner units are no better
@@ -928,7 +938,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         tags.array_api_support = True
         return tags
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None):
         """Train the network.
 
@@ -1024,7 +1034,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         whole = fit_task(self, given, 0).begin()
         widths = [X.shape[1], *[0] * (self.depth - 1), len(known)]
         gated = self.formulation == "gated_relu"
-        offset = np.where(known, -NEVER, NEVER)
+        offset = np.where(known, 0.0 if len(known) > 1 else -NEVER, NEVER)
         row = dict.fromkeys(HISTORY, np.zeros(1))
         fitted = Fitted(
             coefs=[np.zeros(shape) for shape in pairwise(widths)],
@@ -1074,7 +1084,23 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         decision : ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes, positive where the second is predicted.
         """
-        return self._decision(X, "decision_function")
+        return self._usable(self._decision(X, "decision_function"))
+
+    def _usable(self, decision):
+        """Outputs in which classes without weight are not far below the others.
+
+        As numbers of that size spoil what is learnt from decisions.
+        """
+        never = np.abs(in_numpy(self.intercepts_[-1])) >= -NEVER
+        if not never.any():
+            return decision
+        xp, _ = get_namespace(decision)
+        below = 1.0 if self.out_activation_ == "identity" else _BELOW
+        if decision.ndim == 1:
+            return below * xp.sign(decision)
+        others = placed(np.flatnonzero(~never), decision)
+        lowest = xp.min(xp.take(decision, others, axis=1), axis=1, keepdims=True)
+        return xp.where(placed(never[None], decision), lowest - below, decision)
 
     def _decision(self, X, method):
         raw = self._validated_raw_predict(X, method)
@@ -1117,7 +1143,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         decision = self._decision(X, "predict_proba")
         xp, _ = get_namespace(decision)
         if decision.ndim == 1:
-            proba = _expit(decision)
+            proba = expit_of(decision)
             return xp.stack([1.0 - proba, proba], axis=1)
         return softmax(decision)
 

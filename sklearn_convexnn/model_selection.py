@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import _fit_context
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import (
     accuracy_score,
@@ -16,29 +15,26 @@ from sklearn.metrics import (
     mean_squared_error,
 )
 from sklearn.model_selection import check_cv
-from sklearn.utils import _safe_indexing
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.metadata_routing import (
     MetadataRouter,
     MethodMapping,
-    _raise_for_params,
-    _routing_enabled,
     process_routing,
 )
 from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_convexnn._base import restored_on_failure
-from sklearn_convexnn._callbacks import fit_task
-from sklearn_convexnn._path import (
-    EPS,
-    Short,
-    grid,
-    joined,
-    scoring_path,
-    shortness,
+from sklearn_convexnn._sklearn import (
+    Interval,
+    StrOptions,
+    fit_context,
+    fit_task,
+    raise_for_params,
+    routing_enabled,
+    safe_indexing,
 )
-from sklearn_convexnn._scales import warn_of_scales
 from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.model.scales import warn_of_scales
+from sklearn_convexnn.path import EPS, Short, grid, joined, scoring_path, shortness
 
 _OWN_CONSTRAINTS = {
     "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -152,7 +148,7 @@ class _CrossValidatedMixin:
     def _routed(self, sample_weight, params):
         """What the splitter and the scorer get of the metadata."""
         weights = {} if sample_weight is None else {"sample_weight": sample_weight}
-        if not _routing_enabled():
+        if not routing_enabled():
             return {}, weights
         routed = process_routing(self, "fit", sample_weight=sample_weight, **params)
         if self.scoring is not None:
@@ -216,10 +212,10 @@ def _fold_scores(
     model, X, y, sample_weight, train, test, alphas, score, metadata, label, task
 ):
     """The `_Fold` of a path on the samples `train` and scores on those of `test`."""
-    X_train, y_train = _safe_indexing(X, train), _safe_indexing(y, train)
-    X_test, y_test = _safe_indexing(X, test), _safe_indexing(y, test)
-    weight = None if sample_weight is None else _safe_indexing(sample_weight, train)
-    metadata = {key: _safe_indexing(values, test) for key, values in metadata.items()}
+    X_train, y_train = safe_indexing(X, train), safe_indexing(y, train)
+    X_test, y_test = safe_indexing(X, test), safe_indexing(y, test)
+    weight = None if sample_weight is None else safe_indexing(sample_weight, train)
+    metadata = {key: safe_indexing(values, test) for key, values in metadata.items()}
     scores, reason = np.full(len(alphas), np.nan), None
     task.begin()
     try:
@@ -440,7 +436,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, **params):
         """Choose the weight decay, and train the network with it.
 
@@ -461,7 +457,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
             If the fit fails or is interrupted, the estimator keeps the state
             that it had before.
         """
-        _raise_for_params(params, self, "fit")
+        raise_for_params(params, self, "fit")
         with restored_on_failure(self):
             self._fit_and_choose(X, y, sample_weight, params)
             if self.scoring is None:
@@ -642,7 +638,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         self.n_jobs = n_jobs
         self.verbose = verbose
 
-    @_fit_context(prefer_skip_nested_validation=True)
+    @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y, sample_weight=None, **params):
         """Choose the weight decay, and train the network with it.
 
@@ -663,7 +659,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
             If the fit fails or is interrupted, the estimator keeps the state
             that it had before.
         """
-        _raise_for_params(params, self, "fit")
+        raise_for_params(params, self, "fit")
         with restored_on_failure(self):
             self._fit_and_choose(X, y, sample_weight, params)
         return self

@@ -4,15 +4,11 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from sklearn_convexnn.arrangements import enumerate_arrangement
-from sklearn_convexnn.losses import (
-    CLASSIFICATION_LOSSES,
-    REGRESSION_LOSSES,
-    make_loss,
-)
-from sklearn_convexnn.problem import Problem
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.recovery import activation
 
 LOSSES = REGRESSION_LOSSES + CLASSIFICATION_LOSSES
 # For tests that take long, and of which the other losses see other parts.

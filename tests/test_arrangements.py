@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 
-from sklearn_convexnn.arrangements import (
+from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
     count_patterns,
     enumerate_arrangement,

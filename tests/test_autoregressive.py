@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn import ConvexReLURegressor
-from sklearn_convexnn.arrangements import enumerate_arrangement
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from tests.problems import network_objective, train_network
 
 ALPHA = 0.1

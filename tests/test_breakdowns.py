@@ -14,17 +14,17 @@ from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn._breakdown import row_space
-from sklearn_convexnn.cells import solve_on_cells
-from sklearn_convexnn.closed_forms import closed_form
-from sklearn_convexnn.losses import make_loss
-from sklearn_convexnn.pricing import search_widely
-from sklearn_convexnn.problem import Problem
+from sklearn_convexnn._utils.breakdown import row_space
+from sklearn_convexnn.families.two_layer.cells import solve_on_cells
+from sklearn_convexnn.families.two_layer.closed_forms import closed_form
+from sklearn_convexnn.families.two_layer.pricing import search_widely
+from sklearn_convexnn.losses import Separable, make_loss
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.solvers import mini_batches
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
-from sklearn_convexnn.vector import large, mini_batches
-from sklearn_convexnn.vector.losses import Separable
+from sklearn_convexnn.training import at_scale as large
 
 NUMPY = (
     "cholesky",

@@ -16,7 +16,7 @@ from sklearn_convexnn import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
-    _callbacks,
+    _sklearn as _callbacks,
 )
 from tests.problems import tiny_data
 
@@ -144,7 +144,7 @@ def test_a_callback_stops_the_fit():
     with pytest.warns(ConvergenceWarning, match="a callback asked to stop. Let it go"):
         model.fit(X, y)
     assert recorder.events == in_fit(*rounds(2))
-    with pytest.warns(ConvergenceWarning, match="limit of rounds"):
+    with pytest.warns(ConvergenceWarning, match="limit of iterations"):
         limited = quick_model(alpha=0.3, tol=1e-5, max_iter=2).fit(X, y)
     assert_array_equal(model.coefs_[0], limited.coefs_[0])
     best = model.history_["objective"].min()
@@ -240,7 +240,7 @@ def test_nobody_knows_the_number_of_rounds():
 def test_scikit_learn_without_callbacks(monkeypatch):
     """An older one has no such module; then there is nothing to set, or to call."""
     monkeypatch.setitem(sys.modules, "sklearn.callback", None)
-    spec = importlib.util.find_spec("sklearn_convexnn._callbacks")
+    spec = importlib.util.find_spec("sklearn_convexnn._sklearn")
     old = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(old)
     assert old.CallbackSupportMixin is not _callbacks.CallbackSupportMixin

@@ -12,18 +12,14 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import scale
 
-from sklearn_convexnn import (
-    ConvexReLUClassifier,
-    ConvexReLURegressor,
-    certify,
-    network_bounds,
-)
-from sklearn_convexnn.arrangements import enumerate_arrangement, with_ones
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
+from sklearn_convexnn.families.two_layer.slope_bounds import norm_bound
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
-from sklearn_convexnn.network_bounds import cone_slopes
-from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.slope_bounds import norm_bound
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement, with_ones
 from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.training import bounds as network_bounds
+from sklearn_convexnn.training.bounds import cone_slopes
 from tests.problems import (
     EPSILON,
     LOSSES,
@@ -200,7 +196,7 @@ def test_all_patterns_where_branch_and_bound_does_not_close(bias, monkeypatch):
         make_program("log_loss", X, y, s, ALPHA, bias=bias), tol=1e-9
     ).objective
     monkeypatch.setattr(network_bounds, "_FEW_PATTERNS", 0)
-    monkeypatch.setattr("sklearn_convexnn.proofs.node_limit", lambda X: 0)
+    monkeypatch.setattr("sklearn_convexnn.training.proving.node_limit", lambda X: 0)
     certificate = certify(
         random_network(3, bias=bias), X, y, alpha=ALPHA, loss="log_loss",
         fit_intercept=bias, random_state=0,
@@ -507,7 +503,9 @@ def test_kinds_with_several_outputs(monkeypatch):
         assert_allclose(certificate.kappa, best.kappa, rtol=2e-3)
         assert_allclose(certificate.dual_bound, best.dual_bound, rtol=1.5e-2)
     # Where branch and bound is out of reach, all patterns are visited ...
-    monkeypatch.setattr("sklearn_convexnn.vector.proofs.node_limit", lambda p: 0)
+    monkeypatch.setattr(
+        "sklearn_convexnn.training.vector_proving.node_limit", lambda p: 0
+    )
     proven = certify(network, X, Y, kind="global", **options)
     assert proven.kind == "global"
     assert 0.7 * best.dual_bound < proven.dual_bound <= certificate.dual_bound

@@ -5,19 +5,19 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn.arrangements import enumerate_arrangement
-from sklearn_convexnn.closed_forms import (
+from sklearn_convexnn.families.two_layer.closed_forms import (
     closed_form,
     solve_orthogonal,
     solve_rank_one,
     solve_spline,
     spline_slopes,
 )
+from sklearn_convexnn.families.two_layer.splines import Spline
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
-from sklearn_convexnn.network_bounds import cone_slopes
-from sklearn_convexnn.recovery import features
+from sklearn_convexnn.model.neurons import features
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
-from sklearn_convexnn.splines import Spline
+from sklearn_convexnn.training.bounds import cone_slopes
 from tests.problems import (
     LOSSES,
     as_targets,
@@ -380,3 +380,16 @@ def test_fitted_network_of_a_feature_with_a_trend(loss, slope):
             model = cls(0.1, loss=loss, negative_slope=slope, tol=1e-3).fit(X, target)
             assert model.certificate_ == "global"
             assert abs(model.dual_gap_) <= 1e-3 * model.objective_
+
+
+@pytest.mark.parametrize("seed, n, alpha", [(2, 300, 1e-4), (1, 1000, 1e-3)])
+def test_tiny_alpha(seed, n, alpha):
+    """Slopes have to be as close as their part of the objective asks for."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, 1))
+    y = np.abs(x[:, 0]) + rng.standard_normal(n)
+    form = solve_spline(
+        x[:, 0], y, np.ones(n), make_loss("squared_error"), alpha, tol=0.01
+    )
+    assert form.status == "optimal"
+    assert form.objective - form.dual_bound <= 0.01 * form.objective

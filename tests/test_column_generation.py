@@ -9,27 +9,24 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_convexnn import (
-    ConvexReLUClassifier,
-    ConvexReLURegressor,
-    column_generation,
-)
-from sklearn_convexnn.arrangements import enumerate_arrangement
-from sklearn_convexnn.cells import solve_on_cells
-from sklearn_convexnn.column_generation import generate_neurons
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.families.two_layer.cells import solve_on_cells
+from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
+from sklearn_convexnn.families.two_layer.pricing import FAR, search_neurons
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
     OneSided,
     make_loss,
 )
-from sklearn_convexnn.network_bounds import cone_slopes
-from sklearn_convexnn.placing import improve_neurons, place_neurons
-from sklearn_convexnn.pricing import FAR, search_neurons
-from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.recovery import activation, features
+from sklearn_convexnn.model.neurons import activation, features
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.training import column_generation
+from sklearn_convexnn.training.bounds import cone_slopes
+from sklearn_convexnn.training.column_generation import generate_neurons
 from tests.problems import (
     EPSILON,
     LOSSES,

@@ -12,20 +12,22 @@ from sklearn_convexnn import (
     ConvexReLURegressor,
     ConvexReLURegressorCV,
     convex_relu_path,
-    generation,
 )
-from sklearn_convexnn._scales import scales_ratio
-from sklearn_convexnn.arrangements import Arrangement
-from sklearn_convexnn.losses import SquaredError
-from sklearn_convexnn.placing import place_neurons
-from sklearn_convexnn.pricing import along_biases, merge_candidates
-from sklearn_convexnn.problem import Problem
+from sklearn_convexnn.families.two_layer import vector_pricing
+from sklearn_convexnn.families.two_layer.placing import place_neurons
+from sklearn_convexnn.families.two_layer.pricing import along_biases, merge_candidates
+from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
+from sklearn_convexnn.families.two_layer.vector_placing import (
+    place_neurons as place_units,
+)
+from sklearn_convexnn.losses import Separable, SquaredError
+from sklearn_convexnn.model.neurons import features
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.scales import scales_ratio
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.recovery import features, neurons_from_blocks
-from sklearn_convexnn.vector import pricing as vector_pricing
-from sklearn_convexnn.vector.losses import Separable
-from sklearn_convexnn.vector.placing import place_neurons as place_units
-from sklearn_convexnn.vector.problem import VectorProblem
+from sklearn_convexnn.training import generation
 
 WARNING = "StandardScaler"
 

@@ -7,12 +7,16 @@ import pytest
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, cutting_planes
-from sklearn_convexnn.arrangements import Arrangement, enumerate_arrangement
-from sklearn_convexnn.cutting_planes import point_inside, steepest_nonnegative
-from sklearn_convexnn.network_bounds import cone_slopes
-from sklearn_convexnn.slope_bounds import semidefinite_bound, triangle_bound
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.families.two_layer.slope_bounds import (
+    semidefinite_bound,
+    triangle_bound,
+)
+from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.training import cutting_planes
+from sklearn_convexnn.training.bounds import cone_slopes
+from sklearn_convexnn.training.cutting_planes import point_inside, steepest_nonnegative
 from tests.problems import FEW_LOSSES, LOSSES, make_program, problem_of, tiny_data
 
 BIAS_AND_SLOPE = [(False, 0.0), (True, 0.0), (True, 0.3), (False, -1.0)]

@@ -8,30 +8,31 @@ import pytest
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import (
-    ConvexReLURegressor,
-    _deadlines,
-    arrangements,
-    column_generation,
-)
-from sklearn_convexnn._deadlines import OutOfTime, check, fits, until
+from sklearn_convexnn import ConvexReLURegressor
 from sklearn_convexnn._fitting import run_in_turn
-from sklearn_convexnn._sorting import distinct_rows
-from sklearn_convexnn.arrangements import (
+from sklearn_convexnn._null_slope import null_slope
+from sklearn_convexnn._utils import deadlines as _deadlines
+from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
+from sklearn_convexnn._utils.sorting import distinct_rows
+from sklearn_convexnn.families.two_layer.slope_bounds import semidefinite_bound
+from sklearn_convexnn.losses import Separable, Softmax, make_loss
+from sklearn_convexnn.model.neurons import row_space_in_time
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.settings import Settings
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns import arrangements
+from sklearn_convexnn.patterns.arrangements import (
     count_patterns,
     has_few_patterns,
     without_rounding,
 )
-from sklearn_convexnn.descent import minimize_in_time
-from sklearn_convexnn.losses import make_loss
-from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.recovery import row_space_in_time
-from sklearn_convexnn.vector import column_generation as vector_generation
-from sklearn_convexnn.vector import large
-from sklearn_convexnn.vector import losses as vector_losses
-from sklearn_convexnn.vector.losses import Separable, Softmax
-from sklearn_convexnn.vector.minimal_network import smallest_network
-from sklearn_convexnn.vector.problem import VectorProblem
+from sklearn_convexnn.solvers.descent import minimize_in_time
+from sklearn_convexnn.training import (
+    at_scale as large,
+    column_generation,
+    vector_column_generation as vector_generation,
+)
+from sklearn_convexnn.training.vector_smallest import smallest_network
 from tests.problems import loss_of, tiny_data
 
 
@@ -256,9 +257,12 @@ def test_offsets_of_many_samples(monkeypatch):
     n = 30_000
     Y = np.eye(4)[rng.integers(4, size=n)]
     calls = []
-    monkeypatch.setattr(
-        vector_losses, "softmax", lambda F, axis: calls.append(1) or softmax(F, axis)
-    )
+
+    def counted(F):
+        calls.append(1)
+        return softmax(F, axis=1)
+
+    monkeypatch.setattr(Softmax, "probabilities", staticmethod(counted))
     F = rng.standard_normal((n, 4))
     offset = Softmax().best_offset(F, Y, np.ones(n))
     assert np.allclose(softmax(F + offset, axis=1).sum(axis=0), Y.sum(axis=0))
@@ -340,3 +344,29 @@ def test_busy_machine(monkeypatch):
         busy = _deadlines.process_time()
         monkeypatch.setattr(_deadlines, "process_time", lambda: busy + 2.5)
         assert fits(2e11) and not fits(5e11)
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_default_alpha_in_no_time(gated, monkeypatch):
+    """A search for its scale that there is no time for leaves one that is rougher."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 4))
+    targets = list(np.maximum(X @ rng.standard_normal((4, 3)), 0.0).T)
+    estimator = ConvexReLURegressor(alpha=1.0)
+    if gated:
+        estimator.set_params(formulation="gated_relu", arrangements="sampled")
+    settings = Settings.of(estimator, loss=make_loss("squared_error"))
+    full = null_slope(X, targets, np.ones(200), settings, 0)
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
+    short = null_slope(X, targets, np.ones(200), settings, 0, perf_counter() + 30.0)
+    assert 0.3 * full < short <= (1.0 + 1e-6) * full
+    # Outputs that come too late are left out.
+    late = null_slope(X, targets, np.ones(200), settings, 0, perf_counter() - 1.0)
+    assert 0.0 < late <= short
+
+
+def test_semidefinite_program_is_not_begun_in_vain(monkeypatch):
+    X = np.random.default_rng(0).standard_normal((20, 2))
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e4)
+    with until(perf_counter() + 1.0), pytest.raises(OutOfTime):
+        semidefinite_bound(X, X[:, 0])

@@ -19,8 +19,8 @@ from sklearn_convexnn import (
     certify,
     convex_relu_path,
 )
-from sklearn_convexnn.arrangements import count_patterns
-from sklearn_convexnn.deep.counts import count_blocks
+from sklearn_convexnn.patterns.arrangements import count_patterns
+from sklearn_convexnn.patterns.counts import count_blocks
 
 
 def small(n=6, d=2, seed=0, outputs=None):
@@ -247,7 +247,7 @@ def test_warm_start_does_not_get_worse():
     ).fit(X, y)
     first = model.objective_
     model.set_params(max_iter=1, tol=1e-6)
-    with pytest.warns(ConvergenceWarning, match="limit of rounds"):
+    with pytest.warns(ConvergenceWarning, match="limit of iterations"):
         assert model.fit(X, y).objective_ <= first
     # Of another shape, nothing can be taken over.
     model.set_params(subnetwork_width=3, max_iter=200, tol=0.1).fit(X, y)
@@ -290,7 +290,7 @@ def test_limits():
         one = ConvexReLURegressor(max_neurons=1, **common).fit(X, y)
     assert one.n_neurons_ <= 1
     assert one.objective_ >= model.objective_
-    with pytest.warns(ConvergenceWarning, match="limit of rounds"):
+    with pytest.warns(ConvergenceWarning, match="limit of iterations"):
         ConvexReLURegressor(max_iter=1, **common).fit(X, y)
     with pytest.warns(ConvergenceWarning, match="time limit"):
         ConvexReLURegressor(max_time=1e-3, **common).fit(X, y)
@@ -381,11 +381,10 @@ def test_counts_of_blocks():
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 3, 4, 5])
 def test_diabetes_is_below_local_training(width):
-    from sklearn_convexnn.deep.architecture import Architecture
-    from sklearn_convexnn.deep.placing import place_subnetworks
-    from sklearn_convexnn.deep.problem import DeepProblem
-    from sklearn_convexnn.losses import make_loss
-    from sklearn_convexnn.vector.losses import Separable
+    from sklearn_convexnn.families.subnetworks.architecture import Architecture
+    from sklearn_convexnn.families.subnetworks.placing import place_subnetworks
+    from sklearn_convexnn.families.subnetworks.problem import DeepProblem
+    from sklearn_convexnn.losses import Separable, make_loss
 
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X), scale(y)

@@ -8,25 +8,23 @@ import pytest
 import scipy.linalg
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import (
-    ConvexReLURegressor,
-    _deadlines,
-    _memory,
-    certify,
-    convex_relu_path,
+from sklearn_convexnn import ConvexReLURegressor, _memory, certify, convex_relu_path
+from sklearn_convexnn._utils import deadlines as _deadlines
+from sklearn_convexnn._utils.deadlines import OutOfTime, until
+from sklearn_convexnn.families.subnetworks import architecture, slope_bounds
+from sklearn_convexnn.families.subnetworks.architecture import Architecture
+from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.placing import (
+    place_subnetworks,
+    random_subnetworks,
 )
-from sklearn_convexnn._deadlines import OutOfTime, until
-from sklearn_convexnn.deep import architecture, column_generation, slope_bounds
-from sklearn_convexnn.deep.architecture import Architecture
-from sklearn_convexnn.deep.column_generation import DeepRun
-from sklearn_convexnn.deep.penalised import solve_deep_penalised
-from sklearn_convexnn.deep.placing import place_subnetworks, random_subnetworks
-from sklearn_convexnn.deep.pricing import search_widely
-from sklearn_convexnn.deep.problem import DeepProblem
-from sklearn_convexnn.deep.slope_bounds import slope_bound
-from sklearn_convexnn.losses import make_loss
-from sklearn_convexnn.rounds import DualPoint
-from sklearn_convexnn.vector.losses import Separable
+from sklearn_convexnn.families.subnetworks.pricing import search_widely
+from sklearn_convexnn.families.subnetworks.problem import DeepProblem
+from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
+from sklearn_convexnn.losses import Separable, make_loss
+from sklearn_convexnn.model.results import DualPoint
+from sklearn_convexnn.training import subnetwork_generation as column_generation
+from sklearn_convexnn.training.subnetwork_generation import DeepRun
 
 LAPACK = {
     "adaptive": ("svd", "eigh", "eigvalsh"),
@@ -255,7 +253,9 @@ def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkey
 
 def test_a_breakdown_of_blocks_is_said(small, monkeypatch):
     X, y, _, _ = small[0]
-    monkeypatch.setattr("sklearn_convexnn.deep.training.DeepProgram", broken)
+    monkeypatch.setattr(
+        "sklearn_convexnn.training.subnetwork_routes.DeepProgram", broken
+    )
     model = ConvexReLURegressor(depth=3, alpha=0.1, **ROUTES["sampled"])
     with pytest.warns(ConvergenceWarning, match="broke down"):
         model.fit(X, y)
@@ -267,8 +267,8 @@ def test_steps_that_are_never_short_enough_end(small, monkeypatch):
     X, y, _, _ = small[0]
     problem = problem_of(X, y, bias=False)
     units = random_subnetworks(problem, 5, np.random.RandomState(0))
-    from sklearn_convexnn.deep.blocks import blocks_of
-    from sklearn_convexnn.programs.deep import DeepProgram
+    from sklearn_convexnn.patterns.blocks import blocks_of
+    from sklearn_convexnn.programs.subnetworks import DeepProgram
 
     blocks = blocks_of(X, units.weights, units.biases, free_bias=False)
     loss = make_loss("squared_error")

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.arrangements import enumerate_arrangement
-from sklearn_convexnn.deep.architecture import Architecture
-from sklearn_convexnn.deep.blocks import _keys, blocks_of, distinct, simplified
-from sklearn_convexnn.deep.enumeration import enumerate_blocks
-from sklearn_convexnn.deep.penalised import solve_deep_penalised
-from sklearn_convexnn.deep.placing import place_subnetworks
-from sklearn_convexnn.deep.problem import DeepProblem
-from sklearn_convexnn.deep.recovery import subnetworks_of_blocks
-from sklearn_convexnn.programs.deep import DeepProgram
+from sklearn_convexnn.families.subnetworks.architecture import Architecture
+from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.placing import place_subnetworks
+from sklearn_convexnn.families.subnetworks.problem import DeepProblem
+from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
+from sklearn_convexnn.losses import Separable
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
+from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
+from sklearn_convexnn.patterns.blocks import _keys, blocks_of, distinct, simplified
+from sklearn_convexnn.programs.subnetworks import DeepProgram
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
 from sklearn_convexnn.solvers.cvxpy_reference import _block_matrices, _deep
-from sklearn_convexnn.vector.losses import Separable
 from tests.problems import LOSSES, as_targets, loss_of
 
 

@@ -16,7 +16,7 @@ from sklearn.utils import shuffle
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
-from sklearn_convexnn.recovery import activation
+from sklearn_convexnn.model.neurons import activation
 from tests.problems import EPSILON, FEW_LOSSES, QUANTILE, network_objective, tiny_data
 
 

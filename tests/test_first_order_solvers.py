@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import nnls
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn.arrangements import sample_arrangement
-from sklearn_convexnn.losses import Loss, make_loss
+from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import (
     SOLVERS,
@@ -26,7 +26,6 @@ from sklearn_convexnn.solvers import (
     solve_interior_point,
     solve_penalised,
 )
-from sklearn_convexnn.solvers._array_losses import dual_slope, terms_and_slopes
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
 from tests.problems import LOSSES, loss_of, make_program, tiny_data
 from tests.test_solvers import sampled_program
@@ -254,26 +253,29 @@ class TestSteps:
         assert values[1] < 0.995 * optimum
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_array_losses(loss):
+def test_losses_on_other_arrays(loss, dtype):
+    """Formulas are written once, for arrays of any namespace and precision."""
+    xp = pytest.importorskip("array_api_strict")
     _, y, s = tiny_data(loss, n=20, d=2, weighted=True)
-    term: Loss = loss_of(loss)
+    term = loss_of(loss)
     f = np.linspace(-2.0, 2.0, 20)
     lower, upper = term.dual_bounds(y, s)
     low, high = np.maximum(lower, -3.0), np.minimum(upper, 3.0)
     nu = low + (high - low) * np.linspace(0.1, 0.9, 20)
-    slope, curvature = dual_slope(term, nu, y, s, np)
-    assert_allclose(slope, term.dual_slope(nu, y, s))
-    assert_allclose(curvature, term.dual_curvature(nu, y, s))
-    if term.smooth:
-        terms, slopes = terms_and_slopes(term, f, y, s, np)
-        shifted, _ = terms_and_slopes(term, 0.5 * f, y, s, np)
-        assert_allclose(slopes, term.gradient(f, y, s))
-        change = term.value(f, y, s) - term.value(0.5 * f, y, s)
-        assert_allclose(np.sum(terms - shifted), change)
-    else:
-        with pytest.raises(ValueError, match="interior_point"):
-            terms_and_slopes(term, f, y, s, np)
+    f_, y_, s_, nu_ = (xp.asarray(part.astype(dtype)) for part in (f, y, s, nu))
+    rtol = 1e-4 if dtype == "float32" else 1e-10
+    for name in ("terms", "slopes", "bends"):
+        formula = getattr(term, name)
+        found = np.from_dlpack(formula(f_, y_, xp))
+        assert found.dtype == dtype
+        assert_allclose(found, formula(f, y), rtol=rtol, atol=0.1 * rtol)
+    for name in ("dual_slope", "dual_curvature"):
+        formula = getattr(term, name)
+        found = np.from_dlpack(formula(nu_, y_, s_, xp))
+        assert found.dtype == dtype
+        assert_allclose(found, formula(nu, y, s), rtol=rtol, atol=0.1 * rtol)
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -14,8 +14,8 @@ from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPRegressor
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, alpha_max
-from sklearn_convexnn._devices import in_numpy
-from sklearn_convexnn.gated_arrangement import gated_arrangement
+from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.patterns.gates import gated_arrangement
 
 SPARSE = [
     f"{kind}_{end}" for kind in ("csr", "csc", "coo") for end in ("array", "matrix")

@@ -12,25 +12,21 @@ from scipy.sparse import csr_array
 from sklearn import config_context
 from sklearn.utils._array_api import get_namespace
 
-from sklearn_convexnn import (
-    ConvexReLUClassifier,
-    ConvexReLURegressor,
-    gated_arrangement,
-)
-from sklearn_convexnn._devices import in_numpy
-from sklearn_convexnn.arrangements import (
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.losses import Separable, make_loss
+from sklearn_convexnn.patterns import gates as gated_arrangement
+from sklearn_convexnn.patterns.arrangements import (
     Arrangement,
     enumerate_arrangement,
     sample_arrangement,
 )
-from sklearn_convexnn.losses import make_loss
 from sklearn_convexnn.solvers import gated_newton, gated_operator
 from sklearn_convexnn.solvers.gated import _Solver, solve_gated
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.gated_network import gated_outputs
 from sklearn_convexnn.solvers.gated_operator import GatedOperator
 from sklearn_convexnn.solvers.gated_shrinkage import MatrixSlope, VectorSlope, shrink
-from sklearn_convexnn.vector.losses import Separable
 from tests.vector_problems import data, gated_objective, gated_program
 
 ALPHA = 0.2

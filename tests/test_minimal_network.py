@@ -12,18 +12,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn.arrangements import sample_arrangement
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
-from sklearn_convexnn.minimal_network import allowed_objective, smallest_network
-from sklearn_convexnn.recovery import (
-    Neurons,
-    features,
+from sklearn_convexnn.families.two_layer.recovery import (
     merge_parallel,
     neurons_from_blocks,
     simplify,
 )
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
+from sklearn_convexnn.model.neurons import Neurons, features
+from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.training.smallest import allowed_objective, smallest_network
 from tests.problems import (
     FEW_LOSSES,
     LOSSES,

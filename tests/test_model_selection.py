@@ -21,15 +21,17 @@ from sklearn_convexnn import (
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
-    _path,
     alpha_max,
-    column_generation,
     convex_relu_path,
-    proofs,
-    training,
+    path as _path,
 )
 from sklearn_convexnn._advice import advice
-from sklearn_convexnn._path import scoring_path
+from sklearn_convexnn.path import scoring_path
+from sklearn_convexnn.training import (
+    column_generation,
+    proving as proofs,
+    routes as training,
+)
 from tests.problems import as_targets, tiny_data
 
 

@@ -4,16 +4,15 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.arrangements import sample_arrangement
-from sklearn_convexnn.recovery import (
-    Neurons,
-    features,
+from sklearn_convexnn.families.two_layer.recovery import (
     merge_parallel,
     network_weights,
     neurons_from_blocks,
     prune,
     simplify,
 )
+from sklearn_convexnn.model.neurons import Neurons, features
+from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from tests.problems import (
     LOSSES,

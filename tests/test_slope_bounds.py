@@ -5,17 +5,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.arrangements import enumerate_arrangement
-from sklearn_convexnn.branch_and_bound import _cone_bounds, maximise_slope
-from sklearn_convexnn.network_bounds import cone_slopes
-from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.slope_bounds import (
+from sklearn_convexnn.families.two_layer.branch_and_bound import (
+    _cone_bounds,
+    maximise_slope,
+)
+from sklearn_convexnn.families.two_layer.slope_bounds import (
     norm_bound,
     planar_slope,
     semidefinite_bound,
     split_slope,
     triangle_bound,
 )
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
+from sklearn_convexnn.training.bounds import cone_slopes
 
 # `cone_slopes` honours a free offset by a large weight, and is high by this.
 EXACT = 1e-7
@@ -77,7 +80,9 @@ def test_maximum_against_enumeration(binary):
 
 @pytest.mark.parametrize("free_bias", [False, True])
 def test_signs_against_enumeration(free_bias, monkeypatch):
-    monkeypatch.setattr("sklearn_convexnn.branch_and_bound._MAX_CONE_RANK", 0)
+    monkeypatch.setattr(
+        "sklearn_convexnn.families.two_layer.branch_and_bound._MAX_CONE_RANK", 0
+    )
     if free_bias:
         X, nu = residual_problem(16, 3, seed=3, bias=True)
     else:
@@ -100,7 +105,9 @@ def test_signs_against_enumeration(free_bias, monkeypatch):
 def test_both_strategies_agree_where_maxima_are_nearly_tied(free_bias, monkeypatch):
     X, nu = residual_problem(16, 4, bias=free_bias)
     cones = maximise_slope(X, nu, free_bias=free_bias, rtol=1e-4)
-    monkeypatch.setattr("sklearn_convexnn.branch_and_bound._MAX_CONE_RANK", 0)
+    monkeypatch.setattr(
+        "sklearn_convexnn.families.two_layer.branch_and_bound._MAX_CONE_RANK", 0
+    )
     signs = maximise_slope(X, nu, free_bias=free_bias, rtol=1e-4)
     assert cones.status == signs.status == "optimal"
     assert cones.n_nodes > 100 and signs.n_nodes >= 2
@@ -255,7 +262,7 @@ def test_node_limit_gives_a_valid_bound(free_bias):
 
 @pytest.mark.parametrize("max_rank", [6, 0])
 def test_upper_bound_needs_no_local_search(max_rank, monkeypatch):
-    module = "sklearn_convexnn.branch_and_bound."
+    module = "sklearn_convexnn.families.two_layer.branch_and_bound."
     monkeypatch.setattr(module + "_MAX_CONE_RANK", max_rank)
     for name in ("climb", "polish"):
         monkeypatch.setattr(module + f"_Search.{name}", lambda *args: None)

@@ -10,15 +10,11 @@ from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_convexnn.arrangements import sample_arrangement
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, make_loss
+from sklearn_convexnn.model.results import SolverError
+from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import (
-    SolverError,
-    cvxpy_reference,
-    solve_cvxpy,
-    solve_interior_point,
-)
+from sklearn_convexnn.solvers import cvxpy_reference, solve_cvxpy, solve_interior_point
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 from tests.problems import EPSILON, LOSSES, loss_of, make_program, tiny_data
 
@@ -277,7 +273,7 @@ for n in (5, 20, 60):
 
 def test_no_array_of_samples_times_patterns_times_features(monkeypatch):
     """The expanded matrix is never formed, not even one sign of it."""
-    monkeypatch.setattr("sklearn_convexnn.operators._CHUNK", 100_000)
+    monkeypatch.setattr("sklearn_convexnn.programs.masked_operator._CHUNK", 100_000)
     n, d, P = 200, 40, 300
     X, y, s = tiny_data("squared_error", n=n, d=d)
     arrangement = sample_arrangement(X, P, random_state=0)

@@ -9,7 +9,7 @@ from joblib import parallel_config
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_limits
 
 from sklearn_convexnn import ConvexReLURegressor, ConvexReLURegressorCV, _fitting
-from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn._utils.threads import blas_threads_for
 
 
 def counts(user_api="blas"):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.arrangements import Arrangement, enumerate_arrangement
-from sklearn_convexnn.recovery import (
+from sklearn_convexnn.families.two_layer.recovery import (
     network_weights,
     neurons_from_blocks,
     simplify,
 )
+from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
 from tests.problems import (
     LOSSES,
@@ -171,7 +171,7 @@ def test_permutation_rotation_and_repetition():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_largest_useful_weight_decay(loss, bias):
     """Above ``kappa(-grad L(f_0))`` the network without neurons is optimal."""
-    from sklearn_convexnn.network_bounds import cone_slopes
+    from sklearn_convexnn.training.bounds import cone_slopes
 
     X, y, s = tiny_data(loss, weighted=True, seed=5)
     arrangement = enumerate_arrangement(X, free_bias=bias)

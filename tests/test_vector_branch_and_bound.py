@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.branch_and_bound import maximise_slope
-from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.vector.branch_and_bound import (
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
     _cone_bounds,
     _reduce,
     _Search,
     maximise_vector_slope,
 )
+from sklearn_convexnn.model.neurons import activation
 
 SLOPES = (0.0, 0.1, -1.0)
 

@@ -3,15 +3,20 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import nnls
 
-from sklearn_convexnn.arrangements import (
+from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
+    maximise_vector_slope,
+)
+from sklearn_convexnn.families.two_layer.vector_cells import (
+    cell_slope_bound,
+    search_cells,
+)
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,
     with_ones,
 )
-from sklearn_convexnn.network_bounds import cone_slopes
-from sklearn_convexnn.recovery import activation
-from sklearn_convexnn.vector.branch_and_bound import maximise_vector_slope
-from sklearn_convexnn.vector.cells import cell_slope_bound, search_cells
+from sklearn_convexnn.training.bounds import cone_slopes
 
 SLOPES = (0.0, 0.1, -1.0)
 

@@ -8,24 +8,30 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.arrangements import enumerate_arrangement, sample_arrangement
-from sklearn_convexnn.descent import descend
-from sklearn_convexnn.losses import make_loss
-from sklearn_convexnn.problem import Problem
-from sklearn_convexnn.solvers.group_lasso import solve_output_weights
-from sklearn_convexnn.vector.column_generation import generate_neurons
-from sklearn_convexnn.vector.lifted import lifted_bound
-from sklearn_convexnn.vector.losses import Separable, Softmax
-from sklearn_convexnn.vector.minimal_network import smallest_network
-from sklearn_convexnn.vector.placing import (
+from sklearn_convexnn.families.two_layer.vector_placing import (
     improve_neurons,
     improve_outputs,
     place_neurons,
 )
-from sklearn_convexnn.vector.pricing import search_widely
-from sklearn_convexnn.vector.problem import VectorProblem
-from sklearn_convexnn.vector.proofs import prove
-from sklearn_convexnn.vector.recovery import network_weights, prune, simplify
+from sklearn_convexnn.families.two_layer.vector_pricing import search_widely
+from sklearn_convexnn.families.two_layer.vector_recovery import (
+    network_weights,
+    prune,
+    simplify,
+)
+from sklearn_convexnn.losses import Separable, Softmax, make_loss
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns.arrangements import (
+    enumerate_arrangement,
+    sample_arrangement,
+)
+from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.training.lifted import lifted_bound
+from sklearn_convexnn.training.vector_column_generation import generate_neurons
+from sklearn_convexnn.training.vector_proving import prove
+from sklearn_convexnn.training.vector_smallest import smallest_network
 
 from .problems import LOSSES, as_targets
 from .test_vector_formulations import separate_program
@@ -355,7 +361,9 @@ def test_smaller_networks(separate):
 def test_one_output_is_the_scalar_problem():
     p = make_problem("squared_error", True, c=1, n=40)
     scalar = Problem(p.X, p.Y[:, 0], p.sample_weight, p.loss.loss, p.alpha, True, 0.0)
-    from sklearn_convexnn.column_generation import generate_neurons as generate_scalar
+    from sklearn_convexnn.training.column_generation import (
+        generate_neurons as generate_scalar,
+    )
 
     one = generate_scalar(scalar, np.random.RandomState(0), tol=1e-4)
     several = generate_neurons(p, np.random.RandomState(0), tol=1e-4)

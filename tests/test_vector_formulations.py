@@ -7,15 +7,11 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from sklearn_convexnn.arrangements import (
-    Arrangement,
-    enumerate_arrangement,
-)
-from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
+from sklearn_convexnn.losses import Separable, Softmax, make_loss
+from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers.gated import solve_gated
-from sklearn_convexnn.vector.closed_forms import soft_thresholded_svd
-from sklearn_convexnn.vector.lifted import lifted_bound
-from sklearn_convexnn.vector.losses import Separable, Softmax
+from sklearn_convexnn.training.lifted import lifted_bound
 from tests.vector_problems import data, gated_objective, gated_program, loss_expression
 
 ALPHA = 0.2

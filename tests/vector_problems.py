@@ -4,9 +4,8 @@ import cvxpy as cp
 import numpy as np
 from numpy.testing import assert_allclose
 
-from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.solvers.gated_network import gated_outputs
-from sklearn_convexnn.vector.losses import Separable, Softmax
 
 
 def data(name, n=7, d=2, c=3, seed=0, weighted=False):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sklearn_convexnn._breakdown import furthest, row_space
-from sklearn_convexnn._deadlines import check, svd_work
-from sklearn_convexnn.operators import MaskedOperator
+from sklearn_convexnn._utils.breakdown import furthest, row_space
+from sklearn_convexnn._utils.deadlines import check, svd_work
+from sklearn_convexnn.programs.masked_operator import MaskedOperator
 
 
 class TwoLayerProgram:

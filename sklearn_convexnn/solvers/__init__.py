@@ -1,11 +1,5 @@
 """Solvers of restricted programs: one function per file, one result type."""
 
-from sklearn_convexnn.solvers._result import (
-    MESSAGES,
-    SolverError,
-    SolverResult,
-    null_result,
-)
 from sklearn_convexnn.solvers.augmented_lagrangian import solve_augmented_lagrangian
 from sklearn_convexnn.solvers.automatic import solve_automatic
 from sklearn_convexnn.solvers.cvxpy_reference import solve_cvxpy
@@ -27,11 +21,7 @@ FIRST_ORDER = ("augmented_lagrangian", "penalised")
 
 __all__ = [
     "FIRST_ORDER",
-    "MESSAGES",
     "SOLVERS",
-    "SolverError",
-    "SolverResult",
-    "null_result",
     "solve_augmented_lagrangian",
     "solve_automatic",
     "solve_cvxpy",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklearn_convexnn._deadlines import fits
+from sklearn_convexnn._utils.deadlines import fits
 
 
 def analytic_centres(operator, starts, r, max_iter=60):

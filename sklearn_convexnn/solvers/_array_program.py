@@ -2,11 +2,12 @@
 
 import numpy as np
 from sklearn.utils import gen_batches
-from sklearn.utils._array_api import (
-    _convert_to_numpy,
-    _is_numpy_namespace,
+
+from sklearn_convexnn._sklearn import (
+    convert_to_numpy,
     device,
     get_namespace,
+    is_numpy_namespace,
 )
 
 # Elements of the temporary arrays for a chunk of samples: those of a processor stay
@@ -66,7 +67,7 @@ class ArrayProgram:
         spread = max(program.loss.spread(f, y, s), 1e-300)
         mean = float(program.null_objective() / np.sum(s))
         self.curvature = 2.0 * mean / float(spread) ** 2
-        size = _CHUNK if _is_numpy_namespace(self.xp) else _LARGE_CHUNK
+        size = _CHUNK if is_numpy_namespace(self.xp) else _LARGE_CHUNK
         self.chunks = list(gen_batches(op.n_samples, max(1, size // op.n_blocks)))
 
     def array(self, values):
@@ -87,6 +88,6 @@ class ArrayProgram:
 
     def blocks(self, theta):
         """Blocks as the program has them: ndarray of shape (n_blocks, p)."""
-        theta = np.array(_convert_to_numpy(theta, self.xp).T, dtype=np.float64)
+        theta = np.array(convert_to_numpy(theta, self.xp).T, dtype=np.float64)
         theta[self.program.operator.n_cones :, self.r :] = 0.0
         return theta

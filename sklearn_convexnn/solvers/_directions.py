@@ -4,9 +4,9 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._breakdown import check_finite
+from sklearn_convexnn._utils.breakdown import check_finite
+from sklearn_convexnn.model.results import MESSAGES, SolverResult, gap_closed
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
-from sklearn_convexnn.solvers._result import MESSAGES, SolverResult, gap_closed
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 # Directions that are taken in at once.

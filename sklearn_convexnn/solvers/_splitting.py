@@ -4,7 +4,6 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn.solvers._array_losses import dual_slope
 from sklearn_convexnn.solvers._array_program import ArrayProgram
 
 _RELAXATION = 1.6
@@ -131,7 +130,8 @@ class Splitting:
             z = point + masks * (nu / rho)[:, None]
             inside = signs * z >= 0
             z, open_ = xp.where(inside, z, zeros), xp.where(inside, masks, zeros)
-            slope, curvature = dual_slope(arrays.loss, nu, y, s, xp)
+            slope = arrays.loss.dual_slope(nu, y, s, xp)
+            curvature = arrays.loss.dual_curvature(nu, y, s, xp)
             excess = slope - xp.vecdot(masks, z)
             curvature = curvature + xp.vecdot(open_, open_) / rho + arrays.tiny
             low, high = xp.where(excess > 0, nu, low), xp.where(excess < 0, nu, high)

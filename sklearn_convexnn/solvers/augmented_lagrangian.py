@@ -4,8 +4,8 @@ from contextlib import suppress
 
 import numpy as np
 
-from sklearn_convexnn._breakdown import BREAKDOWNS
-from sklearn_convexnn._threads import blas_threads_for
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS
+from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.solvers._directions import Directions
 from sklearn_convexnn.solvers._splitting import Splitting
 

@@ -11,12 +11,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import block_diag, csr_array, hstack
-from scipy.special import xlogy
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn.losses import REGRESSION_LOSSES
-from sklearn_convexnn.programs.deep import DeepProgram
-from sklearn_convexnn.solvers._result import SolverError, SolverResult, gap_closed
+from sklearn_convexnn.losses import Loss
+from sklearn_convexnn.model.results import SolverError, SolverResult, gap_closed
+from sklearn_convexnn.programs.subnetworks import DeepProgram
 
 # Solutions, each in the units of the objective of the one before.
 _SOLVES = 4
@@ -173,9 +172,7 @@ def _solved(cp, program, units, conic_solver, tol, max_iter, deadline):
     if program.fit_intercept:
         offset = cp.Variable()
     link = f == form.outputs + offset
-    loss = _loss_expression(
-        cp, program.loss, f, units.y, units.sample_weight, units.targets
-    )
+    loss = units.loss.expression(cp, f, units.y, units.sample_weight)
     alpha = program.alpha * units.targets / (units.data * units.objective)
     problem = cp.Problem(cp.Minimize(loss + alpha * form.penalty), [link, *form.cones])
 
@@ -212,13 +209,14 @@ def _solved(cp, program, units, conic_solver, tol, max_iter, deadline):
 class _Units:
     """Units in which all of a program is of order one.
 
-    The loss of outputs ``shift + targets * f`` is `objective` times that of ``f`` with
-    the targets `y` and the weights `sample_weight`.
+    The loss of outputs ``shift + targets * f`` is `objective` times `loss` at ``f``
+    with the targets `y` and the weights `sample_weight`.
 
     Attributes
     ----------
     data, targets, objective : float
     shift : float
+    loss : Loss
     y, sample_weight : ndarrays of shape (n_samples,)
     """
 
@@ -226,27 +224,27 @@ class _Units:
     targets: float
     objective: float
     shift: float
+    loss: Loss
     y: np.ndarray
     sample_weight: np.ndarray
 
     @classmethod
     def of(cls, program):
-        y, s, name = program.y, program.sample_weight, program.loss.name
+        s = program.sample_weight
         data = np.sqrt(np.mean(np.sum(program.operator.M**2, axis=1)))
         objective = program.null_objective()
         objective = objective if objective > 0 else float(np.sum(s))
-        targets, shift, factor = 1.0, 0.0, 1.0
-        if name == "poisson":
-            # The deviance is homogeneous in the counts and the means.
-            factor = float(s @ y / np.sum(s)) or 1.0
-            shift, y = np.log(factor), y / factor
-        elif name in REGRESSION_LOSSES:
-            shift = program.null_offset()
-            targets = float(np.sqrt(s @ (y - shift) ** 2 / np.sum(s))) or 1.0
-            factor = targets if name == "quantile" else targets**2
-            y = (y - shift) / targets
-        weights = s * (factor / objective)
-        return cls(data if data > 0 else 1.0, targets, objective, shift, y, weights)
+        # What is added to all outputs here need not be free.
+        scaled = program.loss.scaled(program.y, s, True)
+        return cls(
+            data if data > 0 else 1.0,
+            scaled.output,
+            objective,
+            scaled.shift,
+            scaled.loss,
+            scaled.y,
+            s * (scaled.value / objective),
+        )
 
     def with_objective(self, objective):
         """The same with another unit of objectives."""
@@ -372,32 +370,3 @@ def _block_matrices(op, blocks, b):
             outputs.append(sign * pattern[:, None] * G)
         inputs = outputs
     return csr_array(inputs[0]), csr_array(np.concatenate(cones))
-
-
-def _loss_expression(cp, loss, f, y, s, unit=1.0):
-    """The loss of CVXPY variables `f`, in which one stands for `unit`.
-
-    The weights are such that the loss of a solution is at most one.
-    """
-    if loss.name == "squared_error":
-        return 0.5 * cp.sum(cp.multiply(s, cp.square(f - y)))
-    if loss.name == "huber":
-        # Larger ones, which no residual reaches, make the cones ill conditioned.
-        epsilon = min(loss.epsilon / unit, 4.0 / np.sqrt(np.min(s)))
-        # cp.huber is r^2 inside, twice the loss.
-        return 0.5 * cp.sum(cp.multiply(s, cp.huber(f - y, epsilon)))
-    if loss.name == "quantile":
-        over, under = cp.pos(f - y), cp.pos(y - f)
-        terms = (1 - loss.quantile) * over + loss.quantile * under
-        return cp.sum(cp.multiply(s, terms))
-    if loss.name == "poisson":
-        constant = float(np.sum(s * (xlogy(y, y) - y)))
-        return cp.sum(cp.multiply(s, cp.exp(f) - cp.multiply(y, f))) + constant
-    if loss.name == "log_loss":
-        return cp.sum(cp.multiply(s, cp.logistic(cp.multiply(-y, f))))
-    margin = cp.pos(1 - cp.multiply(y, f))
-    if loss.name == "squared_hinge":
-        return cp.sum(cp.multiply(s, cp.square(margin)))
-    if loss.name == "hinge":
-        return cp.sum(cp.multiply(s, margin))
-    raise ValueError(f"solver='cvxpy' has no formulation of loss={loss.name!r}.")

@@ -17,23 +17,19 @@ from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
-from sklearn.utils._array_api import (
-    _max_precision_float_dtype,
-    device,
-    get_namespace,
-)
 
-from sklearn_convexnn._breakdown import BREAKDOWNS, unless_broken
-from sklearn_convexnn._deadlines import OutOfTime, fits, until
-from sklearn_convexnn._devices import in_numpy
-from sklearn_convexnn.solvers._result import gap_closed
+from sklearn_convexnn._sklearn import device, get_namespace, max_precision_float_dtype
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, fits, until
+from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.model.results import gap_closed
+from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.solvers.gated_first_order import Accelerated
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.gated_network import GatedNetwork, gated_outputs
 from sklearn_convexnn.solvers.gated_newton import Point, ProximalPoint
 from sklearn_convexnn.solvers.gated_operator import GatedOperator
 from sklearn_convexnn.solvers.gated_shrinkage import shrink
-from sklearn_convexnn.vector.problem import VectorProblem
 
 _FIRST_CHECK, _CHECK_EVERY = 10, 50
 """Accelerated steps before the first visit of all patterns, and between others."""
@@ -217,7 +213,7 @@ class _Solver:
     def __init__(self, X, Y, s, loss, alpha, arrangement, fit_intercept, budget, start):
         self.xp, _ = get_namespace(X)
         xp, self.device = self.xp, device(X)
-        self.wide = wide = _max_precision_float_dtype(xp, self.device)
+        self.wide = wide = max_precision_float_dtype(xp, self.device)
         self.gates = in_numpy(arrangement.gates)
         # By rows, as the products go through them.
         masks = xp.asarray(arrangement.patterns, device=self.device).T

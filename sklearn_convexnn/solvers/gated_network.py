@@ -4,11 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils._array_api import (
-    _max_precision_float_dtype,
-    device,
-    get_namespace,
-)
+
+from sklearn_convexnn._sklearn import device, get_namespace, max_precision_float_dtype
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ def gated_outputs(network, X):
     """
     xp, _ = get_namespace(X)
     where = device(X)
-    wide = _max_precision_float_dtype(xp, where)
+    wide = max_precision_float_dtype(xp, where)
     gates, hidden, output, offset = (
         xp.asarray(part, dtype=wide, device=where)
         for part in (network.gates, network.hidden, network.output, network.offset)

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.sparse import issparse
 
-from sklearn_convexnn._deadlines import check
+from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn.solvers.gated_shrinkage import squares
 
 # Elements of the temporary arrays of the products: what a cache of a processor holds,

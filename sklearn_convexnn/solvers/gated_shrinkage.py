@@ -4,12 +4,12 @@ Blocks have the shape ``(n_outputs, n_features, m)``.  With one output, or one f
 the nuclear norm is the Euclidean one.
 """
 
-from sklearn.utils._array_api import _max_precision_float_dtype, device
+from sklearn_convexnn._sklearn import device, max_precision_float_dtype
 
 
 def widened(V, xp):
     """The blocks in the widest dtype, in which squares of single precision fit."""
-    return xp.astype(V, _max_precision_float_dtype(xp, device(V)))
+    return xp.astype(V, max_precision_float_dtype(xp, device(V)))
 
 
 def squares(V, xp, axis=None):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from sklearn_convexnn._breakdown import (
+from sklearn_convexnn._utils.breakdown import (
     check_finite,
     furthest,
     off_centre,
     unless_broken,
 )
-from sklearn_convexnn._deadlines import fits
+from sklearn_convexnn._utils.deadlines import fits
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
 

@@ -4,17 +4,17 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._breakdown import check_finite, unless_broken
-from sklearn_convexnn._deadlines import fits
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.solvers._analytic_centres import analytic_centres
-from sklearn_convexnn.solvers._newton_system import NewtonSystem
-from sklearn_convexnn.solvers._result import (
+from sklearn_convexnn._utils.breakdown import check_finite, unless_broken
+from sklearn_convexnn._utils.deadlines import fits
+from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.model.results import (
     MESSAGES,
     SolverResult,
     broken_result,
     gap_closed,
 )
+from sklearn_convexnn.solvers._analytic_centres import analytic_centres
+from sklearn_convexnn.solvers._newton_system import NewtonSystem
 from sklearn_convexnn.solvers._second_order_cones import (
     ConeScaling,
     largest_step,

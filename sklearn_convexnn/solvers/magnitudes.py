@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from sklearn_convexnn._breakdown import furthest, off_centre, unless_broken
-from sklearn_convexnn._deadlines import fits
+from sklearn_convexnn._utils.breakdown import furthest, off_centre, unless_broken
+from sklearn_convexnn._utils.deadlines import fits
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,8 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._breakdown import BREAKDOWNS
-from sklearn_convexnn._threads import blas_threads_for
-from sklearn_convexnn.solvers._array_losses import terms_and_slopes
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS
+from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.solvers._array_program import ArrayProgram
 from sklearn_convexnn.solvers._directions import Directions
 
@@ -154,14 +153,14 @@ class _Descent:
                 part[rows, :] for part in (arrays.M, arrays.masks, arrays.signs)
             )
             z = M @ theta
-            terms, slopes = terms_and_slopes(
-                arrays.loss, xp.vecdot(masks, z), arrays.y[rows], arrays.s[rows], xp
-            )
+            f, y, s = xp.vecdot(masks, z), arrays.y[rows], arrays.s[rows]
             outside = xp.clip(-signs * z, min=0.0)
             inner = xp.clip(outside, max=smooth)
             excess = xp.sum(inner * (outside - 0.5 * inner))
-            value += float(xp.sum(terms)) + weight / smooth * float(excess)
+            value += float(xp.sum(s * arrays.loss.terms(f, y, xp)))
+            value += weight / smooth * float(excess)
             if with_gradient:
+                slopes = s * arrays.loss.slopes(f, y, xp)
                 push = masks * slopes[:, None] - (weight / smooth) * signs * inner
                 gradient = gradient + M.T @ push
         return value, gradient

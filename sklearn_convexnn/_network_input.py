@@ -1,0 +1,166 @@
+"""Reading of two-layer networks that come from elsewhere."""
+
+import numpy as np
+from sklearn.utils import check_array, column_or_1d
+
+from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    NEVER,
+    REGRESSION_LOSSES,
+    Separable,
+    Softmax,
+    make_loss,
+)
+
+
+def read_network(network, loss, fit_intercept, negative_slope):
+    """Weights of a network, and what it says of loss, bias and activation.
+
+    Parameters
+    ----------
+    network : estimator or tuple (coefs, intercepts)
+    loss : str or None
+    fit_intercept : bool or None
+    negative_slope : float or None
+        None asks for what the network says.
+
+    Returns
+    -------
+    coefs : list of two ndarrays, (n_features, n_neurons) and (n_neurons, n_outputs)
+    intercepts : list of two ndarrays, (n_neurons,) and (n_outputs,)
+    loss : str
+    fit_intercept : bool
+    negative_slope : float
+
+    Raises
+    ------
+    ValueError
+        If it is not a two-layer network with a supported activation and loss.
+    """
+    formulation = getattr(network, "formulation", "relu")
+    if formulation == "gated_relu":
+        raise ValueError(
+            f"certify needs a ReLU network, but network has {formulation=}."
+        )
+    if hasattr(network, "coefs_"):
+        coefs, intercepts = network.coefs_, network.intercepts_
+        used = getattr(network, "activation", "relu")
+        if used != "relu":
+            raise ValueError(
+                f"certify needs a ReLU network, but network has activation={used!r}."
+            )
+        if loss is None:
+            loss = getattr(network, "loss", "squared_error")
+        if fit_intercept is None:
+            fit_intercept = getattr(network, "fit_intercept", True)
+        if negative_slope is None:
+            negative_slope = getattr(network, "negative_slope", 0.0)
+    else:
+        if not (isinstance(network, (tuple, list)) and len(network) == 2):
+            raise ValueError(
+                "network must be a fitted estimator with coefs_ and intercepts_, or "
+                f"a tuple (coefs, intercepts), got {type(network).__name__}. Of a "
+                "pipeline, take the last step, and transform X."
+            )
+        coefs, intercepts = network
+    loss = "squared_error" if loss is None else loss
+    if loss not in REGRESSION_LOSSES + CLASSIFICATION_LOSSES:
+        raise ValueError(
+            f"certify has no bound for loss={loss!r}; it has for "
+            f"{REGRESSION_LOSSES + CLASSIFICATION_LOSSES}."
+        )
+    if len(coefs) != 2 or len(intercepts) != 2:
+        raise ValueError(
+            "certify needs a network with one hidden layer (two weight matrices), "
+            f"but network has {len(coefs)} weight matrices."
+        )
+    coefs, intercepts = (
+        [np.asarray(in_numpy(part), dtype=np.float64) for part in parts]
+        for parts in (coefs, intercepts)
+    )
+    intercepts = [np.ravel(bias) for bias in intercepts]
+    if coefs[1].ndim == 1:
+        coefs[1] = coefs[1][:, None]
+    if (
+        coefs[0].ndim != 2
+        or coefs[1].shape[0] != coefs[0].shape[1]
+        or len(intercepts[0]) != coefs[0].shape[1]
+        or len(intercepts[1]) != coefs[1].shape[1]
+    ):
+        raise ValueError(
+            "the shapes of the network's weights do not fit together: coefs "
+            f"{[c.shape for c in coefs]}, intercepts {[b.shape for b in intercepts]}."
+        )
+    if not all(np.all(np.isfinite(part)) for part in coefs + intercepts):
+        raise ValueError("the weights of the network must be finite.")
+    fit_intercept = True if fit_intercept is None else bool(fit_intercept)
+    negative_slope = 0.0 if negative_slope is None else float(negative_slope)
+    if not -1 <= negative_slope < 1:
+        raise ValueError(f"negative_slope must be in [-1, 1), got {negative_slope!r}.")
+    biases = np.concatenate(intercepts)
+    # Of classes without weight the network has no others.
+    if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
+        raise ValueError(
+            "fit_intercept=False compares with networks without biases, but the "
+            "network has non-zero intercepts; use fit_intercept=True."
+        )
+    return coefs, intercepts, loss, fit_intercept, negative_slope
+
+
+def read_targets(network, loss, y, weight, n_outputs, **params):
+    """Targets as the loss wants them, and the loss.
+
+    Parameters
+    ----------
+    network : estimator or tuple
+        Says which classes there are, if it is an estimator.
+    loss : str
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    weight : ndarray of shape (n_samples,)
+        Sample weights.
+    n_outputs : int
+    **params : dict
+        Of the loss.
+
+    Returns
+    -------
+    Y : ndarray of shape (n_samples, n_outputs)
+        For classification -1 and +1, or 0 and 1 for the softmax loss.
+    loss : Separable or Softmax
+
+    Raises
+    ------
+    ValueError
+        If the targets do not fit the network.
+    """
+    softmax = False
+    if loss in REGRESSION_LOSSES:
+        Y = check_array(y, ensure_2d=False, dtype=np.float64)
+        Y = Y.reshape(len(Y), -1)
+    else:
+        y = column_or_1d(y)
+        classes = getattr(network, "classes_", np.unique(y))
+        if not np.isin(y, classes).all():
+            raise ValueError(
+                f"y has labels that the network does not know; it knows {classes}."
+            )
+        if n_outputs == 1 and len(classes) != 2:
+            raise ValueError(
+                f"loss={loss!r} with one output needs two classes, got {len(classes)}."
+            )
+        positive = classes[1:] if n_outputs == 1 else classes
+        Y = np.where(y[:, None] == positive, 1.0, -1.0)
+        # An estimator may have an output of its own for each class.
+        used = getattr(network, "out_activation_", "softmax")
+        softmax = loss == "log_loss" and n_outputs > 1 and used == "softmax"
+    if Y.shape[1] != n_outputs:
+        what = "outputs" if loss in REGRESSION_LOSSES else "classes"
+        raise ValueError(
+            f"y has {Y.shape[1]} {what}, but the network has {n_outputs} outputs."
+        )
+    if softmax:
+        return np.maximum(Y, 0.0), Softmax()
+    loss = make_loss(loss, **params)
+    loss.check_targets(Y, weight)
+    return Y, Separable(loss)

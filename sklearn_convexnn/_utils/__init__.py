@@ -1,0 +1,1 @@
+"""What everything else uses: deadlines, threads, devices, breakdowns."""

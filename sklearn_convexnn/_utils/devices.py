@@ -1,0 +1,94 @@
+"""Arrays of other libraries and on other devices than those of NumPy."""
+
+import numpy as np
+from scipy.sparse import issparse
+
+from sklearn_convexnn._sklearn import (
+    convert_to_numpy,
+    device,
+    get_namespace,
+    max_precision_float_dtype,
+)
+
+
+def in_numpy(values):
+    """The array as one of NumPy."""
+    return convert_to_numpy(values, get_namespace(values)[0])
+
+
+def on_device(X):
+    """Whether `X` belongs to another library than NumPy, or SciPy."""
+    return not issparse(X) and not isinstance(X, np.ndarray)
+
+
+def placed(values, X, dtype=None):
+    """An array of NumPy in the namespace and on the device of `X`.
+
+    Parameters
+    ----------
+    values : ndarray
+    X : {array, sparse array}
+    dtype : dtype or None
+        Of the namespace of `X`; None for that of `values`.
+
+    Returns
+    -------
+    values : array
+    """
+    if not on_device(X):
+        return values if dtype is None else values.astype(dtype)
+    xp, _ = get_namespace(X)
+    return xp.asarray(values, dtype=dtype, device=device(X))
+
+
+def selected(X, mask):
+    """Rows of an array of any kind, by a mask of NumPy."""
+    return X if np.all(mask) else X[placed(mask, X)]
+
+
+def without_duplicates(X):
+    """The data; of a sparse array with each entry stored once."""
+    if issparse(X) and not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
+def largest_size(values):
+    """Largest absolute value of an array of any kind or a number, a float."""
+    if on_device(values) and hasattr(values, "dtype"):
+        xp, _ = get_namespace(values)
+        return float(xp.max(xp.abs(values)))
+    values = values.data if issparse(values) else values
+    # Without a temporary array of the size of the data.
+    return float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
+
+
+def root_mean_square(values):
+    """Root mean square of the entries of an array of any kind, a float."""
+    largest = largest_size(values)
+    if largest == 0.0:
+        return 0.0
+    entries = values.data if issparse(values) else values
+    if not 1e-6 < largest < 1e6:
+        # Squares are to be numbers in single precision too.
+        entries = entries / largest
+    else:
+        largest = 1.0
+    xp, _ = get_namespace(entries)
+    total = float(xp.sum(entries * entries))
+    return largest * float(np.sqrt(total / (values.shape[0] * values.shape[1])))
+
+
+def highest_precision(X):
+    """The most precise floating point type that the device of `X` has."""
+    if not on_device(X):
+        return np.float64
+    xp, _ = get_namespace(X)
+    return max_precision_float_dtype(xp, device(X))
+
+
+def float_dtypes(X):
+    """Double and single precision in the namespace of `X`."""
+    xp, _ = get_namespace(X)
+    return [xp.float64, xp.float32]

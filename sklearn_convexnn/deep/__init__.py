@@ -1,1 +1,0 @@
-"""Networks of parallel sub-networks with two and more hidden layers."""

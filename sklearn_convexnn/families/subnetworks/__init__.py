@@ -1,0 +1,1 @@
+"""Units of deeper networks: parallel sub-networks."""

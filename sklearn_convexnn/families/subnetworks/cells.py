@@ -1,0 +1,66 @@
+"""The program over the blocks that the sub-networks of a network lie in."""
+
+import numpy as np
+
+from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
+from sklearn_convexnn.patterns.blocks import blocks_of, distinct
+from sklearn_convexnn.programs.subnetworks import DeepProgram
+from sklearn_convexnn.solvers import solve_interior_point
+
+# Operations of an iteration of the solver up to which the program is solved.
+_MOST_WORK = 3e8
+_BESIDE = 1e-6
+
+
+def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
+    """The best network on the patterns of a given one.
+
+    Descent stops at kinks, on which units of an optimum lie; the constraints of
+    the program meet them exactly.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    units : Subnetworks
+    tol : float
+        Relative gap of the program.
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+
+    Returns
+    -------
+    units : Subnetworks or None
+        None if there is no such program, or it is too large.
+    """
+    p = problem
+    if p.n_outputs > 1 or not p.architecture.is_tree or len(units) == 0:
+        return None
+    free = p.fit_intercept
+    n, d = p.X.shape
+    size = p.architecture.widths[0] * d
+    if 2 * len(units) * size * max(n, size) ** 2 > _MOST_WORK:
+        return None
+    # Units that are on kinks have no pattern; a little beside them they have one.
+    rng = np.random.RandomState(0)
+    beside = [
+        [part * (1.0 + _BESIDE * rng.standard_normal(part.shape)) for part in parts]
+        for parts in (units.weights, units.biases)
+    ]
+    blocks = blocks_of(p.X, *beside, free_bias=free)
+    merge = p.architecture.norm == "frobenius"
+    blocks = distinct(blocks, merge=merge, free_bias=free)
+    if len(blocks) == 0:
+        return None
+    program = DeepProgram(
+        p.X,
+        p.Y[:, 0],
+        p.sample_weight,
+        p.loss.loss,
+        p.alpha,
+        blocks,
+        norm=p.architecture.norm,
+        fit_intercept=free,
+    )
+    result = solve_interior_point(program, tol=tol, deadline=deadline)
+    found = subnetworks_of_blocks(p, program, result.theta, result.offset)
+    return found.select(found.sizes > 1e-6 * found.sizes.max(initial=0.0))

@@ -1,0 +1,1 @@
+"""Units of two-layer networks: single neurons."""

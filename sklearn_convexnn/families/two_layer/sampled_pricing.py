@@ -1,0 +1,99 @@
+"""Pricing on many samples: search on some of them, then finish on all."""
+
+import numpy as np
+
+from sklearn_convexnn.families.two_layer.climbing import row_norms
+from sklearn_convexnn.families.two_layer.pricing import NEAR
+from sklearn_convexnn.families.two_layer.vector_pricing import (
+    SlopeSearch,
+    VectorCandidates,
+    merge_candidates,
+)
+
+# Steps on all samples.
+_FINISH = 12
+
+
+def sample_residuals(problem, N, size, rng):
+    """Some samples, drawn in proportion to their residuals, to search with.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    N : ndarray of shape (n_samples, n_outputs)
+        Dual point.
+    size : int
+        About how many.
+    rng : RandomState
+
+    Returns
+    -------
+    X : ndarray of shape (n_drawn, n_features)
+        In double precision.
+    residual : ndarray of shape (n_drawn, n_outputs)
+        Weighted to stand for all; its columns sum to zero if biases are free.
+    """
+    norms = row_norms(N)
+    chance = 0.5 * (norms / np.sum(norms) + 1.0 / len(norms))
+    order = rng.permutation(len(norms))
+    # Systematic sampling: a sample comes twice only if it is expected to.
+    steps = (np.arange(size) + rng.uniform()) / size
+    drawn = np.searchsorted(np.cumsum(chance[order]), steps * (1.0 - 1e-12))
+    rows, count = np.unique(order[drawn], return_counts=True)
+    residual = N[rows] * (count / chance[rows] / size)[:, None]
+    if problem.fit_intercept:
+        residual -= residual.mean(axis=0)
+    return problem.X[rows].astype(np.float64), residual
+
+
+def finish_on_all(problem, N, candidates, most):
+    """Candidates of a search on some samples, with their slopes over all.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    N : ndarray of shape (n_samples, n_outputs)
+    candidates : VectorCandidates
+    most : int
+        How many climb on, on all samples.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+        Steepest first.
+    """
+    hills = _over_all(problem, candidates, N)
+    best = hills.select(slice(0, most))
+    if problem.separate or len(best) == 0:
+        return hills
+    scale = np.linalg.norm(problem.X) * np.max(np.abs(N))
+    search = SlopeSearch(
+        problem.X,
+        (N / scale).astype(problem.X.dtype),
+        free_bias=problem.fit_intercept,
+        negative_slope=problem.negative_slope,
+        apart=problem.apart,
+    )
+    U, at = search.ascend(best.directions, 0.0, NEAR, _FINISH, True)
+    U = U.astype(np.float64)
+    U /= np.linalg.norm(U, axis=1, keepdims=True)
+    biases = np.zeros(len(U))
+    if problem.fit_intercept:
+        biases = -np.einsum("kd,kd->k", problem.X[at], U)
+    climbed = VectorCandidates(U, biases, np.zeros((len(U), N.shape[1])), biases)
+    return merge_candidates(
+        [_over_all(problem, climbed, N), hills], problem.X, problem.apart
+    )
+
+
+def _over_all(problem, candidates, N):
+    """The candidates with their slopes over all samples, steepest first."""
+    slopes = problem.slopes_by_output(candidates, N)
+    size = row_norms(slopes)
+    outputs = slopes / np.maximum(size, 1e-300)[:, None]
+    if problem.separate:
+        top = np.argmax(np.abs(slopes), axis=1)
+        size = np.abs(slopes[np.arange(len(top)), top])
+        outputs = np.sign(slopes) * (np.arange(N.shape[1]) == top[:, None])
+    found = VectorCandidates(candidates.directions, candidates.biases, outputs, size)
+    return found.select(np.argsort(-size, kind="stable"))

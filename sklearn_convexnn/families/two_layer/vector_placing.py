@@ -1,0 +1,242 @@
+"""Descent on the non-convex objective of several outputs."""
+
+import numpy as np
+
+from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.families.two_layer.placing import shaped_starts
+from sklearn_convexnn.families.two_layer.pricing import column_spread
+from sklearn_convexnn.model.vector_problem import VectorNeurons
+from sklearn_convexnn.solvers.descent import descend, minimize_in_time
+
+# Neurons with less than this part of the largest size are left out.
+_GONE = 1e-6
+
+
+def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
+    """Move random neurons by L-BFGS on the weight-decay objective.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    n_neurons : int
+    rng : RandomState
+    max_iter : int, default=200
+    **options
+        Further ones of `descend`.
+
+    Returns
+    -------
+    neurons : VectorNeurons
+        Those that the weight decay has not removed.
+    """
+    start = random_weights(problem, n_neurons, rng)
+    return _descend(problem, *start, max_iter, options)
+
+
+def random_weights(problem, n_neurons, rng):
+    """Hidden and output weights to start a descent from.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    n_neurons : int
+    rng : RandomState
+
+    Returns
+    -------
+    W : ndarray of shape (n_features, n_neurons)
+    V : ndarray of shape (n_neurons, n_outputs)
+    bias : ndarray of shape (n_neurons,)
+    linear : ndarray of bool, shape (n_neurons,)
+    offset : ndarray of shape (n_outputs,)
+    """
+    p = problem
+    n, d = p.X.shape
+    c = p.n_outputs
+    offset = p.null().offset
+    size = np.linalg.norm(p.X) / np.sqrt(n)
+    spread = p.loss.spread(np.zeros((n, c)) + offset, p.Y, p.sample_weight)
+    root = 0.5 * np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
+    W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
+    V = root * rng.standard_normal((n_neurons, c))
+    if p.separate:
+        V *= np.arange(c) == np.arange(n_neurons)[:, None] % c
+    else:
+        V /= np.sqrt(c)
+    if p.apart:
+        W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
+    bias = np.zeros(n_neurons)
+    if p.fit_intercept:
+        bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
+    linear = np.zeros(n_neurons, dtype=bool)
+    return W, V, bias, linear, offset
+
+
+def improve_neurons(problem, neurons, max_iter=200, **options):
+    """Move the neurons of a network by L-BFGS on the weight-decay objective.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    neurons : VectorNeurons
+        Of positive sizes.
+    max_iter : int, default=200
+    **options
+        Further ones of `descend`, as `deadline`.
+
+    Returns
+    -------
+    neurons : VectorNeurons
+    """
+    return _descend(problem, *weights_of(neurons), max_iter, options)
+
+
+def weights_of(neurons):
+    """Hidden and output weights of a network, as `random_weights` gives them.
+
+    Parameters
+    ----------
+    neurons : VectorNeurons
+        Of positive sizes.
+
+    Returns
+    -------
+    W, V, bias, linear, offset : ndarrays
+    """
+    root = np.sqrt(neurons.sizes)
+    W, V = neurons.directions.T * root, neurons.outputs / root[:, None]
+    straight = neurons.biases[:, None] * neurons.outputs
+    offset = neurons.offset + np.sum(straight[neurons.linear], axis=0)
+    return W, V, root * neurons.biases, neurons.linear, offset
+
+
+def network_of(W, V, bias, linear, offset):
+    """The network of hidden and output weights, without what weight decay removed.
+
+    Parameters
+    ----------
+    W, V, bias, linear, offset : ndarrays
+        As of `random_weights`.
+
+    Returns
+    -------
+    neurons : VectorNeurons
+    """
+    norm = np.linalg.norm(W, axis=0)
+    sizes = norm * np.linalg.norm(V, axis=1)
+    keep = sizes > _GONE * sizes.max(initial=0.0)
+    return VectorNeurons(
+        directions=(W[:, keep] / norm[keep]).T,
+        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
+        outputs=norm[keep, None] * V[keep],
+        linear=linear[keep],
+        offset=offset,
+    )
+
+
+def _descend(problem, W, V, bias, linear, offset, max_iter, options):
+    """The network after a descent from hidden and output weights and biases."""
+    p = problem
+    W, V, bias, offset = descend(
+        p.X,
+        p,
+        W,
+        V,
+        bias,
+        offset,
+        alpha=p.alpha,
+        linear=linear,
+        free_bias=p.fit_intercept,
+        negative_slope=p.negative_slope,
+        apart=p.apart,
+        used=V != 0 if p.separate else None,
+        max_iter=max_iter,
+        **options,
+    )
+    return network_of(W, V, bias, linear, offset)
+
+
+def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
+    """Output weights of given units, by L-BFGS on the weight-decay objective.
+
+    In terms of magnitudes and output weights, with directions fixed, the problem
+    is the group lasso and has no local minima but the global one; units that are
+    not in use have to start from more than nothing.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    neurons : VectorNeurons
+        Outputs of zero mark new units.
+    Z : ndarray of shape (n_samples, n_neurons)
+        Their features.
+    max_iter : int, default=300
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+
+    Returns
+    -------
+    outputs : ndarray of shape (n_neurons, n_outputs)
+    offset : ndarray of shape (n_outputs,)
+    """
+    p = problem
+    m, c = neurons.outputs.shape
+    start = neurons.outputs.copy()
+    used = neurons.sizes > 0
+    if not used.all():
+        N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + neurons.offset)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
+        if p.separate:
+            slopes *= np.abs(slopes) == np.abs(slopes).max(axis=1, keepdims=True)
+        slopes /= np.maximum(np.linalg.norm(slopes, axis=1), 1e-300)[:, None]
+        typical = np.median(neurons.sizes[used]) if used.any() else 1.0
+        start[~used] = 0.1 * typical * slopes[~used]
+    return _descend_outputs(p, start, neurons.offset, Z, max_iter, deadline)
+
+
+def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
+    p = problem
+    m, c = start.shape
+    root = np.sqrt(np.abs(start) if p.separate else np.linalg.norm(start, axis=1))
+    root = root.reshape(m, -1)
+    V = np.divide(start, root, out=np.zeros_like(start), where=root > 0)
+    # As in `descend`, in units of inverse roots of second derivatives.
+    weight = p.curvature(Z @ start.astype(Z.dtype, copy=False) + offset)
+    squares = np.einsum("n,nm,nm->m", weight, Z, Z)
+    unit = 1.0 / np.sqrt(root**2 * squares[:, None] + p.alpha)
+    level = 1.0 / np.sqrt(max(np.sum(weight), p.alpha))
+
+    def split(x):
+        root, V, offset = np.split(x, [unit.size, unit.size + m * c])
+        return unit * root.reshape(m, -1), unit * V.reshape(m, c), level * offset
+
+    work = 2.0 * Z.size * c / (2 if Z.dtype == np.float32 else 1)
+
+    def value_and_gradient(x):
+        check(work)
+        root, V, offset = split(x)
+        # In the precision of the features, so that these are not copied.
+        G = (root * V).astype(Z.dtype, copy=False)
+        F = (Z @ G).astype(np.float64, copy=False) + offset
+        N = p.gradient(F)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
+        along = slopes * V
+        if not p.separate:
+            along = np.sum(along, axis=1, keepdims=True)
+        parts = [
+            unit * (along + p.alpha * root),
+            unit * (root * slopes + p.alpha * V),
+            level * np.sum(N, axis=0) * p.fit_intercept,
+        ]
+        penalty = 0.5 * p.alpha * (np.vdot(root, root) + np.vdot(V, V))
+        return p.value(F) + penalty, np.concatenate([part.ravel() for part in parts])
+
+    parts = root / unit, V / unit, offset / level
+    found = minimize_in_time(
+        value_and_gradient,
+        np.concatenate([part.ravel() for part in parts]),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
+    )
+    root, V, offset = split(found)
+    return root * V, offset

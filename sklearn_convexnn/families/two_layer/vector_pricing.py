@@ -1,0 +1,461 @@
+"""Pricing: search for the units that violate the dual constraint of several outputs.
+
+At a dual point ``N`` a unit with direction ``u`` and bias ``b`` improves the
+network if ``||N^T act(X u + b)|| > alpha``.  The search finds local maximisers;
+what it does not find is not proven to be absent.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklearn_convexnn._utils.deadlines import OutOfTime, check
+from sklearn_convexnn.families.two_layer import pricing
+from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
+from sklearn_convexnn.families.two_layer.pricing import (
+    FAR,
+    column_spread,
+    concave_step,
+    first_of_each,
+    principal_axes,
+    random_directions,
+    unit_points,
+)
+
+# Elements of the array of all outputs that one batch of directions may have.
+_BATCH = 2_000_000
+# Outputs that are sorted at once: they should stay in the cache.
+_SORTED = 40_000
+COPIES = 1000.0
+"""Operations that go by while an entry of the data is copied, a few times."""
+# Directions in a batch if each one counts when time is short.
+_IN_TIME = 64
+# Biases of one direction that are kept.
+_PEAKS = 20
+# Below this part of the slope wanted a candidate is not worth finishing.
+_WORTH_POLISH = 0.98
+
+
+@dataclass(frozen=True)
+class VectorCandidates:
+    """Units with their slopes, steepest first.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (n_candidates, n_features)
+        Unit rows.
+    biases, slopes : ndarray of shape (n_candidates,)
+    outputs : ndarray of shape (n_candidates, n_outputs)
+        Unit rows; the slope is ``act(X direction + bias)^T N outputs^T``.
+    """
+
+    directions: np.ndarray
+    biases: np.ndarray
+    outputs: np.ndarray
+    slopes: np.ndarray
+
+    def __len__(self):
+        return len(self.slopes)
+
+    def select(self, keep):
+        """The candidates at index or mask `keep`."""
+        return VectorCandidates(
+            self.directions[keep],
+            self.biases[keep],
+            self.outputs[keep],
+            self.slopes[keep],
+        )
+
+
+def search_units(
+    X,
+    N,
+    starts,
+    *,
+    separate=False,
+    free_bias,
+    negative_slope=0.0,
+    floor=0.0,
+    widths=FAR,
+    rescale=False,
+    apart=False,
+    max_iter=80,
+    polish=60,
+    partial=False,
+):
+    r"""Local maximisers of the slope from many starting directions at once.
+
+    As `search_neurons` of one output, with the norm of the slopes over the outputs
+    in place of one of them: the output weights follow the direction of the slopes
+    as the unit moves.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+        Its columns sum to zero if `free_bias`.
+    starts : ndarray of shape (n_starts, n_features)
+        Directions of any length but zero.
+    separate : bool, default=False
+        Whether the slope is the largest one of a single output.
+    free_bias : bool
+    negative_slope : float, default=0.0
+    floor : float, default=0.0
+        The slope wanted.  Climbs that fall behind are given up.
+    widths : tuple
+        Of the smoothed kinks; see `sklearn_convexnn.families.two_layer.pricing`.
+    rescale : bool, default=False
+        Whether to climb as if the data had the same spread in all directions.
+    apart : bool, default=False
+        Whether the scales of the features are so far apart that each direction needs
+        a metric of its own.
+    max_iter : int, default=80
+    polish : int, default=60
+        Number of candidates to finish, at most.
+    partial : bool, default=False
+        Whether what has been found is of use when there is no time for the rest.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+        Distinct ones, steepest first.
+    """
+    options = {
+        "free_bias": free_bias,
+        "negative_slope": negative_slope,
+        "apart": apart,
+    }
+    if separate:
+        return _search_outputs(
+            X,
+            N,
+            starts,
+            floor=floor,
+            widths=widths,
+            rescale=rescale,
+            max_iter=max_iter,
+            polish=polish,
+            **options,
+        )
+    if len(starts) == 0 or not np.any(N):
+        return no_candidates(X, N)
+    search = SlopeSearch(X, N, **options)
+    # Single precision is enough to find the way, and twice as fast; its range is
+    # small, so units are taken out.
+    unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
+    unit_N = np.max(np.abs(N))
+    check(0.5 * COPIES * X.size)
+    axes = principal_axes(X, centred=free_bias)
+    rough = SlopeSearch(
+        (X @ axes / unit_X).astype(np.float32),
+        (N / unit_N).astype(np.float32),
+        **options,
+    )
+    low = floor / unit_X / unit_N
+    starts = starts @ axes
+    size = max(1, _BATCH // len(X))
+    if partial:
+        size = min(size, _IN_TIME)
+    parts, finished = [no_candidates(X, N)], []
+    try:
+        for i in range(0, len(starts), size):
+            U, at = rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
+            parts.append(search.evaluate(U @ axes.T, at))
+        found = merge_candidates(parts, X, apart)
+        worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
+        if worth:
+            finished = [search.polish(found.select(slice(0, worth)))]
+            parts = [found.select(slice(worth, None))]
+    except OutOfTime:
+        if not partial:
+            raise
+    return merge_candidates(finished + parts, X, apart)
+
+
+def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
+    """`search_units` from samples and from random directions of two kinds.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+    size : int
+        Random directions of each kind, half as many of the plain one.
+    rng : RandomState
+    free_bias, apart : bool
+    **options : dict
+        As of `search_units`.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+    """
+    check(COPIES * X.size)
+    sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
+    plain, shaped = random_directions(X, size, rng, free_bias, apart)
+    # Units that set samples with a large residual apart are often the steepest.
+    worst = np.argsort(-row_norms(N), kind="stable")[: max(size // 2, 1)]
+    plain = np.concatenate([plain, sums, X[worst], -X[worst]])
+    found = []
+    for starts, rescale in ((plain, False), (shaped, True)):
+        starts = starts[np.any(starts != 0, axis=1)]
+        found.append(
+            search_units(
+                X,
+                N,
+                starts,
+                free_bias=free_bias,
+                rescale=rescale,
+                apart=apart,
+                **options,
+            )
+        )
+    return merge_candidates(found, X, apart)
+
+
+def merge_candidates(parts, X, apart=False):
+    """Distinct candidates of several searches, steepest first.
+
+    Parameters
+    ----------
+    parts : list of VectorCandidates
+    X : ndarray of shape (n_samples, n_features)
+    apart : bool, default=False
+
+    Returns
+    -------
+    candidates : VectorCandidates
+        At most 400.
+    """
+    found = _joined(parts).select(slice(0, 1600))
+    keep = first_of_each(
+        unit_points(found, X),
+        np.zeros(len(found)),
+        1e-3,
+        unit_points(found, X, column_spread(X, apart=True)) if apart else None,
+    )
+    return found.select(keep[:400])
+
+
+def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
+    """Units of given directions at all biases where they are steepest nearby.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+        Its columns sum to zero.
+    directions : ndarray of shape (n_directions, n_features)
+        Unit rows.
+    negative_slope : float
+    floor : float
+        The slope wanted.
+    separate : bool
+        Whether the slope is the largest one of a single output.
+    most : int, default=50
+        Directions to look at.
+
+    Returns
+    -------
+    candidates : VectorCandidates
+    """
+    found = [no_candidates(X, N)]
+    for u in directions[: max(1, min(most, _BATCH // N.size))]:
+        z = X @ u
+        order = np.argsort(-z, kind="stable")
+        z, weight = z[order, None], N[order]
+        parts = np.cumsum(weight * z, axis=0)
+        slopes = parts - np.cumsum(weight, axis=0) * z
+        slopes = (1.0 - negative_slope) * slopes + negative_slope * parts[-1]
+        if separate:
+            top = np.abs(slopes).max(axis=1, keepdims=True)
+            slopes = np.where(np.abs(slopes) == top, slopes, 0.0)
+        size = row_norms(slopes)
+        before, after = np.append(-np.inf, size[:-1]), np.append(size[1:], -np.inf)
+        peaks = np.flatnonzero((size >= before) & (size > after) & (size > floor))
+        peaks = peaks[np.argsort(-size[peaks], kind="stable")[:_PEAKS]]
+        outputs = slopes[peaks] / size[peaks, None]
+        rows = np.repeat(u[None], len(peaks), axis=0)
+        found.append(VectorCandidates(rows, -z[peaks, 0], outputs, size[peaks]))
+    return _joined(found)
+
+
+def no_candidates(X, N):
+    zeros = np.zeros(0)
+    return VectorCandidates(
+        np.zeros((0, X.shape[1])), zeros, np.zeros((0, N.shape[1])), zeros
+    )
+
+
+def _search_outputs(X, N, starts, **options):
+    """Units that are steep for one of the outputs."""
+    found = [no_candidates(X, N)]
+    for k, nu in enumerate(N.T):
+        some = pricing.search_neurons(
+            X,
+            nu,
+            np.concatenate([starts, starts]),
+            np.repeat([1.0, -1.0], len(starts)),
+            **options,
+        )
+        outputs = some.signs[:, None] * (np.arange(N.shape[1]) == k)
+        found.append(
+            VectorCandidates(some.directions, some.biases, outputs, some.slopes)
+        )
+    return _joined(found).select(slice(0, 400))
+
+
+def _joined(parts):
+    """All candidates, steepest first."""
+    names = ("directions", "biases", "outputs", "slopes")
+    found = VectorCandidates(
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+    )
+    return found.select(np.argsort(-found.slopes, kind="stable"))
+
+
+class _VectorHill(Hill):
+    """Norms of the slopes, with all kinks smoothed."""
+
+    def __init__(self, X, N, negative_slope):
+        self.X, self.N, self.negative_slope = X, N, negative_slope
+        self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
+
+    def _evaluate(self, U, live):
+        a, widths = self.negative_slope, self.widths[live]
+        z = self.X @ U.T
+        if self.at is not None:
+            anchors = self.X[self.at[live]]
+            z -= np.einsum("kd,kd->k", anchors, U)
+        share = z / widths
+        share += z.dtype.type(0.5)
+        np.clip(share, 0.0, 1.0, out=share)
+        # The smoothed activation.
+        smooth = share * z
+        smooth += 0.5 * widths * (share - share * share)
+        if a != 0:
+            smooth = (1.0 - a) * smooth + a * z
+            share = (1.0 - a) * share + z.dtype.type(a)
+        slopes = smooth.T @ self.N
+        value = row_norms(slopes)
+        outputs = slopes / np.maximum(value, np.finfo(U.dtype).tiny)[:, None]
+        share *= self.N @ outputs.T
+        gradient = share.T @ self.X
+        if self.at is not None:
+            gradient -= anchors * np.sum(share, axis=0)[:, None]
+        return value, gradient
+
+
+class SlopeSearch:
+    def __init__(self, X, N, *, free_bias, negative_slope, apart=False):
+        self.X, self.N, self.apart = X, N, apart
+        self.free_bias, self.negative_slope = free_bias, negative_slope
+
+    def slopes(self, z):
+        """``N^T act(z)`` for each column, as rows."""
+        a = self.negative_slope
+        slopes = np.maximum(z, 0.0).T @ self.N
+        return slopes if a == 0 else (1.0 - a) * slopes + a * (z.T @ self.N)
+
+    def anchor(self, U):
+        """Sample of each direction at which its output best begins."""
+        best = np.empty(len(U), dtype=int)
+        a, columns = self.negative_slope, np.ascontiguousarray(self.N.T)
+        rows = max(1, _SORTED // len(self.X))
+        for i in range(0, len(U), rows):
+            check()
+            z = U[i : i + rows] @ self.X.T
+            order = np.argsort(-z, axis=1, kind="stable")
+            z = np.take_along_axis(z, order, axis=1)
+            squares = np.zeros_like(z)
+            for column in columns:
+                weight = column[order]
+                # The part to the right of each sample; what is left is constant.
+                parts = np.cumsum(weight * z, axis=1)
+                total = parts[:, -1:].copy()
+                parts -= np.cumsum(weight, axis=1) * z
+                if a != 0:
+                    parts = (1.0 - a) * parts + a * total
+                squares += np.square(parts, out=parts)
+            steepest = np.argmax(squares, axis=1)
+            best[i : i + rows] = order[np.arange(len(steepest)), steepest]
+        return best
+
+    def evaluate(self, U, at):
+        """Candidates of directions and the samples that they hang on."""
+        U = U.astype(np.float64)
+        U /= np.linalg.norm(U, axis=1, keepdims=True)
+        biases = np.zeros(len(U))
+        if self.free_bias:
+            biases = -np.einsum("kd,kd->k", self.X[at], U)
+        slopes = np.zeros((len(U), self.N.shape[1]))
+        for i in range(0, len(U), 500):
+            check(2.0 * self.X.size * min(500, len(U) - i))
+            some = slice(i, i + 500)
+            slopes[some] = self.slopes(self.X @ U[some].T + biases[some])
+        sizes = np.linalg.norm(slopes, axis=1)
+        return VectorCandidates(
+            U, biases, slopes / np.maximum(sizes, 1e-300)[:, None], sizes
+        )
+
+    def ascend(self, starts, floor, widths, max_iter, rescale):
+        """Directions, and samples they hang on, after the ascent."""
+        X, dtype = self.X, self.X.dtype
+        hill = _VectorHill(X, self.N, self.negative_slope)
+        U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
+        spread = column_spread(X, self.free_bias, self.apart)
+        if self.apart:
+            hill.spread = spread
+        elif not rescale:
+            spread[:] = np.sqrt(np.mean(spread**2))
+        hill.metric = (np.min(spread) / spread) ** 2
+        step = np.full(len(U), 0.5, dtype=dtype)
+        at = None
+        for width, part in widths:
+            if self.free_bias:
+                at = self.anchor(U)
+            hill.smooth(width * row_norms(U * spread), at)
+            step = np.maximum(step, dtype.type(0.05))
+            value, hope, step = hill.climb(U, step, max(1, max_iter // len(widths)))
+            keep = np.flatnonzero(np.maximum(value, hope) > part * floor)
+            keep = keep[np.argsort(-value[keep], kind="stable")]
+            # Most starts climb the same few hills; one climber each is enough.
+            kinds = np.zeros(len(U)) if at is None else at
+            outputs = None
+            if self.apart:
+                outputs = U[keep] * spread
+                outputs /= row_norms(outputs)[:, None]
+            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3, outputs)]
+            U, step = U[keep], step[keep]
+            at = None if at is None else at[keep]
+            if len(U) == 0:
+                break
+        return U, np.zeros(len(U), dtype=int) if at is None else at
+
+    def polish(self, candidates, rounds=4):
+        """Convex-concave steps with the outputs fixed in each; slopes never fall."""
+        U, value = candidates.directions.T, candidates.slopes
+        outputs = candidates.outputs
+        at = np.zeros(len(value), dtype=int)
+        if self.free_bias:
+            # The sample the unit hangs on.
+            at = np.argmin(np.abs(self.X @ U + candidates.biases), axis=0)
+        for _ in range(rounds):
+            trial = concave_step(
+                self.X, self.N @ outputs.T, U, at, self.negative_slope, self.free_bias
+            )
+            z = self.X @ trial
+            if self.free_bias:
+                z -= z[at, np.arange(len(at))]
+            slopes = self.slopes(z)
+            found = np.linalg.norm(slopes, axis=1)
+            better = found > value
+            if not better.any():
+                break
+            U = np.where(better, trial, U)
+            value = np.where(better, found, value)
+            outputs[better] = slopes[better] / found[better, None]
+        biases = candidates.biases
+        if self.free_bias:
+            biases = -np.einsum("kd,dk->k", self.X[at], U)
+        return VectorCandidates(U.T, biases, outputs, value)

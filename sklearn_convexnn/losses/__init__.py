@@ -1,0 +1,72 @@
+"""Losses: one class per file, which has all that any method needs of it."""
+
+from sklearn_convexnn.losses.base import Loss, Scaled, power_of_two
+from sklearn_convexnn.losses.hinge import Hinge
+from sklearn_convexnn.losses.huber import Huber
+from sklearn_convexnn.losses.log_loss import LogLoss
+from sklearn_convexnn.losses.one_sided import OneSided
+from sklearn_convexnn.losses.pinball import Pinball
+from sklearn_convexnn.losses.poisson import Poisson
+from sklearn_convexnn.losses.separable import Separable
+from sklearn_convexnn.losses.softmax import Softmax
+from sklearn_convexnn.losses.squared_error import SquaredError
+from sklearn_convexnn.losses.squared_hinge import SquaredHinge
+
+__all__ = [
+    "CLASSIFICATION_LOSSES",
+    "NEVER",
+    "REGRESSION_LOSSES",
+    "Hinge",
+    "Huber",
+    "LogLoss",
+    "Loss",
+    "OneSided",
+    "Pinball",
+    "Poisson",
+    "Scaled",
+    "Separable",
+    "Softmax",
+    "SquaredError",
+    "SquaredHinge",
+    "make_loss",
+    "power_of_two",
+]
+
+NEVER = -1e30
+"""Output of classes without weight: of probability zero, and below all others."""
+
+_REGRESSION = (SquaredError, Huber, Pinball, Poisson)
+_CLASSIFICATION = (LogLoss, SquaredHinge, Hinge)
+
+REGRESSION_LOSSES = tuple(loss.name for loss in _REGRESSION)
+CLASSIFICATION_LOSSES = tuple(loss.name for loss in _CLASSIFICATION)
+
+
+def make_loss(name, epsilon=1.35, quantile=0.5):
+    """Loss object of the given name.
+
+    Parameters
+    ----------
+    name : {'squared_error', 'huber', 'quantile', 'poisson', 'log_loss', \
+            'squared_hinge', 'hinge'}
+        Name of the loss.
+    epsilon : float, default=1.35
+        Threshold of the Huber loss; the other losses ignore it.
+    quantile : float, default=0.5
+        Quantile of the pinball loss; the other losses ignore it.
+
+    Returns
+    -------
+    loss : Loss
+    """
+    if name == "huber":
+        return Huber(epsilon)
+    if name == "quantile":
+        return Pinball(quantile)
+    for cls in _REGRESSION + _CLASSIFICATION:
+        if cls.name == name:
+            return cls()
+    raise ValueError(
+        f"loss={name!r} is unknown; choose one of "
+        f"{REGRESSION_LOSSES + CLASSIFICATION_LOSSES}."
+    )

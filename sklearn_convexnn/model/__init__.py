@@ -1,0 +1,1 @@
+"""Networks, problems, units and results."""

@@ -1,0 +1,1 @@
+"""Activation patterns: arrangements, gates, blocks and their numbers."""

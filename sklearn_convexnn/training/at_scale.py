@@ -1,0 +1,251 @@
+"""Column generation for many samples: in batches, in chunks, in single precision."""
+
+from contextlib import suppress
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
+from sklearn_convexnn.families.two_layer.sampled_pricing import (
+    finish_on_all,
+    sample_residuals,
+)
+from sklearn_convexnn.families.two_layer.vector_placing import (
+    improve_neurons,
+    network_of,
+    random_weights,
+)
+from sklearn_convexnn.families.two_layer.vector_pricing import COPIES, merge_candidates
+from sklearn_convexnn.solvers.mini_batches import BATCH, descend_in_batches
+from sklearn_convexnn.training.vector_column_generation import VectorRun
+
+# Samples, and numbers in the targets of several outputs, from which this is the faster
+# way.
+_MANY, _MANY_TARGETS = 4000, 10_000
+LARGE = 2_000_000
+"""Entries of the data from which it is, and from which they are not sorted."""
+# Visits of all samples by the descent that places the neurons, and fewest batches.
+_EPOCHS, _BATCHES = 40, 3000
+# Share of the time that is left for placing, and then for each improvement.
+_PLACING, _IMPROVING = 0.6, 0.4
+# Steps of L-BFGS before an improvement, where it is only to tell which units are of
+# use, and in it.
+_FIRST_STEPS, _STEPS = 30, 100
+# Samples, and random directions, with which pricing searches from round to round.
+_SAMPLES, _STARTS = 3000, 60
+# Entries of the data, with an overhead for each sample, in a thorough search; how
+# often it draws others; candidates that are finished, on all samples.
+_WORK, _OVERHEAD, _DRAWS, _FINISHED = 1e6, 20, 2, 24
+# Part of the slope wanted from which a candidate is kept.
+_WORTH = 0.8
+# Neurons of the networks for whose evaluation time is kept.
+_TYPICAL = 100
+# Share of the time that is kept for a thorough search.
+_LAST = 0.15
+# Unknowns of the group lasso up to which a second-order method is faster; for a loss
+# without curvature, on which descent gets stuck, the operations it may take.
+_FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
+# Single precision is enough down to this gap, relative to the objective.
+_SINGLE = 1e-4
+
+
+def goes_at_scale(X, n_outputs, arrangements):
+    """Whether the data are so many that `generate_at_scale` is the faster way.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    n_outputs : int
+        Of one network.
+    arrangements : str
+        Parameter of the estimators.
+
+    Returns
+    -------
+    large : bool
+    """
+    n, d = X.shape
+    if arrangements != "adaptive" or d < 2 or n < 4 * BATCH:
+        return False
+    return n > _MANY or n * d > LARGE or n * n_outputs > _MANY_TARGETS
+
+
+def precision_at_scale(tol):
+    """The precision that is enough for a tolerance.
+
+    Parameters
+    ----------
+    tol : float
+
+    Returns
+    -------
+    dtype : type
+    """
+    return np.float32 if tol >= _SINGLE else np.float64
+
+
+def generate_at_scale(
+    problem,
+    rng,
+    *,
+    n_neurons=100,
+    known=None,
+    tol=1e-2,
+    max_iter=200,
+    max_neurons=None,
+    deadline=np.inf,
+    callback=None,
+    task=None,
+    duals=(),
+):
+    r"""Train a network of any width on many samples, to a small duality gap.
+
+    The steps of `sklearn_convexnn.training.vector_column_generation.generate_neurons`,
+    each in a form whose time and memory grow linearly with the samples: neurons
+    are placed by stochastic descent and moved by L-BFGS, the group lasso over the
+    units at hand is solved by descent, which has no local minima there, and
+    pricing searches on some of the samples and evaluates on all.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+        Its ``X`` may be of single or double precision.
+    rng : RandomState
+    n_neurons : int, default=100
+        Number of neurons to place.
+    known : VectorNeurons or None
+        Neurons to start from, in place of placed ones.
+    tol : float, default=1e-2
+        Stop when the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        Limit of rounds.
+    max_neurons : int or None
+        Limit of neurons in the network.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with a dict of what `history` gets.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+    duals : sequence of DualPoint
+        Dual points that are known.
+
+    Returns
+    -------
+    result : GlobalResult
+    """
+    # Otherwise it is over before anything can be trained.
+    check(0.3 * COPIES * problem.X.size)
+    dtype = precision_at_scale(tol)
+    problem = replace(problem, X=problem.X.astype(dtype, copy=False))
+    task = FitTask() if task is None else task
+    run = _Run(problem, rng, tol, max_neurons, deadline)
+    return run.solve(n_neurons, known, duals, max_iter, callback, task)
+
+
+class _Run(VectorRun):
+    def __init__(self, problem, rng, tol, max_neurons, deadline):
+        super().__init__(problem, rng, tol, max_neurons, deadline)
+        self.end = deadline
+        if np.isfinite(deadline):
+            n, d = problem.X.shape
+            # The network has to be evaluated after the last descent and in the end.
+            self.end -= seconds(3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD))
+            self.deadline = self.end
+            self.deadline = self._until(1.0 - _LAST)
+
+    def _until(self, share):
+        """The time at which a share of what is left is over."""
+        now = perf_counter()
+        return now + share * (self.deadline - now)
+
+    def place(self, n_neurons):
+        start = random_weights(self.problem, n_neurons, self.rng)
+        W, V, bias, linear, offset = start
+        W, V, bias, offset = descend_in_batches(
+            self.problem,
+            W,
+            V,
+            bias,
+            offset,
+            linear,
+            self.rng,
+            epochs=max(_EPOCHS, _BATCHES * BATCH / len(self.problem.X)),
+            deadline=self._until(_PLACING),
+        )
+        placed = network_of(W, V, bias, linear, offset)
+        # Weight decay takes long to bring down what is of no use.
+        typical = np.median(placed.sizes) if len(placed) else 0.0
+        return placed.select(placed.sizes > 0.01 * typical)
+
+    def improve(self, neurons):
+        return improve_neurons(
+            self.problem, neurons, max_iter=_STEPS, deadline=self._until(_IMPROVING)
+        )
+
+    def round(self):
+        if self.started:
+            self.pool, _ = self.select(_FIRST_STEPS)
+        limited = len(self.pool) > self.max_neurons
+        if limited:
+            self.pool = self.within_limit(self.pool)
+        if self.started:
+            self.pool = self.improve(self.pool)
+            self.keep(self.pool)
+        self.started = True
+        selected, N = self.select(_STEPS)
+        self.pool = selected
+        if not (self.closed and self.confirm()):
+            self.price(self.problem.project(N))
+        return len(selected), limited
+
+    def solves_exactly(self, n_units):
+        p = self.problem
+        unknowns = n_units * p.n_outputs
+        if p.loss.smooth:
+            return unknowns <= _FEW_UNKNOWNS
+        return len(p.X) * unknowns**2 <= _MOST_WORK
+
+    def conclude(self):
+        # Whatever ended the rounds, the bound is to be one that was looked at, as far
+        # as the time that was kept for it goes.
+        point, p = self.duals[0], self.problem
+        with suppress(OutOfTime), until(self.end):
+            if point.by_norms:
+                # Any search is worth more.
+                self.price(p.dual_point(p.outputs(self.best)))
+            elif not point.confirmed:
+                self.price(point.nu, thorough=True)
+        self.refute()
+
+    def search_size(self, thorough, most):
+        if not self.duals:
+            # Whether there is anything to train, and a first few neurons.
+            return _STARTS // 3
+        return 2 * _STARTS if thorough else _STARTS
+
+    def search(self, N, thorough):
+        p, most = self.problem, _FINISHED if thorough else _FINISHED // 3
+        options = {"polish": most}
+        if not p.separate:
+            # A longer search at a point that has been searched can only correct it.
+            options["partial"] = thorough
+        rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
+        rows = max(rows, _SAMPLES)
+        if rows >= len(p.X):
+            check(COPIES * p.X.size)
+            X = p.X.astype(np.float64, copy=False)
+            return self.search_on(X, N, N, thorough, **options)
+        # Steep units may be active on few samples, all of them left out by chance.
+        found = []
+        for _ in range(_DRAWS if thorough else 1):
+            if found and not fits():
+                break
+            X, residual = sample_residuals(p, N, rows, self.rng)
+            # To finish on some samples would be in vain.
+            options["polish"] = 0
+            found.append(self.search_on(X, residual, N, thorough, **options))
+        found = finish_on_all(p, N, merge_candidates(found, p.X, p.apart), most)
+        return found.select(found.slopes > _WORTH * p.alpha)

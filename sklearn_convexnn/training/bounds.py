@@ -1,0 +1,566 @@
+"""Lower bounds of the objective, from a network that is given."""
+
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+from scipy.optimize import nnls
+from sklearn.exceptions import ConvergenceWarning
+
+from sklearn_convexnn._utils.deadlines import OutOfTime, until
+from sklearn_convexnn.families.two_layer import branch_and_bound
+from sklearn_convexnn.families.two_layer.closed_forms import closed_form
+from sklearn_convexnn.families.two_layer.slope_bounds import (
+    norm_bound,
+    semidefinite_bound,
+    triangle_bound,
+)
+from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
+    maximise_vector_slope,
+)
+from sklearn_convexnn.families.two_layer.vector_cells import (
+    cell_slope_bound,
+    search_cells,
+)
+from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
+from sklearn_convexnn.families.two_layer.vector_pricing import (
+    search_units,
+    search_widely,
+)
+from sklearn_convexnn.losses import Separable
+from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.results import null_result
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.patterns.arrangements import (
+    can_enumerate,
+    count_patterns,
+    enumerate_arrangement,
+    network_arrangement,
+    sample_arrangement,
+    union,
+    with_ones,
+)
+from sklearn_convexnn.programs.two_layer import TwoLayerProgram
+from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.training import proving as proofs, vector_proving as vector_proofs
+from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.vector_column_generation import (
+    generate_neurons as generate_vector_neurons,
+)
+
+# Up to so many patterns, and patterns times samples, the program over all of
+# them takes a few seconds at most.
+_FEW_PATTERNS, _FEW_BITS = 2000, 200_000
+# With so few there is nothing to search for, or to sample from.
+_TRIVIAL = 2
+# Relaxations take a few seconds up to so many samples, and samples times rank.
+_TRIANGLE, _SEMIDEFINITE = 500, 1600
+_RELAXATION_TIME = 10.0
+# Limit of the rounds of column generation.
+_ROUNDS = 200
+_KINDS = ("restricted", "estimated", "global")
+"""From the weakest to the strongest."""
+
+
+@dataclass(frozen=True)
+class GivenNetwork:
+    """A two-layer network of any origin, and the problem that it is judged by.
+
+    Attributes
+    ----------
+    problem : VectorProblem
+        With a single output it is `separate`, which makes no difference.
+    coefs, intercepts : list of two ndarrays
+        As scikit-learn's MLP has them.
+    """
+
+    problem: VectorProblem
+    coefs: list
+    intercepts: list
+
+    @property
+    def geometry(self):
+        """What decides on the slopes of neurons, apart from the data."""
+        p = self.problem
+        return {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+
+    def outputs(self):
+        """Outputs of the network, shape (n_samples, n_outputs)."""
+        z = self.problem.X @ self.coefs[0] + self.intercepts[0]
+        hidden = activation(z, self.problem.negative_slope)
+        return hidden @ self.coefs[1] + self.intercepts[1]
+
+    def objective(self):
+        """Sum of the weighted losses and of the penalty of the weights."""
+        squares = sum(np.sum(coef**2) for coef in self.coefs)
+        return self.problem.value(self.outputs()) + 0.5 * self.problem.alpha * squares
+
+    def gates(self):
+        """Weights of the hidden neurons as rows, and the biases if they are free."""
+        if not self.problem.fit_intercept:
+            return self.coefs[0].T
+        return np.column_stack([self.coefs[0].T, self.intercepts[0]])
+
+    def neurons(self, problem):
+        """The hidden neurons as `Neurons` or `VectorNeurons` without size.
+
+        Parameters
+        ----------
+        problem : Problem or VectorProblem
+
+        Returns
+        -------
+        neurons : Neurons or VectorNeurons
+            Those without weights are left out: they are constant.
+        """
+        size = np.linalg.norm(self.coefs[0], axis=0)
+        used = size > 0
+        outputs = self.coefs[1][used]
+        if isinstance(problem, Problem):
+            outputs = np.where(outputs[:, 0] < 0, -1.0, 1.0)
+        else:
+            outputs = np.zeros_like(outputs)
+        return problem.unused(
+            self.coefs[0].T[used] / size[used, None],
+            self.intercepts[0][used] / size[used],
+            outputs,
+        )
+
+    def parts(self):
+        """Networks of one output each if nothing links the outputs, else this one."""
+        p, (hidden, output) = self.problem, self.coefs
+        if not (p.separate and isinstance(p.loss, Separable)):
+            return [self]
+        return [
+            GivenNetwork(
+                replace(p, Y=p.Y[:, [k]]),
+                [hidden[:, feeds], output[feeds][:, [k]]],
+                [self.intercepts[0][feeds], self.intercepts[1][[k]]],
+            )
+            for k, feeds in enumerate(output.T != 0)
+        ]
+
+
+@dataclass(frozen=True)
+class LowerBound:
+    """A lower bound; see `Certificate` for the attributes."""
+
+    value: float
+    kind: str
+    kappa: float = np.nan
+    n_patterns: int = 0
+
+
+def cone_slopes(X, nu, arrangement, *, free_bias=False, negative_slope=0.0):
+    r"""Largest slope of the dual function in each cell.
+
+    ``max nu^T act(X u)`` and ``max -nu^T act(X u)`` over the unit vectors
+    ``u`` of a cell: the norm of the projection of :math:`\pm X^T E_i \nu` on
+    its cone, a non-negative least squares problem per cell and sign.  With
+    `free_bias` the offset of ``u`` is free and ``nu`` has to sum to zero.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    nu : ndarray of shape (n_samples,)
+    arrangement : Arrangement
+    free_bias : bool, default=False
+    negative_slope : float, default=0.0
+
+    Returns
+    -------
+    slopes : ndarray of shape (n_patterns, 2)
+        Upper bounds that are tight to rounding.
+    """
+    rows = with_ones(X, free_bias)
+    d = X.shape[1]
+    masks = np.where(arrangement.patterns, 1.0, negative_slope)
+    signs = np.where(arrangement.patterns, 1.0, -1.0)
+    gradients = (masks * nu) @ rows
+    slopes = np.empty((len(masks), 2))
+    # The offset is an equality; a large weight makes least squares honour it.
+    weight = np.ones(rows.shape[1])
+    if free_bias:
+        weight[-1] = 1e4 * max(1.0, np.abs(X).max(initial=0.0))
+    for i, (sign, gradient) in enumerate(zip(signs, gradients)):
+        constraints = (rows * sign[:, None]).T
+        mixed = sign.min() < sign.max()
+        for j, g in enumerate((gradient, -gradient)):
+            rho = np.zeros(len(X))
+            if d and (mixed or not free_bias):
+                rho, _ = nnls(constraints * weight[:, None], -g * weight)
+            slope = g + constraints @ rho
+            if free_bias and mixed:
+                against = sign * slope[-1] < 0
+                slope = slope + constraints @ (
+                    against * np.abs(slope[-1]) / max(against.sum(), 1)
+                )
+            slopes[i, j] = np.linalg.norm(slope[:d])
+    return slopes
+
+
+def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
+    """Bound the objective of all networks, as `certify` promises.
+
+    Parameters
+    ----------
+    network : GivenNetwork
+    kind : {'auto', 'global', 'estimated', 'restricted'}
+    tol : float
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    n_arrangements : int
+    rng : RandomState
+
+    Returns
+    -------
+    bound : LowerBound
+    """
+    parts, bounds = network.parts(), []
+    for k, part in enumerate(parts):
+        now = perf_counter()
+        share = max(deadline - now, 0.0) / (len(parts) - k)
+        bounds.append(_lower_bound(part, kind, tol, now + share, n_arrangements, rng))
+    return LowerBound(
+        value=sum(bound.value for bound in bounds),
+        kind=min((bound.kind for bound in bounds), key=_KINDS.index),
+        kappa=max(bound.kappa for bound in bounds),
+        n_patterns=max(bound.n_patterns for bound in bounds),
+    )
+
+
+def _lower_bound(network, kind, tol, deadline, n_arrangements, rng):
+    """Bound of a network whose outputs belong together."""
+    p = network.problem
+    if not np.any(p.X):
+        # No neuron is of any use.
+        return LowerBound(p.objective(p.null()), "global", 0.0)
+    arrangement = _arrangement(network, kind, n_arrangements, rng)
+    if arrangement is not None:
+        if p.n_outputs == 1 or not arrangement.complete:
+            return _bound_on_patterns(network, arrangement, tol, deadline, rng)
+        # There is no program of several outputs over all patterns.
+        kind = "global"
+    optimum, known = _bound_of_optimum(network, kind, tol, deadline, rng)
+    value, slope, N = _best_candidate(
+        network, lambda N: _searched_slope(network, N, known, rng)
+    )
+    if optimum.kind == "global":
+        # An open proof is of use as well, since there is a better bound.
+        allowed = (1.0 + 0.1 * tol) * slope
+        slope, _ = _proven_slope(p, N, slope, allowed, 0.1 * tol, deadline)
+        value = p.bound(N, slope)
+    value = max(value, optimum.value)
+    return LowerBound(value, optimum.kind, slope / p.alpha)
+
+
+def _arrangement(network, kind, n_arrangements, rng):
+    """Patterns to check; None if the bound is not to rest on patterns."""
+    p = network.problem
+    X, free_bias = p.X, p.fit_intercept
+    if p.n_outputs > 1 and kind != "restricted":
+        return None
+    most = _TRIVIAL
+    if kind in ("auto", "global"):
+        most = max(most, min(_FEW_PATTERNS, _FEW_BITS // len(X)))
+    if count_patterns(X, free_bias=free_bias) <= most:
+        arrangement = enumerate_arrangement(X, free_bias=free_bias)
+        if arrangement.complete:
+            return arrangement
+    if kind != "restricted":
+        return None
+    return union(
+        network_arrangement(X, network.gates(), free_bias=free_bias),
+        sample_arrangement(X, n_arrangements, free_bias=free_bias, random_state=rng),
+    )
+
+
+def _bound_on_patterns(network, arrangement, tol, deadline, rng):
+    """Bound of the networks with neurons of these patterns."""
+    p = network.problem
+    value, slope, _ = _best_candidate(
+        network, lambda N: _slope_on_patterns(network, N, arrangement, tol)
+    )
+    # The network's own dual point may be far from the best one.
+    if p.n_outputs == 1:
+        program = TwoLayerProgram(
+            p.X,
+            p.Y[:, 0],
+            p.sample_weight,
+            p.loss.loss,
+            p.alpha,
+            arrangement,
+            fit_intercept=p.fit_intercept,
+            negative_slope=p.negative_slope,
+        )
+        if program.can_improve:
+            result = solve_interior_point(program, deadline=deadline)
+        else:
+            result = null_result(program)
+        bound = result.dual_bound
+    else:
+        result = generate_vector_neurons(
+            p,
+            rng,
+            arrangement=arrangement,
+            known=network.neurons(p),
+            tol=0.9 * tol,
+            max_iter=_ROUNDS,
+            deadline=deadline,
+        )
+        proven = _cell_bound(p, result.nu, arrangement)
+        allowed = proofs.largest_slope_allowed(p, result, tol)
+        bound = p.bound(result.nu, proven if proven <= allowed else result.kappa)
+    _warn_if_short(result, tol)
+    return LowerBound(
+        max(value, bound),
+        "global" if arrangement.complete else "restricted",
+        slope / p.alpha,
+        len(arrangement),
+    )
+
+
+def _slope_on_patterns(network, N, arrangement, tol):
+    """Largest slope within the cells; what is found there, if no close bound is."""
+    p = network.problem
+    bound = _cell_bound(p, N, arrangement)
+    if p.separate:
+        return bound
+    found = search_cells(
+        p.X, N, arrangement, starts=network.gates(), **network.geometry
+    ).slopes.max(initial=0.0)
+    return bound if bound <= (1.0 + 0.1 * tol) * found else found
+
+
+def _cell_bound(problem, N, arrangement):
+    """Proven bound of the slopes in the cells, which is tight if `separate`."""
+    geometry = {
+        "free_bias": problem.fit_intercept,
+        "negative_slope": problem.negative_slope,
+    }
+    if problem.separate:
+        return max(
+            cone_slopes(problem.X, nu, arrangement, **geometry).max() for nu in N.T
+        )
+    return cell_slope_bound(problem.X, N, arrangement, **geometry)
+
+
+def _bound_of_optimum(network, kind, tol, deadline, rng):
+    """Bound at the dual point of the optimum, and the neurons that are now known."""
+    p = network.problem
+    problem, generate, prove = p, generate_vector_neurons, vector_proofs.prove
+    if p.n_outputs == 1:
+        problem = Problem(
+            p.X,
+            p.Y[:, 0],
+            p.sample_weight,
+            p.loss.loss,
+            p.alpha,
+            p.fit_intercept,
+            p.negative_slope,
+        )
+        generate, prove = generate_neurons, proofs.prove
+    known = network.neurons(problem)
+    if kind != "estimated":
+        form = _form_of_structure(p, tol, deadline)
+        if form is not None:
+            return LowerBound(form.dual_bound, "global"), known
+    options = {"known": known, "max_iter": _ROUNDS, "deadline": deadline}
+    if kind == "estimated":
+        proof, result = None, generate(problem, rng, tol=0.9 * tol, **options)
+    else:
+        result, proof = proofs.generate_and_prove(
+            problem, rng, tol=tol, generate=generate, prove=prove, **options
+        )
+    _warn_if_short(result, tol)
+    known = known.joined(result.neurons)
+    if proof is not None and proof.closed:
+        return LowerBound(proof.dual_bound, "global"), known
+    if proof is not None and proof.neurons is not None:
+        known = known.joined(proof.neurons)
+    N = result.nu.reshape(p.Y.shape)
+    # The search may have missed what the networks at hand have.
+    kappa = max(result.kappa, p.slopes(known, N).max(initial=0.0))
+    every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
+    if kind == "global" or every_pattern:
+        upper = None if proof is None else proof.kappa
+        allowed = proofs.largest_slope_allowed(problem, result, tol)
+        slope, closed = _proven_slope(
+            p, N, kappa, allowed, 0.1 * tol, deadline, upper=upper
+        )
+        if closed or kind == "global":
+            return LowerBound(p.bound(N, slope), "global"), known
+    return LowerBound(p.bound(N, kappa), "estimated"), known
+
+
+def _form_of_structure(problem, tol, deadline):
+    """The optimum of data of special structure with its bound, or None."""
+    p = problem
+    if p.n_outputs == 1:
+        form = closed_form(
+            p.X,
+            p.Y[:, 0],
+            p.sample_weight,
+            p.loss.loss,
+            p.alpha,
+            fit_intercept=p.fit_intercept,
+            negative_slope=p.negative_slope,
+            tol=tol,
+            deadline=deadline,
+        )
+        if form is not None:
+            _warn_if_short(form, tol)
+        return form
+    if p.separate:
+        return None
+    return soft_thresholded_svd(
+        p.X, p.Y, p.sample_weight, p.loss, p.alpha, p.fit_intercept, p.negative_slope
+    )
+
+
+def _warn_if_short(result, tol):
+    gap = result.objective - result.dual_bound
+    if result.status != "optimal" and gap > tol * result.objective:
+        warnings.warn(
+            "certify knows the optimum to a relative gap of "
+            f"{gap / result.objective:.2g} only, above tol={tol:g} (status "
+            f"{result.status!r}). The bound is valid, but lower than it could be. "
+            "Increase max_time or tol, or scale the data.",
+            ConvergenceWarning,
+        )
+
+
+def _best_candidate(network, slope_of):
+    """The best bound from the network itself, its slope and its dual point."""
+    best = (-np.inf, 0.0, None)
+    for N in _dual_candidates(network):
+        slope = slope_of(N)
+        value = network.problem.bound(N, slope)
+        best = max(best, (value, slope, N), key=lambda candidate: candidate[0])
+    return best
+
+
+def _dual_candidates(network):
+    """Dual points of the network.
+
+    Without a gradient (hinge, pinball) any point of the domain gives a valid
+    bound; those of smoothed losses are tried.
+    """
+    p, F = network.problem, network.outputs()
+    yield p.dual_point(F)
+    if p.loss.smooth:
+        return
+    s, Y = p.sample_weight, p.Y
+    if p.fit_intercept:
+        F = F + p.loss.best_offset(F, Y, s)
+    lower, upper = p.loss.dual_bounds(Y, s)
+    # In units of the targets, half the distance between two labels.
+    unit = 0.5 * np.ptp(Y, axis=0)
+    unit[unit == 0] = 1.0
+    kink = p.loss.dual_slope(-p.gradient(F), Y, s)
+    for width in (1e-2, 0.1, 0.5):
+        N = 0.5 * (lower + upper) + s[:, None] * (kink - F) / (width * unit)
+        yield p.project(np.clip(N, lower, upper))
+
+
+def _searched_slope(network, N, known, rng):
+    """Slope of the steepest neuron found, and of the known ones."""
+    p, X = network.problem, network.problem.X
+    size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
+    options = {"separate": p.separate, **network.geometry}
+    starts = network.coefs[0].T
+    starts = starts[np.any(starts != 0, axis=1)]
+    slopes = [
+        p.slopes(known, N),
+        search_widely(X, N, size, rng, **options).slopes,
+        search_units(X, N, starts, **options).slopes,
+    ]
+    if p.fit_intercept:
+        # A neuron that is active everywhere.
+        linear = X.T @ N
+        norms = np.linalg.norm(linear, axis=0 if p.separate else None, ord=2)
+        slopes.append(np.atleast_1d(norms))
+    return float(np.concatenate(slopes).max(initial=0.0))
+
+
+def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
+    """Upper bound of the slope, and whether it is close to the largest one.
+
+    Parameters
+    ----------
+    problem : VectorProblem
+    N : ndarray of shape (n_samples, n_outputs)
+    lower : float
+        A slope that is known.
+    allowed : float
+        A bound up to this is close enough.
+    rtol : float
+        So is one that is as close to the steepest neuron.
+    deadline : float
+    upper : float or None
+        What branch and bound has found, if it has been tried.
+
+    Returns
+    -------
+    slope : float
+    closed : bool
+    """
+    p = problem
+    options = {
+        "free_bias": p.fit_intercept,
+        "negative_slope": p.negative_slope,
+        "lower": lower,
+        "target": allowed,
+        "rtol": rtol,
+        "deadline": deadline,
+    }
+    if p.separate:
+        found = [_proven_slope_of_one(p.X, nu, options, upper) for nu in N.T]
+        return max(slope for slope, _ in found), all(closed for _, closed in found)
+    closed = False
+    if upper is None:
+        # Without nodes it still has a bound from norms.
+        nodes = vector_proofs.node_limit(p)
+        found = maximise_vector_slope(p.X, N, max_nodes=nodes, **options)
+        upper, closed = found.upper, found.status == "optimal"
+    left = deadline - perf_counter()
+    if not closed and left > 0 and can_enumerate(p.X, free_bias=p.fit_intercept):
+        arrangement = enumerate_arrangement(p.X, free_bias=p.fit_intercept)
+        if arrangement.complete:
+            upper = min(upper, _cell_bound(p, N, arrangement))
+    closed = closed or upper <= allowed
+    if not closed:
+        # The squares of the slopes add up over any orthonormal basis of the
+        # outputs; along the singular vectors few of them are large.
+        options = {**options, "lower": 0.0, "target": None}
+        along = N @ np.linalg.svd(N, full_matrices=False)[2].T
+        slopes = [_proven_slope_of_one(p.X, nu, options)[0] for nu in along.T]
+        upper = min(upper, float(np.linalg.norm(slopes)))
+    return max(upper, lower), closed or upper <= allowed
+
+
+def _proven_slope_of_one(X, nu, options, upper=None):
+    """As `_proven_slope`, of a single output, with the options as a dict."""
+    geometry = {key: options[key] for key in ("free_bias", "negative_slope")}
+    deadline, closed = options["deadline"], False
+    if upper is None:
+        upper, nodes = norm_bound(X, nu, **geometry), proofs.node_limit(X)
+        if nodes:
+            found = branch_and_bound.maximise_slope(X, nu, max_nodes=nodes, **options)
+            upper, closed = found.upper, found.status == "optimal"
+    left = deadline - perf_counter()
+    if not closed and left > 0 and can_enumerate(X, free_bias=options["free_bias"]):
+        arrangement = enumerate_arrangement(X, free_bias=options["free_bias"])
+        if arrangement.complete:
+            upper = min(upper, cone_slopes(X, nu, arrangement, **geometry).max())
+            closed = True
+    if not closed and left > _RELAXATION_TIME:
+        if len(X) <= _TRIANGLE:
+            upper = min(upper, triangle_bound(X, nu, **geometry))
+        if len(X) * np.linalg.matrix_rank(X) <= _SEMIDEFINITE:
+            with suppress(OutOfTime), until(deadline):
+                upper = min(upper, semidefinite_bound(X, nu, **geometry))
+    return max(upper, options["lower"]), closed

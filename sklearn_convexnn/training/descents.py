@@ -1,0 +1,99 @@
+"""Networks from descent alone: for scores, which need neither bounds nor proofs."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from sklearn.utils import check_random_state
+
+from sklearn_convexnn.families.two_layer import placing, vector_placing
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.training.routes import HISTORY, Trained
+
+# Steps from random neurons, and from those of a neighbour.
+_FIRST_STEPS, _STEPS = 300, 100
+# Relative gain of a step below which no score would change.
+_RTOL = 1e-5
+
+
+def suits_descent(estimator, X):
+    """Whether descent finds about the networks that the estimator would.
+
+    It gets stuck in bad minima if all kinks are along one line, and it does not keep
+    to given patterns, or to few neurons.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X : {array, sparse matrix} of shape (n_samples, n_features)
+
+    Returns
+    -------
+    suits : bool
+    """
+    if estimator.formulation != "relu" or estimator.arrangements != "adaptive":
+        return False
+    if estimator.max_neurons is not None or estimator.minimal:
+        return False
+    X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
+    centre = X.mean(axis=0) if estimator.fit_intercept else 0.0
+    return np.linalg.matrix_rank(X - centre) > 1
+
+
+def train_by_descent(problem, known, seed, deadline, name, settings):
+    """Train one network by descent on the non-convex objective.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
+    known : Neurons, VectorNeurons or None
+        The network to start from, but for its offset.  By default neurons are
+        placed at random.
+    seed : int
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    name : str
+        What the lines of `verbose` call the network.
+    settings : Settings
+
+    Returns
+    -------
+    trained : Trained
+        Without a bound.
+    """
+    start, p = perf_counter(), problem
+    several = isinstance(p, VectorProblem)
+    kind = vector_placing if several else placing
+    options = {"rtol": _RTOL, "deadline": deadline}
+    network = p.null()
+    if known is None:
+        size = p.Y.size if several else p.y.size
+        n_neurons = min(settings.n_arrangements, max(2 * size, 100))
+        rng = check_random_state(seed)
+        descended = kind.place_neurons(p, n_neurons, rng, _FIRST_STEPS, **options)
+    else:
+        known = known.select(known.sizes > 0) if several else known
+        if p.fit_intercept:
+            Y = p.Y if several else p.y
+            offset = p.loss.best_offset(p.outputs(known), Y, p.sample_weight)
+            known = replace(known, offset=offset)
+        descended = kind.improve_neurons(p, known, _STEPS, **options)
+    if p.objective(descended) < p.objective(network):
+        network = descended
+    objective = p.objective(network)
+    if settings.verbose:
+        print(
+            f"[{name}] descent: {len(network)} neurons, objective "
+            f"{settings.unit * objective:.8g}"
+        )
+    row = (perf_counter() - start, objective, -np.inf, np.nan, np.nan, len(network))
+    return Trained(
+        neurons=network,
+        dual_bound=-np.inf,
+        certificate="estimated",
+        status="descent",
+        message="there was a descent, and no search for a bound",
+        n_iter=1,
+        n_patterns=len(network),
+        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+    )

@@ -1,0 +1,436 @@
+"""The rounds of column generation, whatever the neurons are."""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
+from sklearn_convexnn.families.two_layer.climbing import row_norms
+from sklearn_convexnn.families.two_layer.pricing import column_spread
+from sklearn_convexnn.model.results import MESSAGES, Record
+
+# Dual points that are kept, since later neurons may prove the best one wrong.
+_DUAL_POINTS = 5
+# Rounds without a smaller gap after which nothing more is to be expected.
+_PATIENCE = 25
+# With scales far apart, training goes on while so many rounds bring the gap, or the
+# objective, down to this part, or the gap is a small part of the objective.
+_WINDOW, _FALLS, _CLOSE = 5, 0.7, 0.1
+# Rounds in a row that may break down; another one draws other starting points.
+_BREAKDOWNS = 2
+# Part of the objective without neurons by which a bound may be above a network.
+_AGREES = 1e-6
+# Parts of the time left that the first pricing and each descent may take: a network
+# is worth more with a bound.
+_FIRST_PRICING, _DESCENT = 0.2, 0.5
+# Random directions of the first search.
+_FIRST_SEARCH = 25
+# Outputs (samples times neurons) of the neurons that the search remembers.
+_ARCHIVE = 4_000_000
+
+
+@dataclass
+class _DualPoint:
+    """A dual point, the steepest slope known there, and the bound it gives.
+
+    Whether a longer search has confirmed the slope; one by norms needs none.
+    """
+
+    nu: np.ndarray
+    kappa: float
+    bound: float
+    confirmed: bool = False
+    by_norms: bool = False
+
+
+def _slow(levels):
+    """Whether neither the gap nor the objective falls as fast as it should.
+
+    Parameters
+    ----------
+    levels : list of (gap, objective)
+        Of the rounds so far.
+    """
+    if len(levels) <= _WINDOW or levels[-1][0] < _CLOSE * levels[-1][1]:
+        return False
+    before, now = levels[-1 - _WINDOW], levels[-1]
+    return all(new > _FALLS * old for new, old in zip(now, before))
+
+
+class Generation:
+    """State of column generation: pool of neurons, best network, best bounds.
+
+    Subclasses say how neurons are placed, improved by descent, selected, moved
+    and searched for.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
+    rng : RandomState
+    tol : float
+        Stop when the gap is at most `tol` times the objective.
+    max_neurons : int or None
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    """
+
+    def __init__(self, problem, rng, tol, max_neurons, deadline):
+        self.problem, self.rng = problem, rng
+        self.tol, self.deadline = tol, deadline
+        self.max_neurons = np.inf if max_neurons is None else max_neurons
+        self.best = problem.null()
+        self.objective = self.null_objective = problem.objective(self.best)
+        self.scale = column_spread(problem.X, problem.fit_intercept, problem.apart)
+        self.pool = self.archive = self.cuts = self.best
+        self.duals = []
+        self.last_kappa = np.nan
+        self.broken = 0
+        # Seconds of a search for each random direction.
+        self.pace = 0.0
+
+    # Neurons that are kept to rule out dual points.
+    most_cuts = 500
+    # Networks to train from random neurons when their number is limited.
+    n_narrow = 5
+
+    def place(self, n_neurons):
+        """Neurons from a short descent."""
+        raise NotImplementedError
+
+    def improve(self, neurons):
+        """The network after a descent."""
+        raise NotImplementedError
+
+    def round(self):
+        """Select, or select and move; then price.
+
+        Returns
+        -------
+        n_cells : int
+        limited : bool
+            Whether the limit of neurons was hit.
+        """
+        raise NotImplementedError
+
+    def search(self, nu, thorough):
+        """Neurons that are steep at a dual point, as candidates."""
+        raise NotImplementedError
+
+    def unused(self, candidates):
+        """Candidates as neurons of magnitude zero."""
+        raise NotImplementedError
+
+    def slopes(self, neurons, nu):
+        """Slopes of neurons at a dual point."""
+        raise NotImplementedError
+
+    def linear_slope(self, nu):
+        """The largest slope of a linear term, and its neurons of slope above alpha."""
+        raise NotImplementedError
+
+    @property
+    def bound(self):
+        """The best lower bound, as far as the search goes."""
+        return self.duals[0].bound if self.duals else -np.inf
+
+    @property
+    def closed(self):
+        gap = self.objective - self.bound
+        return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
+
+    def solve(self, n_neurons, known, duals, max_iter, callback, task):
+        """Place neurons, then go round by round until the gap is closed.
+
+        Known neurons take the place of those that would be placed.
+
+        Parameters
+        ----------
+        n_neurons : int
+        known : neurons of magnitude zero, or None
+        duals : sequence of DualPoint
+            Dual points that are known, of which the steepest slopes are.
+        max_iter : int
+        callback : callable or None
+        task : FitTask
+
+        Returns
+        -------
+        result : GlobalResult
+        """
+        record = Record(callback)
+        for point in duals:
+            bound = self.problem.bound(point.nu, point.kappa)
+            self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
+        self.duals.sort(key=lambda point: -point.bound)
+        status = unless_broken(None, self._start, n_neurons, known)
+        n_iter, waited, cells, levels = 0, 0, 0, []
+        last_gap, last_objective = np.inf, np.inf
+        while True:
+            if status is None and n_iter < max_iter:
+                round_task = task.subtask("round").begin()
+                cells, limited, closed, late = self._whole_round(cells)
+                stop = round_task.end(self.best)
+                n_iter += 1
+                gap = self.objective - self.bound
+                # Bounds that a longer search corrects hide the progress of networks.
+                gained = last_objective - self.objective > 0.01 * gap
+                gained |= gap < 0.99 * last_gap
+                waited = 0 if gained else waited + 1
+                levels.append((gap, self.objective))
+                last_gap, last_objective = min(gap, last_gap), self.objective
+                if closed:
+                    status = "optimal"
+                elif limited:
+                    status = "max_neurons"
+                elif late or perf_counter() > self.deadline:
+                    status = "max_time"
+                elif stop:
+                    status = "callback"
+                elif self.problem.far_apart and _slow(levels):
+                    status = "scales"
+                elif self.broken == _BREAKDOWNS:
+                    status = "breakdown"
+                elif waited > _PATIENCE:
+                    status = "stalled"
+            elif status is None:
+                status = "max_iter"
+            if status not in (None, "optimal") and self.duals:
+                try:
+                    with np.errstate(all="ignore"):
+                        self.conclude()
+                except BREAKDOWNS:
+                    # What was to be looked at again is not to be relied on.
+                    self.duals = [point for point in self.duals if point.confirmed]
+            if status == "max_time" and self.closed and not self.duals[0].confirmed:
+                status = "unconfirmed"
+            record.add(self, n_iter, cells)
+            if status is not None:
+                break
+        best = self.duals[0] if self.duals else self.trivial()
+        return record.result(
+            self, best.nu, best.kappa, MESSAGES[status], status, n_iter
+        )
+
+    def _start(self, n_neurons, known):
+        """The first neurons; the status if none are needed."""
+        if known is not None and len(known):
+            self.pool = self.best.joined(known)
+            return None
+        nu = self.problem.dual_point(self.problem.outputs(self.best))
+        try:
+            now = perf_counter()
+            with until(now + _FIRST_PRICING * (self.deadline - now)):
+                self.price(nu)
+                if self.closed and self.confirm():
+                    return "optimal"
+        except OutOfTime:
+            if not self.duals:
+                self._price_by_norms(nu)
+        placed = self._place_early(n_neurons)
+        if len(placed) > self.max_neurons and self.deadline < np.inf:
+            # There may be no time to go from many neurons to few.
+            self.keep(self._place_early(int(self.max_neurons)))
+        self.keep(placed)
+        self.pool = self.pool.joined(placed)
+        return None
+
+    def _place_early(self, n_neurons):
+        with until(self.before_pricing()):
+            return self.place(n_neurons)
+
+    def before_pricing(self):
+        """The time at which to stop what leads to a dual point that is to be priced."""
+        now = perf_counter()
+        return now + _DESCENT * (self.deadline - now)
+
+    def _whole_round(self, cells):
+        """A round, and a longer search if it has closed the gap.
+
+        Returns
+        -------
+        cells : int
+            Those of the round before if there was no time.
+        limited, closed, late : bool
+        """
+        limited = late = False
+        try:
+            with np.errstate(all="ignore"), until(self.deadline):
+                check()
+                if len(self.pool) == 0:
+                    # The first search has not come to its end.
+                    self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+                cells, limited = self.round()
+                closed = self.closed and self.confirm()
+                if closed:
+                    # Selected neurons have not been moved; it costs little.
+                    self.keep(self.improve(self.best))
+            self.broken = 0
+        except BREAKDOWNS:
+            closed = False
+            self.broken += 1
+            self.pool = self.best
+        except OutOfTime:
+            # What has not been searched to the end counts as not searched.
+            closed, late = False, True
+            if not self.duals:
+                self._price_by_norms(
+                    self.problem.dual_point(self.problem.outputs(self.best))
+                )
+        self.refute()
+        return cells, limited, closed and self.closed, late
+
+    def _price_by_norms(self, nu):
+        """A dual point whose bound takes no search."""
+        self.last_kappa = kappa = self.slope_limit(nu)
+        bound = self.problem.bound(nu, kappa)
+        self.duals.append(_DualPoint(nu, kappa, bound, confirmed=True, by_norms=True))
+
+    def slope_limit(self, nu):
+        """Proven bound of the slopes at a dual point, from norms alone.
+
+        Activations are not steeper than one, and where biases are free, so that they
+        are not zero at the origin, the sums of `nu` are zero.
+        """
+        lengths = row_norms(self.problem.X).astype(np.float64)
+        sizes = row_norms(nu.reshape(len(nu), -1))
+        # Lengths may be of single precision.
+        return (1.0 + 1e-4) * float(lengths @ sizes)
+
+    def trivial(self):
+        """The dual point that needs no search, in place of none."""
+        nu = np.zeros(np.shape(self.problem.outputs(self.best)))
+        point = _DualPoint(nu, 0.0, self.problem.bound(nu, 0.0), True)
+        self.duals = [point]
+        return point
+
+    def conclude(self):
+        """What is left to do when the rounds end early."""
+
+    def refute(self):
+        """Give up dual points whose bounds are above a network that is known.
+
+        The search has missed what is steep there.
+        """
+        least = (1.0 + _AGREES) * self.objective + 1e-12 * self.null_objective
+        for point in self.duals:
+            if point.bound > least:
+                point.kappa = np.inf
+                point.bound = self.problem.bound(point.nu, np.inf)
+        self.duals.sort(key=lambda point: -point.bound)
+
+    def confirm(self):
+        """Whether the gap stays closed after a longer search at the dual point."""
+        while self.closed:
+            point = self.duals[0]
+            if point.confirmed:
+                return True
+            check()
+            self.price(point.nu, thorough=True)
+        return False
+
+    def keep(self, neurons):
+        """Take a network for the best one if it is; whether it is."""
+        value = self.problem.objective(neurons)
+        # Not if it is not a number.
+        better = value < self.objective and len(neurons) <= self.max_neurons
+        if better:
+            self.best, self.objective = neurons, value
+        return better
+
+    def has_failed(self, solution):
+        """Whether a selection ended too early to be of use, and a network is better."""
+        left = solution.objective - solution.dual_bound
+        short = left > 1e-3 * abs(solution.objective)
+        return short and solution.objective > self.objective
+
+    def within_limit(self, neurons):
+        """As many neurons as are allowed, moved to where they are best."""
+        while len(neurons) > self.max_neurons:
+            # Little by little: those that stay take over from those that go.
+            count = max(self.max_neurons, int(0.8 * len(neurons)))
+            order = np.argsort(-neurons.sizes, kind="stable")
+            neurons = self.improve(neurons.select(np.sort(order[:count])))
+        self.keep(neurons)
+        # Of few neurons, those that are left can be a poor choice.
+        for _ in range(self.n_narrow):
+            check()
+            self.keep(self.place(self.max_neurons))
+        return neurons
+
+    def price(self, nu, thorough=False):
+        """Search at a dual point, for its bound and for neurons to add."""
+        p = self.problem
+        check_finite(nu)
+        start = perf_counter()
+        try:
+            found = self.search(nu, thorough)
+        finally:
+            if not thorough:
+                size = max(3 * len(self.best), 75) if self.duals else _FIRST_SEARCH
+                self.pace = (perf_counter() - start) / size
+        neurons = self.unused(found)
+        self.archive = self.archive.joined(neurons)
+        most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
+        self.archive = self.archive.select(slice(-most, None))
+        for point in self.duals:
+            slopes = self.slopes(neurons, point.nu)
+            # Of NumPy: what is not a number is to be seen in the bound.
+            point.kappa = float(np.maximum(point.kappa, slopes.max(initial=0.0)))
+            point.bound = p.bound(point.nu, point.kappa)
+        # Candidates well below alpha are not even reported.
+        slopes = np.append(found.slopes, self.slopes(self.archive, nu))
+        kappa = float(slopes.max(initial=p.alpha))
+        straight = None
+        if p.fit_intercept:
+            slope, straight = self.linear_slope(nu)
+            kappa = float(np.maximum(kappa, slope))
+        self.last_kappa = kappa
+        if not any(point.nu is nu for point in self.duals):
+            self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
+        if thorough and fits():
+            for point in self.duals:
+                point.confirmed |= point.nu is nu
+        self.duals.sort(key=lambda point: -point.bound)
+        del self.duals[_DUAL_POINTS:]
+        new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
+        new = new.select(slice(0, 200))
+        self.pool = self.pool.joined(new)
+        if p.apart or not p.loss.smooth:
+            # Many dual points fit a network, or almost, and those that are known to
+            # be bad come back unless neurons of no use rule them out.
+            self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))
+        if straight is not None:
+            self.pool = self.pool.joined(straight)
+
+    def search_size(self, thorough, most):
+        """How many random directions to search from.
+
+        There are more hills to find where the network needs more neurons.
+        """
+        if not self.duals:
+            # Whether there is anything to train, and a first few neurons.
+            return _FIRST_SEARCH
+        size = np.clip(3 * len(self.best), 75, max(most, 75))
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            left = self.deadline - perf_counter()
+            size = np.clip(0.5 * left / self.pace, 75, size)
+        if thorough:
+            # The smaller the gap that is claimed, the longer the search.
+            size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
+        return int(size)
+
+    def shaken(self, directions, shake):
+        """Directions moved by `shake` of their length, as the data spread."""
+        d = directions.shape[1]
+        length = np.linalg.norm(directions * self.scale, axis=1) / np.sqrt(d)
+        moved = self.rng.standard_normal(directions.shape)
+        moved *= length[:, None] / self.scale
+        return directions + shake * moved
+
+    def steepest(self, neurons, nu, size):
+        """At most `size` of the neurons, those that are steepest at `nu`."""
+        order = np.argsort(-self.slopes(neurons, nu), kind="stable")
+        return neurons.select(order[:size])

@@ -1,0 +1,245 @@
+"""Training of one output until it is proven that no neuron is missing."""
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from sklearn_convexnn._utils.breakdown import unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime
+from sklearn_convexnn.families.two_layer.branch_and_bound import (
+    maximise_slope,
+    prefers_cones,
+)
+from sklearn_convexnn.training.column_generation import generate_neurons
+
+# Sizes up to which a proof is attempted, and the nodes it may take.
+_PROOF_SAMPLES, _PROOF_RANK = 60, 5
+# Work for it, a few seconds: cones, each of which takes a look at all samples, and
+# semidefinite bounds, whose time grows as the power 2.7 of the samples.
+_CONES, _SEMIDEFINITE = 2e7, 1.5e5
+_BRIEF_CONES, _BRIEF_SEMIDEFINITE = 5e6, 3e4
+# Attempts: each but the last may find a neuron that the search has missed.
+_PROOFS = 3
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Outcome of a proof.
+
+    Attributes
+    ----------
+    dual_bound : float
+        No network of any width has a smaller objective.
+    kappa : float
+        Proven upper bound of the slopes, from which `dual_bound` follows.
+    closed : bool
+        Whether `dual_bound` is as close to the objective as asked for.
+    neurons : Neurons, VectorNeurons or None
+        A neuron, of magnitude zero, that the search has missed.
+    """
+
+    dual_bound: float
+    kappa: float
+    closed: bool
+    neurons: object
+
+
+def node_limit(X, brief=False):
+    """Nodes that branch and bound may take, for work of a few seconds.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    brief : bool, default=False
+        For work that hardly takes longer than a fit, half a second.
+
+    Returns
+    -------
+    limit : int
+        0 if the data are too large for it.
+    """
+    n = len(X)
+    rank = rank_up_to(X, _PROOF_RANK)
+    if rank <= _PROOF_RANK and prefers_cones(n, rank):
+        return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))
+    work = _BRIEF_SEMIDEFINITE if brief else _SEMIDEFINITE
+    return max(2, int(work / n**2.7)) if n <= _PROOF_SAMPLES else 0
+
+
+def rank_up_to(X, most):
+    """The rank of the data, or some rank above `most`, which some samples may tell.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    most : int
+
+    Returns
+    -------
+    rank : int
+    """
+    some = int(np.linalg.matrix_rank(X[: 10 * (most + 1)]))
+    return some if some > most else int(np.linalg.matrix_rank(X))
+
+
+def prove(problem, result, tol, deadline, nodes=None):
+    """Bound the steepest slope for good, where the data are small enough.
+
+    Parameters
+    ----------
+    problem : Problem
+    result : GlobalResult
+        What `generate_neurons` has found.
+    tol : float
+        Gap to be proven, relative to the objective of `result`.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    nodes : int or None
+        Limit of nodes; by default that of `node_limit`.
+
+    Returns
+    -------
+    proof : Proof or None
+        None if the data are too large for an attempt.
+    """
+    nodes = node_limit(problem.X) if nodes is None else nodes
+    if not nodes:
+        return None
+    found = maximise_slope(
+        problem.X,
+        result.nu,
+        free_bias=problem.fit_intercept,
+        negative_slope=problem.negative_slope,
+        lower=result.kappa,
+        target=largest_slope_allowed(problem, result, tol),
+        rtol=min(1e-4, 0.1 * tol),
+        deadline=deadline,
+        max_nodes=nodes,
+    )
+    kappa = max(found.upper, result.kappa)
+    bound = problem.bound(result.nu, kappa)
+    wanted = (1.0 - tol) * result.objective
+    missed = None
+    if problem.bound(result.nu, found.lower) < wanted:
+        missed = problem.unused(
+            found.direction[None], np.array([found.bias]), np.array([1.0 * found.sign])
+        )
+    return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)
+
+
+def largest_slope_allowed(problem, result, tol):
+    """The largest slope with which the bound of a result is good enough.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
+    result : GlobalResult
+    tol : float
+        Gap to be proven, relative to the objective of `result`.
+
+    Returns
+    -------
+    slope : float
+        At least that of the steepest neuron found.
+    """
+    wanted = (1.0 - tol) * result.objective
+    slope, high = result.kappa, 10.0 * result.kappa + problem.alpha
+    for _ in range(40):
+        middle = 0.5 * (slope + high)
+        if problem.bound(result.nu, middle) >= wanted:
+            slope = middle
+        else:
+            high = middle
+    return slope
+
+
+def generate_and_prove(
+    problem,
+    rng,
+    *,
+    known,
+    tol,
+    max_iter,
+    deadline,
+    duals=(),
+    callback=None,
+    generate=generate_neurons,
+    prove=prove,
+    **options,
+):
+    """Train by column generation, and go on with what the proof finds missing.
+
+    Parameters
+    ----------
+    problem : Problem or VectorProblem
+    rng : RandomState
+    known : Neurons, VectorNeurons or None
+        Neurons to start from, in place of placed ones.
+    tol : float
+        Gap to reach and to prove, relative to the objective.
+    max_iter : int
+        Limit of rounds.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    duals : sequence of DualPoint
+        Dual points that are known.  No proof is attempted at these.
+    callback : callable or None
+        Called after each round with its number and a dict of what
+        `GlobalResult.history` gets.
+    generate, prove : callables
+        `generate_neurons` and `prove` for this kind of problem.
+    **options
+        Further ones of `generate`.
+
+    Returns
+    -------
+    result : GlobalResult
+        With the rounds of all attempts.
+    proof : Proof or None
+        None if there was no attempt.
+    """
+    start = perf_counter()
+    offset, rounds, histories = 0.0, 0, []
+
+    def report(n_iter, entry):
+        if callback is not None:
+            callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
+
+    for _ in range(_PROOFS):
+        result = generate(
+            problem,
+            rng,
+            known=known,
+            duals=duals,
+            tol=0.9 * tol,
+            max_iter=max(max_iter - rounds, 1),
+            deadline=deadline,
+            callback=report,
+            **options,
+        )
+        histories.append(
+            {**result.history, "time": result.history["time"] + offset},
+        )
+        offset, rounds = perf_counter() - start, rounds + result.n_iter
+        proof = None
+        if result.status == "optimal":
+            given = [point for point in duals if point.nu is result.nu]
+            if not given:
+                with suppress(OutOfTime):
+                    proof = unless_broken(None, prove, problem, result, tol, deadline)
+            elif given[0].proven:
+                proof = Proof(result.dual_bound, result.kappa, True, None)
+        if proof is None or proof.closed or proof.neurons is None:
+            break
+        if rounds >= max_iter or perf_counter() > deadline:
+            break
+        # The proof found a neuron that the search had missed.
+        known = result.neurons.joined(proof.neurons)
+        duals = ()
+    history = {
+        key: np.concatenate([history[key] for history in histories])
+        for key in result.history
+    }
+    return replace(result, n_iter=rounds, history=history), proof

@@ -1,0 +1,331 @@
+"""The smallest network that can be found within a given objective."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sklearn_convexnn._utils.breakdown import unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work, until
+from sklearn_convexnn.families.two_layer.cells import solve_on_cells
+from sklearn_convexnn.model.neurons import Neurons, features
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+
+# What is left of tol for the rounding of the weights to single precision.
+_SAFETY = 0.999
+# Relative rise that a fit may have whose gap is larger than tol in any case.
+_ROUNDING = 1e-9
+# Changes of a network that are tried one by one, cheapest first, before none is
+# thought to be left; of the first few the best is taken, not the first that fits.
+_TRIES, _COMPARED = 12, 3
+# Neurons closest in direction with which a neuron may be merged.
+_NEIGHBOURS = 4
+# Changes that are tried with a move within the cells, and such moves in all.
+_MOVED_TRIES, _MOVES = 2, 12
+# Their relative accuracy, and a limit of their iterations.
+_MOVE_TOL, _MOVE_ITER = 1e-6, 60
+
+
+def allowed_objective(objective, dual_bound, tol):
+    """Largest objective that a smaller network may have.
+
+    Parameters
+    ----------
+    objective, dual_bound : float
+        Of the trained network.
+    tol : float
+
+    Returns
+    -------
+    limit : float
+        The objective whose gap is `tol` times itself, or, if the gap is larger
+        already, `objective` up to rounding.
+    """
+    limit = np.inf
+    if _SAFETY * tol < 1:
+        limit = dual_bound / (1.0 - _SAFETY * tol)
+    return limit if objective <= limit else objective * (1.0 + _ROUNDING)
+
+
+def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np.inf):
+    r"""Search for the smallest network whose objective is at most `limit`.
+
+    Backward elimination: a neuron is left out, or two of one sign are replaced
+    by their sum, and the magnitudes of the rest are optimised again by the
+    lasso with positive coefficients.  Where that is not enough, the neurons are
+    moved within their cells as well.  To find the smallest network of all is
+    NP-hard; this is the smallest that was found.
+
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+        Of an objective that is at most `limit`.
+    limit : float
+    only_subsets : bool, default=False
+        Whether neurons may only be left out, neither merged nor moved.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+
+    Returns
+    -------
+    neurons : Neurons
+        The given ones if no smaller network was found.
+
+    References
+    ----------
+    .. [1] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
+       of ReLU Networks". ICML. Section 4: pruning on the set of optima, and
+       beyond it with a correction of the rest.
+    """
+    empty = problem.null()
+    if problem.objective(empty) <= limit:
+        return empty
+    search = _Search(problem, limit, only_subsets, deadline)
+    with until(deadline):
+        best = unless_broken(neurons, search.eliminate, neurons)
+        try:
+            for _ in range(0 if only_subsets else _MOVES):
+                check()
+                smaller = unless_broken(best, search.smaller, best)
+                if len(smaller) >= len(best):
+                    break
+                best = smaller
+        except OutOfTime:
+            pass
+    return best if len(best) < len(neurons) else neurons
+
+
+@dataclass(frozen=True)
+class _Change:
+    """Neurons to leave out, and what takes their place.
+
+    Attributes
+    ----------
+    rise : float
+        Estimated rise of the objective.
+    out : tuple of int
+    vector : ndarray of shape (n_features + 1,) or None
+        Sum of the weights and biases of the neurons that are left out, to be
+        put in place of the first.
+    """
+
+    rise: float
+    out: tuple
+    vector: np.ndarray | None = None
+
+
+class _Search:
+    def __init__(self, problem, limit, only_subsets, deadline):
+        self.problem, self.limit = problem, limit
+        self.only_subsets, self.deadline = only_subsets, deadline
+
+    def fits(self, neurons):
+        return self.problem.objective(neurons) <= self.limit
+
+    def smaller(self, neurons):
+        """Fewer neurons after a move within the cells, if it makes that possible."""
+        smaller = self.eliminate(self.move(neurons))
+        if len(smaller) >= len(neurons):
+            smaller = self.eliminate_and_move(smaller)
+        return smaller
+
+    def eliminate(self, neurons):
+        """Change by change, for as long as the limit allows."""
+        try:
+            while len(neurons):
+                changes = self._changes(neurons)
+                smaller = self._several(neurons, changes)
+                if smaller is None:
+                    smaller = self._single(neurons, changes)
+                if smaller is None:
+                    break
+                neurons = smaller
+        except OutOfTime:
+            pass
+        return neurons
+
+    def _several(self, neurons, changes):
+        """Many cheap changes at once, if their estimates leave a good margin."""
+        slack = 0.5 * (self.limit - self.problem.objective(neurons))
+        chosen, used, total = [], set(), 0.0
+        for change in changes:
+            total += max(change.rise, 0.0)
+            if total > slack:
+                break
+            if used.isdisjoint(change.out):
+                used.update(change.out)
+                chosen.append(change)
+        count = len(chosen)
+        while count > 1:
+            smaller = self._refit(_changed(neurons, chosen[:count]))
+            if self.fits(smaller):
+                return smaller
+            count //= 2
+        return None
+
+    def _single(self, neurons, changes):
+        """The best of the first changes, or else the first one that fits."""
+        best, best_key = None, None
+        for k, change in enumerate(changes[:_TRIES]):
+            if k >= _COMPARED and best is not None:
+                break
+            smaller = self._refit(_changed(neurons, [change]))
+            key = len(smaller), self.problem.objective(smaller)
+            if key[1] <= self.limit and (best is None or key < best_key):
+                best, best_key = smaller, key
+        return best
+
+    def eliminate_and_move(self, neurons):
+        """A change that fits only after the others have moved."""
+        for change in self._changes(neurons)[:_MOVED_TRIES]:
+            check()
+            smaller = self.move(self._refit(_changed(neurons, [change])))
+            if self.fits(smaller) and len(smaller) < len(neurons):
+                return smaller
+        return neurons
+
+    def move(self, neurons):
+        """The neurons at their best places in their cells, if that is better."""
+        p = self.problem
+        z = p.X @ neurons.directions.T + neurons.biases
+        if not np.any(np.any(z <= 0, axis=0) & ~neurons.linear):
+            return neurons
+        # More exact than what follows from the outputs, and alone of use for
+        # losses with kinks.
+        nu = p.project(self._magnitudes(neurons).nu)
+        sides = p.y if p.loss.minimiser(p.y) is None else np.sign(nu)
+        moved, _, _ = solve_on_cells(
+            p,
+            neurons,
+            sides,
+            nu,
+            tol=_MOVE_TOL,
+            deadline=self.deadline,
+            max_iter=_MOVE_ITER,
+        )
+        moved = self._refit(moved.select(moved.magnitudes > 0))
+        better = p.objective(moved) < p.objective(neurons)
+        return moved if better and len(moved) <= len(neurons) else neurons
+
+    def _refit(self, neurons):
+        """The neurons with the best magnitudes, without those that are not needed."""
+        p = self.problem
+        check(2.0 * p.X.size * len(neurons))
+        Z = features(neurons, p.X, p.negative_slope)
+        neurons = neurons.select(np.any(Z != 0, axis=0))
+        if len(neurons) == 0:
+            return p.null()
+        solution = self._magnitudes(neurons)
+        neurons = replace(neurons, magnitudes=solution.values, offset=solution.offset)
+        return neurons.select(solution.values > 1e-6 * np.sum(solution.values))
+
+    def _magnitudes(self, neurons):
+        p = self.problem
+        return solve_magnitudes(
+            features(neurons, p.X, p.negative_slope),
+            p.y,
+            p.sample_weight,
+            p.loss,
+            p.alpha,
+            free_offset=p.fit_intercept,
+            tol=0.1 * _ROUNDING,
+        )
+
+    def _changes(self, neurons):
+        """All changes, the cheapest first."""
+        p, m = self.problem, len(neurons)
+        check(2.0 * p.X.size * m + svd_work((m, m)))
+        Z = features(neurons, p.X, p.negative_slope)
+        f = Z @ neurons.magnitudes + neurons.offset
+        changes = self._removals(neurons, Z, f)
+        if not self.only_subsets:
+            changes += self._merges(neurons, Z, f)
+        return sorted(changes, key=lambda change: change.rise)
+
+    def _removals(self, neurons, Z, f):
+        """Every neuron, with the rise after the others have taken its part."""
+        p, c = self.problem, neurons.magnitudes
+        if not p.loss.smooth:
+            # Without curvature: the rise if the others stay as they are.
+            before = p.objective(neurons, f)
+            rises = [
+                p.loss.value(f - size * z, p.y, p.sample_weight)
+                + p.alpha * (np.sum(c) - size)
+                - before
+                for z, size in zip(Z.T, c)
+            ]
+        else:
+            curvature = p.loss.curvature(f, p.y, p.sample_weight)
+            if p.fit_intercept and np.sum(curvature) > 0:
+                Z = Z - (curvature @ Z) / np.sum(curvature)
+            hessian = (Z.T * curvature) @ Z
+            hessian.flat[:: len(c) + 1] += 1e-12 * np.trace(hessian) + 1e-300
+            rises = 0.5 * c**2 / np.diag(np.linalg.pinv(hessian, hermitian=True))
+        return [_Change(float(rise), (j,)) for j, rise in enumerate(rises)]
+
+    def _merges(self, neurons, Z, f):
+        """Sums of neighbours of one sign, with the rise at their magnitudes."""
+        p, c = self.problem, neurons.magnitudes
+        vectors = np.column_stack([neurons.directions, neurons.biases]) * c[:, None]
+        changes = []
+        for i, j in _neighbours(neurons):
+            check()
+            vector = vectors[i] + vectors[j]
+            if not np.linalg.norm(vector[:-1]) > 0:
+                continue
+            merged = _with_vector(neurons.select([i]), vector)
+            z = features(merged, p.X, p.negative_slope)[:, 0] * merged.magnitudes[0]
+            change = z - c[i] * Z[:, i] - c[j] * Z[:, j]
+            rise = p.loss.value(f + change, p.y, p.sample_weight)
+            rise -= p.loss.value(f, p.y, p.sample_weight)
+            rise += p.alpha * float(merged.magnitudes[0] - c[i] - c[j])
+            changes.append(_Change(float(rise), (i, j), vector))
+        return changes
+
+
+def _neighbours(neurons):
+    """Pairs of neurons of one kind that are close in direction."""
+    scale = max(1.0, np.abs(neurons.biases[~neurons.linear]).max(initial=0.0))
+    points = np.column_stack([neurons.directions, neurons.biases / scale])
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    cosines = points @ points.T
+    same = neurons.signs[:, None] == neurons.signs
+    same &= neurons.linear[:, None] == neurons.linear
+    np.fill_diagonal(same, False)
+    cosines = np.where(same, cosines, -np.inf)
+    nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEIGHBOURS]
+    pairs = {
+        (min(i, j), max(i, j))
+        for i, row in enumerate(nearest.tolist())
+        for j in row
+        if same[i, j]
+    }
+    return sorted(pairs)
+
+
+def _with_vector(neuron, vector):
+    """A single neuron with other weights and bias."""
+    norm = np.linalg.norm(vector[:-1])
+    return replace(
+        neuron,
+        directions=vector[None, :-1] / norm,
+        biases=vector[-1:] / norm,
+        magnitudes=np.array([norm]),
+    )
+
+
+def _changed(neurons, changes):
+    """The neurons after disjoint changes, at the magnitudes they have."""
+    keep = np.ones(len(neurons), dtype=bool)
+    directions, biases = neurons.directions.copy(), neurons.biases.copy()
+    magnitudes = neurons.magnitudes.copy()
+    for change in changes:
+        keep[list(change.out)] = False
+        if change.vector is not None:
+            i = change.out[0]
+            merged = _with_vector(neurons.select([i]), change.vector)
+            directions[i], biases[i] = merged.directions[0], merged.biases[0]
+            magnitudes[i], keep[i] = merged.magnitudes[0], True
+    return Neurons(
+        directions, biases, magnitudes, neurons.signs, neurons.linear, neurons.offset
+    ).select(keep)

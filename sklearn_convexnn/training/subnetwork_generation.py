@@ -1,0 +1,304 @@
+"""Column generation over whole sub-networks."""
+
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from scipy.linalg import svd
+
+from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
+from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.subnetworks.cells import solve_on_blocks
+from sklearn_convexnn.families.subnetworks.placing import (
+    improve_subnetworks,
+    place_subnetworks,
+)
+from sklearn_convexnn.families.subnetworks.pricing import (
+    FAR,
+    NEAR,
+    SLOW,
+    ascend,
+    ranked,
+    search_widely,
+)
+from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
+from sklearn_convexnn.families.two_layer.vector_pricing import (
+    search_widely as search_neurons_widely,
+)
+from sklearn_convexnn.training.vector_column_generation import VectorRun
+
+# Steps of a search, and of a thorough one.
+_STEPS, _MORE_STEPS = 80, 300
+# Random sub-networks in a thorough search, and operations of inner units in a search.
+_MOST_STARTS, _WORK = 1000, 150_000_000
+# Thorough searches at the end of a fit that stops short, and the share of the time
+# that is kept for them.
+_LAST_LOOKS, _LAST = 3, 0.2
+# Relative gap from which on the program over the patterns at hand is solved.
+_CLOSE = 0.1
+# Steep sub-networks that are known to climb from, at most.
+_NEAR = 150
+
+
+def generate_subnetworks(
+    problem,
+    rng,
+    *,
+    n_units=100,
+    known=None,
+    duals=(),
+    tol=1e-4,
+    max_iter=200,
+    max_units=None,
+    deadline=np.inf,
+    callback=None,
+    task=None,
+):
+    r"""Train parallel sub-networks, of any number, to a small duality gap.
+
+    As `generate_neurons` of several outputs, with whole sub-networks in place of
+    neurons: they are placed by descent, the group lasso over the outputs of their
+    last units selects some, descent moves these, and the dual point is priced.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    rng : RandomState
+    n_units : int, default=100
+        Number of sub-networks to place.
+    known : Subnetworks or None
+        Sub-networks to start from, in place of placed ones.
+    duals : sequence of DualPoint
+        Dual points that are known, of which the steepest slopes are.
+    tol : float, default=1e-4
+        Stop when the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        Limit of rounds.
+    max_units : int or None
+        Limit of sub-networks.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    callback : callable or None
+        Called after each round with a dict of what `history` gets.
+    task : FitTask or None
+        Whose subtasks the rounds are.
+
+    Returns
+    -------
+    result : GlobalResult
+        Its `neurons` are `Subnetworks`, and `nu` has a column per output.
+    """
+    run = DeepRun(problem, rng, tol, max_units, deadline)
+    with blas_threads_for(0):
+        return run.solve(n_units, known, duals, max_iter, callback, task or FitTask())
+
+
+class DeepRun(VectorRun):
+    """Rounds of the group lasso, descent and pricing, with sub-networks."""
+
+    # Few sub-networks have more poor local minima than few neurons.
+    n_narrow = 20
+
+    def __init__(self, problem, rng, tol, max_units, deadline):
+        super().__init__(problem, rng, tol, max_units, deadline)
+        self.end, self.cut = deadline, False
+        if deadline < np.inf:
+            self.deadline -= _LAST * (deadline - perf_counter())
+
+    def place(self, n_neurons):
+        try:
+            return unless_broken(
+                self.problem.null(),
+                place_subnetworks,
+                self.problem,
+                int(n_neurons),
+                self.rng,
+                deadline=self.deadline,
+            )
+        except OutOfTime:
+            return self.problem.null()
+
+    def improve(self, neurons):
+        moved = unless_broken(
+            neurons,
+            improve_subnetworks,
+            self.problem,
+            neurons,
+            deadline=self.deadline,
+        )
+        if self.objective - self.bound > _CLOSE * self.objective:
+            return moved
+        tol = min(1e-4, 0.1 * self.tol)
+        solved = unless_broken(
+            None, solve_on_blocks, self.problem, moved, tol=tol, deadline=self.deadline
+        )
+        if solved is None:
+            return moved
+        return min(moved, solved, key=self.problem.objective)
+
+    def select(self, max_iter=300):
+        p, selected, N = self.problem, self.best.select(slice(0, 0)), None
+        if len(self.pool):
+            selected, N = unless_broken((selected, N), super().select, max_iter)
+        if N is None or (len(selected) == 0 and len(self.best)):
+            # There is nothing to choose from, or the choice is lost in rounding.
+            selected, N = self.best, p.dual_point(p.outputs(self.best))
+        return selected, N
+
+    def price(self, nu, thorough=False):
+        self.cut = False
+        known = any(point.nu is nu for point in self.duals)
+        super().price(nu, thorough)
+        if self.cut and (thorough or not known):
+            self._bound_without_search(nu)
+
+    def _bound_without_search(self, nu):
+        """Give a dual point the bound that does not depend on what a search finds."""
+        for point in self.duals:
+            if point.nu is nu:
+                point.kappa = max(point.kappa, self.slope_limit(nu))
+                point.bound = self.problem.bound(nu, point.kappa)
+                point.confirmed = True
+        self.duals.sort(key=lambda point: -point.bound)
+
+    def slope_limit(self, nu):
+        return slope_bound(self.problem, nu)
+
+    def slopes(self, neurons, nu):
+        check(self.problem.work(len(neurons)))
+        return super().slopes(neurons, nu)
+
+    def conclude(self):
+        # Bounds of short searches alone can be far above what is known.
+        try:
+            with until(self.end):
+                for _ in range(_LAST_LOOKS):
+                    point = self.duals[0]
+                    if point.confirmed:
+                        break
+                    self.price(point.nu, thorough=True)
+        except OutOfTime:
+            pass
+        self.refute()
+        # Where the time is too short for a search, this may be more than was found.
+        nu = self.problem.dual_point(self.problem.outputs(self.best))
+        self.duals.append(replace(self.duals[0], nu=nu, kappa=0.0))
+        self._bound_without_search(nu)
+        while self.closed and not self.duals[0].confirmed:
+            # No gap is closed that has not been searched to the end.
+            self._bound_without_search(self.duals[0].nu)
+
+    def unused(self, found):
+        return replace(found.units, outputs=np.zeros_like(found.units.outputs))
+
+    def linear_slope(self, N):
+        p = self.problem
+        slopes = p.X.T @ N
+        size = np.linalg.norm(slopes, axis=0)
+        units = (slopes / np.maximum(size, 1e-300)).T
+        if not p.separate:
+            try:
+                units, size, _ = svd(slopes, full_matrices=False)
+                units = units.T
+            except BREAKDOWNS:
+                # No slope is above the norm of all.
+                self.cut, units = True, units[:0]
+                size = np.linalg.norm(size)[None]
+        if p.architecture.norm == "path":
+            # The sum of equal leaves costs less than one of them.
+            size = size * np.sqrt(p.architecture.widths[0])
+        units = units[size[: len(units)] > p.alpha]
+        shift = np.max(-p.X @ units.T, axis=0, initial=0.0)
+        outputs = np.zeros((len(units), p.n_outputs))
+        return size.max(initial=0.0), p.embedded(units, shift, outputs)
+
+    def search(self, N, thorough):
+        p = self.problem
+        steps, schedules = _STEPS, (FAR,)
+        size = self.search_size(thorough, 400)
+        if thorough:
+            steps, schedules = _MORE_STEPS, (FAR, SLOW)
+            # The smaller the gap that is claimed, the longer the search.
+            size = max(size, int(_MOST_STARTS * np.clip(1e-2 / self.tol, 0.05, 1.0)))
+        work = len(p.X) * sum(p.architecture.widths) * steps
+        size = int(np.clip(_WORK // work, 50, size))
+        parts = []
+        try:
+            for widths in schedules:
+                parts.append(
+                    search_widely(p, N, size, self.rng, widths, steps, thorough)
+                )
+                check()
+            near = self._near(N, size, thorough)
+            if len(near):
+                parts.append(
+                    ascend(p, N, near, widths=NEAR, max_iter=steps, partial=thorough)
+                )
+            units = parts[0].units
+            for other in parts[1:]:
+                units = units.joined(other.units)
+            check(p.work(len(units)))
+        except OutOfTime:
+            self._correct(N, parts)
+            raise
+        return ranked(p, N, units, 400)
+
+    def _correct(self, N, found):
+        """Correct the bound of a dual point by what a search found until it was cut."""
+        for point in self.duals:
+            if point.nu is N:
+                steepest = [part.slopes.max(initial=0.0) for part in found]
+                point.kappa = max([point.kappa, *steepest])
+                point.bound = self.problem.bound(N, point.kappa)
+        self.duals.sort(key=lambda point: -point.bound)
+
+    def _near(self, N, size, thorough):
+        """Steep sub-networks that are known, to climb from."""
+        p = self.problem
+        near = self.steepest(self.pool, N, size)
+        near = near.joined(self.steepest(self.archive, N, size))
+        neurons = unless_broken(None, self._neurons, N, size, thorough)
+        if neurons is None:
+            self.cut = True
+        else:
+            near = near.joined(neurons)
+        check(p.work(len(near)))
+        near = ranked(p, N, near, min(size, _NEAR)).units
+        if thorough:
+            near = near.joined(self._shaken_units(near, 0.1))
+            near = near.joined(self._shaken_units(near, 0.4))
+        return near
+
+    def _neurons(self, N, size, thorough):
+        """Two-layer neurons that are steep, as sub-networks."""
+        p = self.problem
+        found = search_neurons_widely(
+            p.X,
+            N,
+            size,
+            self.rng,
+            separate=p.separate,
+            free_bias=p.fit_intercept,
+            negative_slope=0.0,
+            floor=0.0,
+            polish=20 if thorough else 5,
+        ).select(slice(0, size))
+        outputs = np.zeros((len(found), p.n_outputs))
+        return p.embedded(found.directions, found.biases, outputs)
+
+    def _shaken_units(self, units, shake):
+        """Sub-networks with weights and biases moved by `shake` of their size."""
+        p = self.problem
+        weights = []
+        for W, used in zip(units.weights, p.architecture.connections):
+            size = np.sqrt(np.mean(W**2, axis=(1, 2), keepdims=True))
+            noise = shake * size * self.rng.standard_normal(W.shape)
+            weights.append(W + (noise if used is None else noise * used))
+        biases = list(units.biases)
+        if p.fit_intercept:
+            biases = [
+                b * (1.0 + shake * self.rng.standard_normal(b.shape)) for b in biases
+            ]
+        return p.from_weights(weights, biases, np.zeros_like(units.outputs))

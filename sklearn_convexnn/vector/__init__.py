@@ -1,1 +1,0 @@
-"""Networks of several outputs that share one hidden layer."""
