@@ -106,7 +106,7 @@ def test_alpha_max_of_classifiers(params):
     ids=str,
 )
 def test_alpha_max_of_several_outputs(params):
-    X, _, s = tiny_data("log_loss", n=30, d=3, weighted=True)
+    X, _, s = tiny_data("log_loss", n=20, d=3, weighted=True)
     assert_is_largest(ConvexReLUClassifier(**params), X, three_classes(X), s)
 
 
@@ -173,9 +173,9 @@ def test_alpha_max_counts_a_weight_of_two_as_two_samples():
 
 
 PATHS = {
-    "scalar": (ConvexReLURegressor(), load_diabetes, 12),
+    "scalar": (ConvexReLURegressor(), load_diabetes, 6),
     "without biases": (ConvexReLURegressor(fit_intercept=False), load_diabetes, 8),
-    "log loss": (ConvexReLUClassifier(), load_breast_cancer, 12),
+    "log loss": (ConvexReLUClassifier(), load_breast_cancer, 6),
     "softmax": (ConvexReLUClassifier(), load_wine, 6),
     "separate": (
         ConvexReLUClassifier(hidden_layer="separate", loss="squared_hinge"),
@@ -445,7 +445,7 @@ def test_scores_by_another_scorer():
 
 
 def test_scores_that_are_not_numbers_come_last():
-    X, y = scaled(load_diabetes, 60)
+    X, y = scaled(load_diabetes, 70)
 
     def unknown(model, X, y):
         return np.nan if model.alpha > 10 else -model.alpha
@@ -487,8 +487,8 @@ def test_folds_that_fail_are_left_out():
 
 
 def test_folds_without_weight_are_left_out():
-    X, y = scaled(load_diabetes, 90)
-    groups = np.repeat([0, 1, 2], 30)
+    X, y = scaled(load_diabetes, 120)
+    groups = np.repeat([0, 1, 2], 40)
     s = np.where(groups == 1, 0.0, 1.0)
     folds = [(groups == k, groups == i) for k, i in ((0, 1), (1, 2), (2, 0))]
     folds = [tuple(np.flatnonzero(part) for part in fold) for fold in folds]
@@ -501,7 +501,7 @@ def test_folds_without_weight_are_left_out():
 
 
 def test_scores_that_fail():
-    X, y = scaled(load_diabetes, 60)
+    X, y = scaled(load_diabetes, 70)
 
     def fails(model, X, y):
         if model.alpha == 9.0 and y[0] == first:
@@ -521,7 +521,7 @@ def test_scores_that_fail():
 
 
 def test_an_interrupt_is_no_failure():
-    X, y = scaled(load_diabetes, 60)
+    X, y = scaled(load_diabetes, 70)
 
     def interrupted(model, X, y):
         raise KeyboardInterrupt
@@ -582,7 +582,7 @@ def test_networks_for_scores_are_almost_optimal(estimator, load, n):
 
 
 def test_networks_for_scores_keep_to_the_parameters():
-    X, y = scaled(load_diabetes, 60)
+    X, y = scaled(load_diabetes, 70)
     for params in ({"max_neurons": 2}, {"arrangements": "sampled"}):
         estimator = ConvexReLURegressor(**params, n_arrangements=5, random_state=0)
         models, short = scoring_path(estimator, X, y, None, np.array([20.0, 5.0]))
@@ -611,7 +611,7 @@ def test_a_network_worse_than_a_mixture_is_replaced():
 
 @pytest.mark.parametrize("params", [{}, {"max_neurons": 5}], ids=str)
 def test_verbose_lines_say_fold_and_alpha(params, capsys):
-    X, y = scaled(load_diabetes, 60)
+    X, y = scaled(load_diabetes, 70)
     model = ConvexReLURegressorCV(
         alphas=[20.0, 12.5], cv=2, verbose=1, random_state=0, **params
     )
