@@ -80,7 +80,7 @@ def assert_is_largest(estimator, X, y, sample_weight=None):
 
 @pytest.mark.parametrize("params", REGRESSORS, ids=str)
 def test_alpha_max_of_regressors(params):
-    X, y, s = tiny_data("squared_error", n=30, d=3, weighted=True)
+    X, y, s = tiny_data("squared_error", n=20, d=3, weighted=True)
     y = as_targets(params.get("loss"), y)
     found = assert_is_largest(ConvexReLURegressor(**params), X, y, s)
     assert found.kind == "global"
@@ -89,9 +89,9 @@ def test_alpha_max_of_regressors(params):
 
 @pytest.mark.parametrize("params", CLASSIFIERS, ids=str)
 def test_alpha_max_of_classifiers(params):
-    X, y, s = tiny_data("log_loss", n=30, d=3, weighted=True)
+    X, y, s = tiny_data("log_loss", n=20, d=3, weighted=True)
     # Of unbalanced labels the best constant of the hinge loss is on its kink.
-    y = np.where(np.arange(30) < 10, y, 1.0)
+    y = np.where(np.arange(20) < 7, y, 1.0)
     assert_is_largest(ConvexReLUClassifier(**params), X, y, s)
 
 
