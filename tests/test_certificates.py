@@ -292,7 +292,7 @@ def test_certificate_of_an_estimator_agrees_with_its_own():
 
 def test_distance_of_an_mlp_from_the_optimum():
     X, y = load_diabetes(return_X_y=True)
-    X, y = scale(X[:100]), scale(y[:100])
+    X, y = scale(X[:70]), scale(y[:70])
     mlp = MLPRegressor(alpha=2.0, solver="lbfgs", max_iter=10_000, random_state=0)
     certificate = certify(mlp.fit(X, y), X, y, alpha=2.0, random_state=0)
     model = ConvexReLURegressor(2.0, tol=1e-3, random_state=0).fit(X, y)
@@ -317,7 +317,9 @@ def test_neurons_that_the_search_misses_but_the_network_has(monkeypatch):
     assert certificate.dual_bound <= model.objective_
 
 
-@pytest.mark.parametrize("kind", ["auto", "estimated", "restricted"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("auto", marks=pytest.mark.slow), "estimated", "restricted"]
+)
 def test_the_random_state_decides(kind):
     X, y = noisy_data(70, 6)
     first, second = (
@@ -403,7 +405,17 @@ def estimator(loss, alpha, **params):
 
 @pytest.mark.parametrize(
     "loss, bias",
-    [*((loss, True) for loss in LOSSES), ("squared_error", False), ("log_loss", False)],
+    [
+        ("squared_error", True),
+        ("hinge", True),
+        ("log_loss", False),
+        *[
+            pytest.param(loss, True, marks=pytest.mark.slow)
+            for loss in LOSSES
+            if loss not in ("squared_error", "hinge")
+        ],
+        pytest.param("squared_error", False, marks=pytest.mark.slow),
+    ],
 )
 def test_bounds_of_a_random_network_of_three_outputs(loss, bias):
     X, y = targets_of_three(loss, n=12)
@@ -424,7 +436,9 @@ def test_bounds_of_a_random_network_of_three_outputs(loss, bias):
         assert 1 - 1e-6 <= own.kappa < 1.1
 
 
-@pytest.mark.parametrize("loss", ["squared_error", "hinge", "log_loss"])
+@pytest.mark.parametrize(
+    "loss", ["squared_error", "hinge", pytest.param("log_loss", marks=pytest.mark.slow)]
+)
 def test_outputs_with_neurons_of_their_own(loss):
     X, y = targets_of_three(loss)
     model = estimator(loss, 0.5, hidden_layer="separate", tol=1e-3).fit(X, y)

@@ -92,7 +92,12 @@ HEAVY = {
     "check_dtype_object",
     "check_estimator_sparse_array",
     "check_estimator_sparse_matrix",
+    "check_regressor_data_not_an_array",
     "check_regressor_multioutput",
+    "check_regressors_int",
+    # All estimators have these in a test of their own below.
+    "check_sample_weight_equivalence_on_dense_data",
+    "check_sample_weight_equivalence_on_sparse_data",
 }
 QUICKEST = INSTANCES[1]
 # Of this one, like the one before it, the checks of arrays are left: with

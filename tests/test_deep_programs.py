@@ -399,7 +399,7 @@ def test_a_wrong_factor_would_show(factor):
         (4, 2, False, "path", 3),
         (4, 1, True, "frobenius", 3),
         (3, 1, True, "path", 3),
-        (2, 2, False, "path", 4),
+        pytest.param(2, 2, False, "path", 4, marks=pytest.mark.slow),
     ],
 )
 def test_operator_against_matrices(n, d, bias, norm, depth):

@@ -199,8 +199,18 @@ def test_allowed_objective():
     assert allowed_objective(1.0, 0.5, 2.0) == np.inf
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("loss", FEW_LOSSES)
+@pytest.mark.parametrize(
+    "loss, bias",
+    [
+        ("squared_error", False),
+        *[(loss, True) for loss in FEW_LOSSES],
+        *[
+            pytest.param(loss, False, marks=pytest.mark.slow)
+            for loss in FEW_LOSSES
+            if loss != "squared_error"
+        ],
+    ],
+)
 @pytest.mark.parametrize(
     "arrangements, tol", [("sampled", 1e-3), ("sampled", 5e-2), ("adaptive", 5e-2)]
 )
