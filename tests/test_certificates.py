@@ -292,8 +292,14 @@ def test_certificate_of_an_estimator_agrees_with_its_own():
 
 def test_distance_of_an_mlp_from_the_optimum():
     X, y = load_diabetes(return_X_y=True)
-    X, y = scale(X[:70]), scale(y[:70])
-    mlp = MLPRegressor(alpha=2.0, solver="lbfgs", max_iter=10_000, random_state=0)
+    X, y = scale(X[:100]), scale(y[:100])
+    mlp = MLPRegressor(
+        hidden_layer_sizes=20,
+        alpha=2.0,
+        solver="lbfgs",
+        max_iter=10_000,
+        random_state=0,
+    )
     certificate = certify(mlp.fit(X, y), X, y, alpha=2.0, random_state=0)
     model = ConvexReLURegressor(2.0, tol=1e-3, random_state=0).fit(X, y)
     assert certificate.dual_bound < certificate.objective
