@@ -36,8 +36,20 @@ def run(problem, cuts, **params):
 
 
 @pytest.mark.parametrize("cuts", CUTS)
-@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
-@pytest.mark.parametrize("loss", FEW_LOSSES)
+@pytest.mark.parametrize(
+    "loss, bias, slope",
+    [
+        *[("squared_error", *case) for case in BIAS_AND_SLOPE],
+        *[
+            pytest.param(
+                loss, *case, marks=() if case == (False, 0.0) else pytest.mark.slow
+            )
+            for loss in FEW_LOSSES
+            if loss != "squared_error"
+            for case in BIAS_AND_SLOPE
+        ],
+    ],
+)
 def test_reaches_the_optimum_over_all_patterns(loss, bias, slope, cuts):
     program, problem = program_and_problem(loss, bias, slope)
     best = solve_interior_point(program, tol=1e-9)
