@@ -150,7 +150,9 @@ def test_scikit_learn_checks_of_others(estimator, check):
     "check",
     [
         check_sample_weight_equivalence_on_dense_data,
-        check_sample_weight_equivalence_on_sparse_data,
+        pytest.param(
+            check_sample_weight_equivalence_on_sparse_data, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_weights_are_repetitions(estimator, check):

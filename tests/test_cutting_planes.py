@@ -393,7 +393,7 @@ def test_unknown_names(name):
 
 @pytest.mark.parametrize("pricing", ["exact", "search", "nonnegative"])
 @pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_degenerate_data(bias, arrangements, pricing):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 2))
