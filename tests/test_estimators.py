@@ -43,8 +43,18 @@ def iris():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("loss", FEW_LOSSES)
-@pytest.mark.parametrize("slope", [0.0, -0.3])
+@pytest.mark.parametrize(
+    "loss, slope",
+    [
+        *[(loss, 0.0) for loss in FEW_LOSSES],
+        *[
+            pytest.param(
+                loss, -0.3, marks=() if loss == "squared_error" else pytest.mark.slow
+            )
+            for loss in FEW_LOSSES
+        ],
+    ],
+)
 @pytest.mark.parametrize("arrangements", ["sampled", "adaptive"])
 def test_objective_is_that_of_the_weights(loss, bias, slope, arrangements):
     X, y, s = tiny_data(loss, n=40, d=3, weighted=True)

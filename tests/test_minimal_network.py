@@ -212,7 +212,12 @@ def test_allowed_objective():
     ],
 )
 @pytest.mark.parametrize(
-    "arrangements, tol", [("sampled", 1e-3), ("sampled", 5e-2), ("adaptive", 5e-2)]
+    "arrangements, tol",
+    [
+        ("sampled", 1e-3),
+        pytest.param("sampled", 5e-2, marks=pytest.mark.slow),
+        ("adaptive", 5e-2),
+    ],
 )
 def test_estimators(loss, bias, tol, arrangements):
     X, y, s = tiny_data(loss, n=30, d=3, weighted=True)

@@ -46,7 +46,7 @@ def three_classes(X):
 
 REGRESSORS = [
     {},
-    {"fit_intercept": False},
+    pytest.param({"fit_intercept": False}, marks=pytest.mark.slow),
     {"loss": "huber", "epsilon": 0.5, "negative_slope": 0.2},
     {"loss": "poisson"},
     {"loss": "quantile", "quantile": 0.3},
@@ -191,10 +191,10 @@ PATHS = {
 @pytest.mark.parametrize(
     "case",
     [
-        *("scalar", "log loss", "softmax"),
+        *("scalar", "softmax"),
         *(
             pytest.param(case, marks=pytest.mark.slow)
-            for case in ("without biases", "separate", "hinge", "cuts")
+            for case in ("without biases", "log loss", "separate", "hinge", "cuts")
         ),
     ],
 )
@@ -553,7 +553,12 @@ def test_folds_prove_and_search_nothing(monkeypatch):
     [
         (ConvexReLURegressor(), load_diabetes, 150),
         (ConvexReLURegressor(fit_intercept=False), load_diabetes, 150),
-        (ConvexReLUClassifier(loss="hinge"), load_breast_cancer, 100),
+        pytest.param(
+            ConvexReLUClassifier(loss="hinge"),
+            load_breast_cancer,
+            100,
+            marks=pytest.mark.slow,
+        ),
         (ConvexReLUClassifier(), load_wine, None),
         (ConvexReLUClassifier(class_weight={0: 0, 1: 1, 2: 1}), load_wine, None),
         pytest.param(

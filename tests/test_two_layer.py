@@ -40,7 +40,9 @@ FORMS = {"none": (False, False), "penalised": (True, False), "free": (False, Tru
 
 
 @pytest.mark.parametrize("n, d", [(8, 1), (8, 2), (10, 3)])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_program_equals_network_equals_dual_bound(loss, form, weighted, n, d):
