@@ -327,7 +327,12 @@ def test_neurons_that_the_search_misses_but_the_network_has(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param("auto", marks=pytest.mark.slow), "estimated", "restricted"]
+    "kind",
+    [
+        pytest.param("auto", marks=pytest.mark.slow),
+        pytest.param("estimated", marks=pytest.mark.slow),
+        "restricted",
+    ],
 )
 def test_the_random_state_decides(kind):
     X, y = noisy_data(70, 6)
@@ -503,7 +508,9 @@ def test_mlp_of_two_targets():
     assert 0.985 * model.objective_ < certificate.dual_bound <= model.objective_
 
 
-@pytest.mark.parametrize("kind", ["global", "restricted"])
+@pytest.mark.parametrize(
+    "kind", ["global", pytest.param("restricted", marks=pytest.mark.slow)]
+)
 def test_no_network_of_three_outputs_is_below_the_bound(kind):
     """Descent on the objective as it is written down here."""
     rng = np.random.default_rng(0)

@@ -100,14 +100,14 @@ HEAVY = {
     "check_sample_weight_equivalence_on_sparse_data",
 }
 QUICKEST = INSTANCES[1]
-# Of this one, like the one before it, the checks of arrays are left: with
+# Of these, like the classifier before them, the checks of arrays are left: with
 # SCIPY_ARRAY_API=1 the slow ones do not run.
-LIKE_ANOTHER = INSTANCES[3]
+LIKE_ANOTHER = INSTANCES[3], INSTANCES[5]
 
 
 def is_slow(estimator, check):
     name = name_of(check)
-    if estimator is LIKE_ANOTHER:
+    if any(estimator is other for other in LIKE_ANOTHER):
         return "array_api" not in name
     return name in HEAVY and estimator is not QUICKEST
 

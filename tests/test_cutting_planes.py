@@ -322,7 +322,7 @@ def test_a_search_that_missed_a_neuron_is_corrected(missed, monkeypatch):
 
 
 @pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_warm_start_keeps_what_was_found(arrangements, bias):
     X, y, _ = tiny_data("squared_error", n=15, d=3)
     model = ConvexReLURegressor(

@@ -153,8 +153,11 @@ def test_an_mlp_with_these_weights_predicts_the_same():
 @pytest.mark.parametrize(
     "depth, norm",
     [
-        *[(depth, "frobenius") for depth in (3, 4, 5)],
-        *[(depth, "path") for depth in (3, 4)],
+        (3, "frobenius"),
+        (3, "path"),
+        (4, "frobenius"),
+        pytest.param(4, "path", marks=pytest.mark.slow),
+        pytest.param(5, "frobenius", marks=pytest.mark.slow),
         pytest.param(5, "path", marks=pytest.mark.slow),
     ],
 )
@@ -194,8 +197,17 @@ def test_several_outputs():
     assert exact.certificate_ == "global"
 
 
-@pytest.mark.parametrize("loss", ["log_loss", "squared_hinge", "hinge"])
-@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "loss, n_classes",
+    [
+        ("log_loss", 2),
+        ("log_loss", 3),
+        ("squared_hinge", 2),
+        ("hinge", 2),
+        pytest.param("squared_hinge", 3, marks=pytest.mark.slow),
+        pytest.param("hinge", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_classification(loss, n_classes):
     X, y = load_iris(return_X_y=True)
     some = (y < n_classes) & (np.arange(len(y)) % 6 == 0)
