@@ -86,7 +86,7 @@ def test_bound_of_a_random_network_is_below_the_optimum(loss, bias, kind):
     best = solve_interior_point(
         make_program(loss, X, y, s, ALPHA, bias=bias), tol=1e-9
     ).objective
-    for seed in range(3):
+    for seed in range(2):
         coefs, intercepts = random_network(2, seed=seed, bias=bias)
         certificate = certify(
             (coefs, intercepts), X, y, alpha=ALPHA, loss=loss, epsilon=EPSILON,
@@ -142,8 +142,27 @@ def without_enumeration(monkeypatch):
     monkeypatch.setattr(network_bounds, "can_enumerate", lambda X, free_bias: False)
 
 
-@pytest.mark.parametrize("n, d, bias", [(10, 3, False), (10, 3, True), (9, 6, True)])
-@pytest.mark.parametrize("loss", LOSSES)
+QUICK = {
+    "squared_error": [(10, 3, False), (9, 6, True)],
+    "poisson": [(10, 3, False)],
+    "hinge": [(10, 3, False), (10, 3, True)],
+}
+
+
+@pytest.mark.parametrize(
+    "loss, n, d, bias",
+    [
+        *[
+            pytest.param(
+                loss,
+                *case,
+                marks=() if case in QUICK.get(loss, []) else pytest.mark.slow,
+            )
+            for loss in LOSSES
+            for case in ((10, 3, False), (10, 3, True), (9, 6, True))
+        ],
+    ],
+)
 def test_trained_bounds_against_all_patterns(loss, bias, n, d, monkeypatch):
     # Branch and bound goes over cones in three dimensions, over signs in six.
     X, y, s = tiny_data(loss, n=n, d=d, weighted=True)
@@ -273,7 +292,13 @@ def test_certificate_of_an_estimator_agrees_with_its_own():
 def test_distance_of_an_mlp_from_the_optimum():
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X[:100]), scale(y[:100])
-    mlp = MLPRegressor(alpha=2.0, solver="lbfgs", max_iter=10_000, random_state=0)
+    mlp = MLPRegressor(
+        hidden_layer_sizes=20,
+        alpha=2.0,
+        solver="lbfgs",
+        max_iter=10_000,
+        random_state=0,
+    )
     certificate = certify(mlp.fit(X, y), X, y, alpha=2.0, random_state=0)
     model = ConvexReLURegressor(2.0, tol=1e-3, random_state=0).fit(X, y)
     assert certificate.dual_bound < certificate.objective
@@ -297,7 +322,14 @@ def test_neurons_that_the_search_misses_but_the_network_has(monkeypatch):
     assert certificate.dual_bound <= model.objective_
 
 
-@pytest.mark.parametrize("kind", ["auto", "estimated", "restricted"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("auto", marks=pytest.mark.slow),
+        pytest.param("estimated", marks=pytest.mark.slow),
+        "restricted",
+    ],
+)
 def test_the_random_state_decides(kind):
     X, y = noisy_data(70, 6)
     first, second = (
@@ -383,7 +415,16 @@ def estimator(loss, alpha, **params):
 
 @pytest.mark.parametrize(
     "loss, bias",
-    [*((loss, True) for loss in LOSSES), ("squared_error", False), ("log_loss", False)],
+    [
+        ("squared_error", True),
+        ("log_loss", False),
+        *[
+            pytest.param(loss, True, marks=pytest.mark.slow)
+            for loss in LOSSES
+            if loss != "squared_error"
+        ],
+        pytest.param("squared_error", False, marks=pytest.mark.slow),
+    ],
 )
 def test_bounds_of_a_random_network_of_three_outputs(loss, bias):
     X, y = targets_of_three(loss, n=12)
@@ -404,7 +445,9 @@ def test_bounds_of_a_random_network_of_three_outputs(loss, bias):
         assert 1 - 1e-6 <= own.kappa < 1.1
 
 
-@pytest.mark.parametrize("loss", ["squared_error", "hinge", "log_loss"])
+@pytest.mark.parametrize(
+    "loss", ["squared_error", "hinge", pytest.param("log_loss", marks=pytest.mark.slow)]
+)
 def test_outputs_with_neurons_of_their_own(loss):
     X, y = targets_of_three(loss)
     model = estimator(loss, 0.5, hidden_layer="separate", tol=1e-3).fit(X, y)
@@ -461,7 +504,9 @@ def test_mlp_of_two_targets():
     assert 0.985 * model.objective_ < certificate.dual_bound <= model.objective_
 
 
-@pytest.mark.parametrize("kind", ["global", "restricted"])
+@pytest.mark.parametrize(
+    "kind", ["global", pytest.param("restricted", marks=pytest.mark.slow)]
+)
 def test_no_network_of_three_outputs_is_below_the_bound(kind):
     """Descent on the objective as it is written down here."""
     rng = np.random.default_rng(0)

@@ -78,7 +78,7 @@ def line_data(loss, n=12, seed=0):
 
 
 @pytest.mark.parametrize("alpha", [1e-3, 0.05, 0.5])
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_spline_is_the_exact_program(loss, seed, alpha):
     X, y, s = line_data(loss, seed=seed)

@@ -40,8 +40,20 @@ def run(problem, cuts, **params):
 
 
 @pytest.mark.parametrize("cuts", CUTS)
-@pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
-@pytest.mark.parametrize("loss", FEW_LOSSES)
+@pytest.mark.parametrize(
+    "loss, bias, slope",
+    [
+        *[("squared_error", *case) for case in BIAS_AND_SLOPE],
+        *[
+            pytest.param(
+                loss, *case, marks=() if case == (False, 0.0) else pytest.mark.slow
+            )
+            for loss in FEW_LOSSES
+            if loss != "squared_error"
+            for case in BIAS_AND_SLOPE
+        ],
+    ],
+)
 def test_reaches_the_optimum_over_all_patterns(loss, bias, slope, cuts):
     program, problem = program_and_problem(loss, bias, slope)
     best = solve_interior_point(program, tol=1e-9)
@@ -314,7 +326,7 @@ def test_a_search_that_missed_a_neuron_is_corrected(missed, monkeypatch):
 
 
 @pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_warm_start_keeps_what_was_found(arrangements, bias):
     X, y, _ = tiny_data("squared_error", n=15, d=3)
     model = ConvexReLURegressor(
@@ -385,7 +397,7 @@ def test_unknown_names(name):
 
 @pytest.mark.parametrize("pricing", ["exact", "search", "nonnegative"])
 @pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_degenerate_data(bias, arrangements, pricing):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 2))

@@ -48,7 +48,7 @@ def objective(model, X, y):
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_all_blocks_give_the_optimum_with_a_proof(bias):
-    X, y = small(n=5 if bias else 6, d=1 if bias else 2)
+    X, y = small(n=4 if bias else 5, d=1 if bias else 2)
     model = ConvexReLURegressor(
         alpha=0.1, depth=3, fit_intercept=bias, arrangements="exact", tol=1e-7
     ).fit(X, y)
@@ -64,7 +64,7 @@ def test_all_blocks_give_the_optimum_with_a_proof(bias):
 @pytest.mark.parametrize("norm", ["frobenius", "path"])
 @pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_column_generation_finds_it(norm, bias):
-    X, y = small(n=5, d=1 if bias else 2, seed=1)
+    X, y = small(n=4, d=1 if bias else 2, seed=1)
     common = {"alpha": 0.1, "depth": 3, "subnetwork_norm": norm, "fit_intercept": bias}
     exact = ConvexReLURegressor(arrangements="exact", tol=1e-6, **common).fit(X, y)
     model = ConvexReLURegressor(tol=1e-4, random_state=0, **common).fit(X, y)
@@ -76,7 +76,7 @@ def test_column_generation_finds_it(norm, bias):
 
 
 def test_one_unit_without_biases_is_the_two_layer_network():
-    X, y = small(n=8)
+    X, y = small(n=6)
     common = {"alpha": 0.1, "fit_intercept": False, "tol": 1e-7}
     two = ConvexReLURegressor(arrangements="exact", **common).fit(X, y)
     for norm in ("frobenius", "path"):
@@ -95,7 +95,7 @@ def test_one_unit_without_biases_is_the_two_layer_network():
 @pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_more_depth_is_no_worse(depth):
     # Networks of fewer layers are among those of more, at the same cost.
-    X, y = small(n=15, d=2, seed=3)
+    X, y = small(n=9, d=2, seed=3)
     common = {"alpha": 0.3, "tol": 1e-3, "random_state": 0}
     before = ConvexReLURegressor(depth=depth - 1, **common).fit(X, y)
     after = ConvexReLURegressor(depth=depth, **common).fit(X, y)
@@ -104,7 +104,7 @@ def test_more_depth_is_no_worse(depth):
 
 @pytest.mark.parametrize("solver", ["penalised", "cvxpy"])
 def test_solvers_agree(solver):
-    X, y = small(n=5)
+    X, y = small(n=4)
     common = {"alpha": 0.1, "depth": 3, "fit_intercept": False, "arrangements": "exact"}
     reference = ConvexReLURegressor(tol=1e-6, **common).fit(X, y)
     model = ConvexReLURegressor(solver=solver, max_iter=1000, **common).fit(X, y)
@@ -123,7 +123,7 @@ def test_a_penalty_needs_a_smooth_loss():
 
 
 def test_sampled_blocks_bound_networks_of_these_only():
-    X, y = small(n=12, d=3)
+    X, y = small(n=8, d=3)
     common = {"alpha": 0.2, "depth": 3, "fit_intercept": False, "random_state": 0}
     model = ConvexReLURegressor(
         arrangements="sampled", n_arrangements=10, **common
@@ -137,8 +137,8 @@ def test_sampled_blocks_bound_networks_of_these_only():
 
 
 def test_an_mlp_with_these_weights_predicts_the_same():
-    X, y = small(n=10, d=3)
-    model = ConvexReLURegressor(alpha=0.3, depth=4, tol=0.1, random_state=0)
+    X, y = small(n=6, d=3)
+    model = ConvexReLURegressor(alpha=0.3, depth=4, tol=0.3, random_state=0)
     model.fit(X, y)
     sizes = tuple(W.shape[1] for W in model.coefs_[:-1])
     mlp = MLPRegressor(hidden_layer_sizes=sizes, max_iter=1, solver="lbfgs")
@@ -150,12 +150,21 @@ def test_an_mlp_with_these_weights_predicts_the_same():
     np.testing.assert_allclose(mlp.predict(X), model.predict(X), atol=1e-10)
 
 
-@pytest.mark.parametrize("norm", ["frobenius", "path"])
-@pytest.mark.parametrize("depth", [3, 4, 5])
+@pytest.mark.parametrize(
+    "depth, norm",
+    [
+        (3, "frobenius"),
+        (3, "path"),
+        (4, "frobenius"),
+        pytest.param(4, "path", marks=pytest.mark.slow),
+        pytest.param(5, "frobenius", marks=pytest.mark.slow),
+        pytest.param(5, "path", marks=pytest.mark.slow),
+    ],
+)
 def test_norms_of_inner_layers(depth, norm):
-    X, y = small(n=8, d=3)
+    X, y = small(n=6)
     model = ConvexReLURegressor(
-        alpha=0.5, depth=depth, subnetwork_norm=norm, tol=0.1, random_state=0
+        alpha=0.5, depth=depth, subnetwork_norm=norm, tol=0.3, random_state=0
     ).fit(X, y)
     assert len(model.coefs_) == len(model.intercepts_) == depth
     if norm == "frobenius":
@@ -171,28 +180,37 @@ def test_norms_of_inner_layers(depth, norm):
 
 
 def test_several_outputs():
-    X, Y = small(n=8, d=2, outputs=2)
-    common = {"alpha": 0.5, "depth": 3, "tol": 1e-2, "random_state": 0}
+    X, Y = small(n=6, d=2, outputs=2)
+    common = {"alpha": 0.5, "depth": 3, "tol": 3e-2, "random_state": 0}
     shared = ConvexReLURegressor(**common).fit(X, Y)
     separate = ConvexReLURegressor(hidden_layer="separate", **common).fit(X, Y)
     # The norm is at most the sum of absolute values.
     assert shared.dual_bound_ <= separate.objective_
     single = [ConvexReLURegressor(**common).fit(X, y).objective_ for y in Y.T]
-    np.testing.assert_allclose(separate.objective_, sum(single), rtol=2e-2)
+    np.testing.assert_allclose(separate.objective_, sum(single), rtol=4e-2)
     assert np.all(np.sum(separate.coefs_[-1] != 0, axis=1) == 1)
     exact = ConvexReLURegressor(
         **{**common, "fit_intercept": False},
         hidden_layer="separate",
         arrangements="exact",
-    ).fit(X[:5], Y[:5])
+    ).fit(X[:4], Y[:4])
     assert exact.certificate_ == "global"
 
 
-@pytest.mark.parametrize("loss", ["log_loss", "squared_hinge", "hinge"])
-@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize(
+    "loss, n_classes",
+    [
+        ("log_loss", 2),
+        ("log_loss", 3),
+        ("squared_hinge", 2),
+        ("hinge", 2),
+        pytest.param("squared_hinge", 3, marks=pytest.mark.slow),
+        pytest.param("hinge", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_classification(loss, n_classes):
     X, y = load_iris(return_X_y=True)
-    some = (y < n_classes) & (np.arange(len(y)) % 4 == 0)
+    some = (y < n_classes) & (np.arange(len(y)) % 6 == 0)
     X, y = scale(X[some]), y[some]
     model = ConvexReLUClassifier(
         alpha=0.5, depth=3, loss=loss, tol=0.05, random_state=0
@@ -206,7 +224,7 @@ def test_classification(loss, n_classes):
     "loss", [pytest.param("huber", marks=pytest.mark.slow), "quantile", "poisson"]
 )
 def test_losses_of_regression(loss):
-    X, y = small(n=10, d=2)
+    X, y = small(n=7, d=2)
     y = np.abs(y)
     model = ConvexReLURegressor(alpha=0.3, depth=3, loss=loss, random_state=0)
     model.fit(X, y)
@@ -227,7 +245,7 @@ def test_same_answer_for_every_seed():
 
 
 def test_weight_decay_beyond_which_nothing_is_left():
-    X, y = small(n=4)
+    X, y = small(n=3)
     common = {"depth": 3, "fit_intercept": False, "arrangements": "exact"}
     low, high = 0.1, 10.0
     for _ in range(8):
@@ -241,7 +259,7 @@ def test_weight_decay_beyond_which_nothing_is_left():
 
 
 def test_warm_start_does_not_get_worse():
-    X, y = small(n=15, d=3)
+    X, y = small(n=10)
     model = ConvexReLURegressor(
         alpha=0.3, depth=3, warm_start=True, tol=0.2, random_state=0
     ).fit(X, y)
@@ -255,9 +273,9 @@ def test_warm_start_does_not_get_worse():
 
 
 def test_warm_start_leaves_biases_behind():
-    X, y = small(n=12, d=2)
+    X, y = small(n=7)
     model = ConvexReLURegressor(
-        alpha=0.3, depth=3, warm_start=True, tol=0.1, random_state=0
+        alpha=0.3, depth=3, warm_start=True, tol=0.2, random_state=0
     ).fit(X, y)
     model.set_params(fit_intercept=False).fit(X, y)
     assert all(np.all(b == 0) for b in model.intercepts_)
@@ -281,7 +299,7 @@ def test_pipeline_grid_search_and_pickle():
 
 
 def test_limits():
-    X, y = small(n=30, d=3)
+    X, y = small(n=8)
     common = {"alpha": 0.1, "depth": 3, "tol": 1e-5, "random_state": 0}
     with pytest.warns(ConvergenceWarning, match="max_neurons"):
         model = ConvexReLURegressor(max_neurons=3, **common).fit(X, y)
@@ -297,11 +315,11 @@ def test_limits():
 
 
 def test_float32_and_weights():
-    X, y = small(n=10, d=2)
-    model = ConvexReLURegressor(alpha=0.3, depth=3, random_state=0)
+    X, y = small(n=7, d=2)
+    model = ConvexReLURegressor(alpha=0.3, depth=3, tol=0.1, random_state=0)
     model.fit(X.astype(np.float32), y)
     assert all(W.dtype == np.float32 for W in model.coefs_)
-    weight = np.arange(10) % 3
+    weight = np.arange(7) % 3
     weighted = clone(model).fit(X, y, sample_weight=weight)
     repeated = clone(model).fit(np.repeat(X, weight, axis=0), np.repeat(y, weight))
     np.testing.assert_allclose(weighted.predict(X), repeated.predict(X), atol=1e-9)

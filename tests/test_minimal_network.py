@@ -198,10 +198,25 @@ def test_allowed_objective():
     assert allowed_objective(1.0, 0.5, 2.0) == np.inf
 
 
-@pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize("loss", FEW_LOSSES)
 @pytest.mark.parametrize(
-    "arrangements, tol", [("sampled", 1e-3), ("sampled", 5e-2), ("adaptive", 5e-2)]
+    "loss, bias",
+    [
+        ("squared_error", False),
+        *[(loss, True) for loss in FEW_LOSSES],
+        *[
+            pytest.param(loss, False, marks=pytest.mark.slow)
+            for loss in FEW_LOSSES
+            if loss != "squared_error"
+        ],
+    ],
+)
+@pytest.mark.parametrize(
+    "arrangements, tol",
+    [
+        ("sampled", 1e-3),
+        pytest.param("sampled", 5e-2, marks=pytest.mark.slow),
+        ("adaptive", 5e-2),
+    ],
 )
 def test_estimators(loss, bias, tol, arrangements):
     X, y, s = tiny_data(loss, n=30, d=3, weighted=True)

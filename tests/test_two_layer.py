@@ -40,7 +40,9 @@ FORMS = {"none": (False, False), "penalised": (True, False), "free": (False, Tru
 
 
 @pytest.mark.parametrize("n, d", [(8, 1), (8, 2), (10, 3)])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_program_equals_network_equals_dual_bound(loss, form, weighted, n, d):
@@ -73,13 +75,14 @@ def test_no_training_beats_the_program_and_the_best_ones_reach_it(loss, form, n,
     X = ones_column(X) if column else X
     program = make_program(loss, X, y, s, ALPHA, bias=bias)
     value = solve_interior_point(program, tol=1e-9).objective
-    n_starts = 5 if loss in ("quantile", "poisson") else 20
+    quick = form == "free" and d == 2
+    n_starts = 5 if quick or loss in ("quantile", "poisson") else 20
     best = train_network(loss, X, y, s, ALPHA, bias=bias, n_starts=n_starts)
     assert value <= best * (1 + 1e-9)
     # A wrong factor in the penalty moves the value by several times this.
     # Kinks at the targets make local training much worse.
     reached = (2e-2, 15e-2) if loss == "quantile" else (5e-3, 2e-2)
-    assert_allclose(best, value, rtol=reached[d - 2])
+    assert_allclose(best, value, rtol=2e-2 if quick else reached[d - 2])
     for factor in (0.5, 2.0):
         wrong = make_program(loss, X, y, s, factor * ALPHA, bias=bias)
         other = solve_interior_point(wrong, tol=1e-9).objective
@@ -94,7 +97,9 @@ def test_two_slope_activations(bias, slope):
     result, weights = solved(program, X)
     value = network_objective("squared_error", X, y, s, ALPHA, *weights, slope=slope)
     assert_allclose(value, result.dual_bound, rtol=1e-7)
-    best = train_network("squared_error", X, y, s, ALPHA, bias=bias, slope=slope)
+    best = train_network(
+        "squared_error", X, y, s, ALPHA, bias=bias, slope=slope, n_starts=3
+    )
     assert result.objective <= best * (1 + 1e-9)
     assert_allclose(best, result.objective, rtol=5e-3)
 
@@ -112,7 +117,7 @@ def test_three_dimensional_data(loss):
     result, weights = solved(program, X)
     value = network_objective(loss, X, y, s, ALPHA, *weights)
     assert_allclose(value, result.dual_bound, rtol=1e-7)
-    best = train_network(loss, X, y, s, ALPHA, n_starts=5)
+    best = train_network(loss, X, y, s, ALPHA, n_starts=2)
     assert result.objective <= best * (1 + 1e-9)
 
 

@@ -180,7 +180,7 @@ def test_a_constant_network_is_told_of(route):
 
 
 @pytest.mark.parametrize("loss", ["log_loss", "squared_hinge", "hinge"])
-@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bias", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_classes_without_weight_stay(loss, bias):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 2))

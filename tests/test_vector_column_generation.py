@@ -178,9 +178,14 @@ def test_gradient_of_the_descent(free):
 @pytest.mark.parametrize(
     "name, seed",
     [
-        *itertools.product(("softmax", "squared_error"), range(3)),
+        ("softmax", 0),
+        ("squared_error", 0),
         ("huber", 0),
         ("squared_hinge", 0),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in itertools.product(("softmax", "squared_error"), (1, 2))
+        ],
     ],
 )
 def test_reaches_the_optimum_over_all_patterns(name, seed):
@@ -204,7 +209,14 @@ def test_reaches_the_optimum_over_all_patterns(name, seed):
     assert proof.closed and proof.dual_bound <= lifted.value * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("name", ["softmax", "squared_error", "squared_hinge"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "softmax",
+        "squared_error",
+        pytest.param("squared_hinge", marks=pytest.mark.slow),
+    ],
+)
 def test_separate_outputs_over_all_patterns(name):
     p = make_problem(name, separate=True, n=7, d=2, alpha=0.2)
     patterns = enumerate_arrangement(p.X).patterns

@@ -74,7 +74,15 @@ def test_slopes_are_of_double_precision():
     assert_allclose(short.slopes(network, N), wide.slopes(network, N), rtol=1e-13)
 
 
-@pytest.mark.parametrize("loss", ["squared_error", "softmax", "hinge", "log_loss"])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "squared_error",
+        "softmax",
+        pytest.param("hinge", marks=pytest.mark.slow),
+        pytest.param("log_loss", marks=pytest.mark.slow),
+    ],
+)
 def test_batches_come_close_to_descent_on_all(loss):
     p = planted(3000, loss=loss, alpha=20.0)
     rng = np.random.RandomState(0)
@@ -149,7 +157,7 @@ def test_candidates_have_slopes_over_all_samples(separate):
     ("loss", "options"),
     [
         ("squared_error", {}),
-        ("squared_error", {"fit_intercept": False}),
+        pytest.param("squared_error", {"fit_intercept": False}, marks=pytest.mark.slow),
         pytest.param("softmax", {"separate": True}, marks=pytest.mark.slow),
         pytest.param("squared_error", {"negative_slope": 0.2}, marks=pytest.mark.slow),
         ("softmax", {}),
