@@ -72,6 +72,7 @@ def rounds(count):
     return [(hook, "round", k) for k in range(count) for hook in ("begin", "end")]
 
 
+@pytest.mark.slow
 def test_every_round_is_a_task():
     X, y = wide_data()
     recorder = Recorder()
@@ -177,6 +178,7 @@ def test_clone_pickle_and_wrong_callbacks():
         model.set_callbacks(print)
 
 
+@pytest.mark.slow
 def test_scores_from_other_processes():
     X, y = wide_data()
     monitor = ScoringMonitor(scoring="r2")

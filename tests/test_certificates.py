@@ -196,6 +196,7 @@ def test_bound_of_leaky_activations_against_all_patterns(bias, monkeypatch):
         assert 0.99 * best <= bound <= best * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_tolerance_and_a_tight_bound_without_enumeration(monkeypatch):
     X, y, s = tiny_data("squared_error", n=12, d=3)
     program = make_program("squared_error", X, y, s, ALPHA, bias=True)
@@ -252,6 +253,7 @@ def test_auto_is_global_where_that_is_affordable(n, d, bias, kind, all_patterns)
     assert 0.985 * objective <= certificate.dual_bound <= objective * (1 + 1e-6)
 
 
+@pytest.mark.slow
 def test_kinds_on_data_of_high_rank():
     X, y = noisy_data(90, 8)
     mlp = MLPRegressor(
@@ -289,6 +291,7 @@ def test_certificate_of_an_estimator_agrees_with_its_own():
         assert_allclose(certificate.dual_bound, model.dual_bound_, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_distance_of_an_mlp_from_the_optimum():
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X[:100]), scale(y[:100])
@@ -535,6 +538,7 @@ def test_no_network_of_three_outputs_is_below_the_bound(kind):
     assert 0 <= certificate.dual_gap < 0.02 * best.fun
 
 
+@pytest.mark.slow
 def test_kinds_with_several_outputs(monkeypatch):
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((10, 3)), rng.standard_normal((10, 2))

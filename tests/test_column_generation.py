@@ -305,6 +305,7 @@ def test_tiny_weight_decay(loss):
     assert result.objective <= 1e-3 * problem.objective(problem.null())
 
 
+@pytest.mark.slow
 def test_wide_data_and_data_of_low_rank():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((30, 3)) @ rng.standard_normal((3, 8))

@@ -263,7 +263,7 @@ def test_branch_and_bound_that_is_cut_short_says_so(monkeypatch):
 @pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
 @pytest.mark.parametrize(
     "limit, name",
-    [({"max_iter": 2}, "rounds"), ({"max_time": 1e-9}, "time"), ({}, "neurons")],
+    [({"max_iter": 2}, "iterations"), ({"max_time": 1e-9}, "time"), ({}, "neurons")],
 )
 def test_limits(limit, name, arrangements):
     X, y, _ = tiny_data("squared_error", n=30, d=3)
@@ -278,7 +278,7 @@ def test_limits(limit, name, arrangements):
     assert model.dual_bound_ < model.objective_
     if name == "neurons":
         assert model.n_neurons_ <= 3
-    if name == "rounds":
+    if name == "iterations":
         assert model.n_iter_ == 2
 
 
@@ -356,6 +356,7 @@ def test_the_algorithm_that_was_asked_for_is_used():
         assert np.all(np.isfinite(model.history_["kappa"]))
 
 
+@pytest.mark.slow
 def test_classes_and_outputs():
     X, y, _ = tiny_data("squared_error", n=12)
     classes = np.digitize(y, np.quantile(y, [0.3, 0.7]))

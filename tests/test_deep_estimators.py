@@ -179,6 +179,7 @@ def test_norms_of_inner_layers(depth, norm):
     np.testing.assert_allclose(model.objective_, objective(model, X, y), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_several_outputs():
     X, Y = small(n=6, d=2, outputs=2)
     common = {"alpha": 0.5, "depth": 3, "tol": 3e-2, "random_state": 0}
@@ -258,6 +259,7 @@ def test_weight_decay_beyond_which_nothing_is_left():
     assert found.set_params(alpha=0.97 * low, tol=1e-5).fit(X, y).objective_ < null
 
 
+@pytest.mark.slow
 def test_warm_start_does_not_get_worse():
     X, y = small(n=10)
     model = ConvexReLURegressor(
@@ -272,6 +274,7 @@ def test_warm_start_does_not_get_worse():
     assert model.coefs_[0].shape[1] == 3 * model.n_neurons_
 
 
+@pytest.mark.slow
 def test_warm_start_leaves_biases_behind():
     X, y = small(n=7)
     model = ConvexReLURegressor(
@@ -298,6 +301,7 @@ def test_pipeline_grid_search_and_pickle():
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
 
 
+@pytest.mark.slow
 def test_limits():
     X, y = small(n=8)
     common = {"alpha": 0.1, "depth": 3, "tol": 1e-5, "random_state": 0}

@@ -158,6 +158,7 @@ def test_blocks_differ_and_have_inner_points(bias, norm):
     assert np.all(program.operator.cone(program.starts) > 0)
 
 
+@pytest.mark.slow
 def test_sampled_blocks_of_wide_subnetworks():
     """Leaves on the same pattern become one, and stay inside of their block."""
     X = inputs(6, 2, 2)
@@ -248,6 +249,7 @@ def test_width_helps(norm):
     assert wide < 0.999 * narrow
 
 
+@pytest.mark.slow
 def test_path_norm_needs_repeated_leaves():
     """Two halves of a leaf cost the root of one half of it."""
     blocks = all_blocks(4, 2, 2, False, "path", seed=7)
@@ -286,6 +288,7 @@ def test_free_biases(n, d, norm):
     assert ours.dual_bound <= case.best_training(1, 80)
 
 
+@pytest.mark.slow
 def test_penalised_bias_costs_more():
     """A column of ones has its weights in the norms, and feeds the first layer only."""
     free, X = Case(4, 1, bias=True), inputs(4, 1, 2)
@@ -294,7 +297,8 @@ def test_penalised_bias_costs_more():
     assert free.value() < Case(X=ones, y=free.program.y, blocks=blocks).value()
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.slow
 def test_four_layers(n):
     case = Case(n, 2, norm="path", depth=4)
     ours = case.solve(1e-9)
@@ -485,6 +489,7 @@ def test_penalised_form_agrees(case):
     assert history["neurons"][-1] == len(found.units)
 
 
+@pytest.mark.slow
 def test_a_small_penalty_is_below_and_its_network_above():
     """Values of the penalised form are those of no network until it is exact."""
     case = Case()

@@ -267,6 +267,7 @@ def test_pandas_sparse_and_float32(diabetes):
     assert_allclose(single.objective_, dense.objective_, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_poisson_predicts_means(diabetes):
     X, y = diabetes
     y = np.floor(np.exp(y))
@@ -630,6 +631,7 @@ def test_outlier_does_not_hide_patterns(outlier, arrangements):
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.slow
 def test_no_claim_to_be_global_where_rounding_decides():
     t = np.linspace(0, 1, 20)
     rounded = np.column_stack([t, 0.3 * t + 0.1, -7 * t]).astype(np.float32)

@@ -15,6 +15,7 @@ from sklearn.neural_network import MLPRegressor
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, alpha_max
 from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import gated_arrangement
 
 SPARSE = [
@@ -156,8 +157,9 @@ def test_units_of_the_columns_of_gates():
     """Gates follow location and scale of the columns, to rounding."""
     X, y, weight = table()
     scale, shift = 2.0 ** np.arange(-5, 5), 4.0 * np.arange(10)
+    settings = Settings.of(model_of("gated"), loss=None)
     found = [
-        gated_arrangement(part, weight, model_of("gated").get_params(), 0, None)[0]
+        gated_arrangement(part, weight, settings, 0, None)[0]
         for part in (X, scipy.sparse.csr_array(X), X * scale + shift)
     ]
     for other in found[1:]:

@@ -677,6 +677,7 @@ def test_one_warning_for_all_fits():
         convex_relu_path(ConvexReLURegressor(**params), X, y, alphas=[10.0, 5.0])
 
 
+@pytest.mark.slow
 def test_warnings_name_the_limit_that_was_hit():
     X, y = scaled(load_diabetes, 70)
     estimator = ConvexReLURegressor(tol=1e-9, random_state=0)

@@ -151,6 +151,7 @@ def usual_semidefinite_relaxation(X, nu):
     return problem.solve(solver=cp.CLARABEL)
 
 
+@pytest.mark.slow
 def test_linear_policies_tighten_the_usual_semidefinite_relaxation():
     ratios = []
     for seed in range(3):

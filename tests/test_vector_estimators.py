@@ -158,6 +158,7 @@ def test_softmax_of_separate_outputs(wine):
     assert_array_equal(model.history_["output"], 0)
 
 
+@pytest.mark.slow
 def test_low_rank_data_have_a_proof():
     X, y = load_iris(return_X_y=True)
     X = scale(X[:, :2])
