@@ -1,5 +1,6 @@
 """From the blocks of a convex program to the weights of a network."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -69,12 +70,12 @@ def simplify(problem, neurons):
     """
     best = problem.objective(neurons)
     slack = 1e-12 * abs(best)
-    try:
+    empty = problem.null()
+    if problem.objective(empty) <= best + slack:
+        return empty
+    with suppress(OutOfTime):
         for candidate in _simpler(problem, neurons, slack):
             neurons = candidate
-    except OutOfTime:
-        pass
-    empty = problem.null()
     if problem.objective(empty) <= problem.objective(neurons) + slack:
         return empty
     return neurons
@@ -197,9 +198,10 @@ def independent_magnitudes(magnitudes, Z):
     .. [1] Mishkin, A. and Pilanci, M. (2023). "Optimal Sets and Solution Paths
        of ReLU Networks". ICML. Section 4 (optimal pruning).
     """
-    check(svd_work(Z.shape))
     norms = np.linalg.norm(Z, axis=0)
     wide = Z.shape[1] > Z.shape[0]
+    # All of the right singular vectors are wanted if there are more than rows.
+    check(svd_work((Z.shape[1], Z.shape[1]) if wide else Z.shape))
     _, singular, Vt = svd(Z / norms, full_matrices=wide, check_finite=False)
     rank = int(np.sum(singular > 1e-10 * singular[0]))
     null = (Vt[rank:] / norms).T
