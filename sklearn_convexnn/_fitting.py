@@ -82,6 +82,23 @@ def canonical(X, y, sample_weight):
     return X, y + 0.0, weight
 
 
+def _merged(X, y, sample_weight, loss):
+    """Sorted samples, those of equal features as one where the loss lets them be.
+
+    Returns
+    -------
+    X, y, sample_weight : ndarray
+    constant : float
+        The part of the loss that is left out.
+    """
+    new = np.append(True, np.any(X[1:] != X[:-1], axis=1))
+    if not new.all():
+        found = loss.merged(y, sample_weight, np.cumsum(new) - 1)
+        if found is not None:
+            return np.ascontiguousarray(X[new]), *found
+    return X, y, sample_weight, 0.0
+
+
 def _canonical_sparse(X, y, sample_weight):
     """As `canonical`, for sparse samples of positive weight.
 
@@ -124,6 +141,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
         return _fit_gated(X, y, sample_weight, start, seed, deadline, name, settings)
     deep = settings.depth > 2
     X, y, sample_weight = canonical(X, y, sample_weight)
+    X, y, sample_weight, constant = _merged(X, y, sample_weight, settings.loss)
     n_outputs = y.size // len(y)
     at_scale = not deep and goes_at_scale(X, n_outputs, settings.arrangements)
     if not at_scale:
@@ -141,7 +159,13 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
             start = *known, duals
     dtype = precision_at_scale(0.9 * settings.tol) if at_scale else X.dtype
     problem, units = build_problem(X, y, sample_weight, settings, dtype)
-    settings = replace(settings, unit=units.value)
+    null = units.value * problem.objective(problem.null())
+    if constant > 0 and null > 0:
+        # The tolerance is a part of the whole objective.
+        tol = settings.tol * (1.0 + constant / null)
+        settings = replace(settings, tol=tol)
+    units = replace(units, constant=constant)
+    settings = replace(settings, units=units)
     run, to_weights = train, network_weights
     if y.ndim == 2:
         run, to_weights = train_outputs, vector_network_weights
@@ -190,7 +214,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     return Fitted(
         coefs,
         intercepts,
-        null_objective=units.value * problem.objective(problem.null()),
+        null_objective=null + constant,
         trained=units.in_user_units(trained),
     )
 
@@ -471,7 +495,7 @@ def _minimal(problem, trained, deadline, name, settings):
         print(
             f"[{name}] smallest network found: {len(neurons)} of "
             f"{len(trained.neurons)} neurons, objective "
-            f"{settings.unit * problem.objective(neurons):.8g} after "
-            f"{settings.unit * objective:.8g}"
+            f"{settings.units.objective(problem.objective(neurons)):.8g} after "
+            f"{settings.units.objective(objective):.8g}"
         )
     return replace(trained, neurons=neurons)

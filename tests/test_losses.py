@@ -4,8 +4,13 @@ from numpy.testing import assert_allclose
 from scipy.special import xlogy
 from sklearn.metrics import mean_pinball_loss, mean_poisson_deviance
 
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
-from tests.problems import EPSILON, LOSSES, QUANTILE, as_targets, loss_of
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    Separable,
+    make_loss,
+)
+from tests.problems import EPSILON, LOSSES, QUANTILE, as_targets, loss_of, tiny_data
 
 
 def sample(name, n=40, seed=0):
@@ -211,3 +216,22 @@ def test_centred_dual_points_sum_to_zero_in_any_units():
                 lower, upper = loss.dual_bounds(y, s)
                 assert np.all((lower <= found) & (found <= upper))
                 assert abs(np.sum(found)) <= 1e-13 * np.max(np.abs(found))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_samples_of_equal_features_as_one(loss):
+    """Up to a constant the loss is that of the means, or no such form is claimed."""
+    _, y, s = tiny_data(loss, n=12, d=2, weighted=True)
+    term, group = loss_of(loss), np.arange(12) % 4
+    found = term.merged(y, s, group)
+    if loss not in ("squared_error", "poisson"):
+        assert found is None
+        return
+    mean, weight, constant = found
+    for f in np.random.default_rng(0).standard_normal((3, 4)):
+        value = term.value(f, mean, weight) + constant
+        assert_allclose(term.value(f[group], y, s), value)
+    twice = Separable(term).merged(np.column_stack([y, y]), s, group)
+    assert_allclose(twice[0][:, 1], mean)
+    assert_allclose(twice[1], weight)
+    assert_allclose(twice[2], 2.0 * constant)

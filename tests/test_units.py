@@ -264,3 +264,31 @@ def test_repetitions_of_few_rows_are_few_rows():
     assert repeated.certificate_ == weighted.certificate_
     assert_allclose(repeated.objective_, weighted.objective_, rtol=1e-9)
     assert repeated.n_neurons_ == weighted.n_neurons_
+
+
+@pytest.mark.parametrize("params", [{}, {"loss": "poisson"}, {"depth": 3}])
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_samples_of_equal_features_and_other_targets(params, n_outputs):
+    """They are few samples, and the objective is that of all."""
+    rng = np.random.default_rng(0)
+    X, group = rng.standard_normal((8, 2)), np.repeat(np.arange(8), 5)
+    Y = np.abs(X @ rng.standard_normal((2, n_outputs)))[group]
+    Y = Y + 0.3 * rng.uniform(size=Y.shape)
+    means = np.array([Y[group == i].mean(axis=0) for i in range(8)])
+    options = {"alpha": 0.5, "tol": 1e-3, "random_state": 0, **params}
+    all_, few = ConvexReLURegressor(**options), ConvexReLURegressor(**options)
+    all_.fit(X[group], Y if n_outputs > 1 else Y[:, 0])
+    few.fit(X, means if n_outputs > 1 else means[:, 0], np.full(8, 5.0))
+    assert all_.certificate_ == few.certificate_
+    constant = all_.objective_ - few.objective_
+    assert constant > 0
+    # What is left is the tolerance, which is a part of the whole objective.
+    slack = 1e-3 * all_.objective_
+    assert abs(all_.dual_bound_ - few.dual_bound_ - constant) <= slack
+    history = all_.history_
+    assert_allclose(history["objective"][-1], all_.objective_, rtol=2e-3)
+    if n_outputs == 1 and "depth" not in params:
+        again = certify(all_, X[group], Y[:, 0], alpha=0.5)
+        assert_allclose(again.objective, all_.objective_)
+        assert again.dual_bound <= all_.objective_ * (1.0 + 1e-9)
+        assert all_.dual_bound_ <= again.objective * (1.0 + 1e-9)

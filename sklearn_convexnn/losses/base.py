@@ -65,6 +65,12 @@ def location_of(y, s, free):
     return size, size * np.round(shift / size)
 
 
+def means(y, s, group):
+    """Weighted means of groups, and their weights."""
+    weight = np.bincount(group, weights=s)
+    return np.bincount(group, weights=s * y) / weight, weight
+
+
 class Loss:
     """Base of the losses; see the module docstring for the notation.
 
@@ -146,6 +152,25 @@ class Loss:
 
         `Y` has the shape (n_samples, n_outputs).
         """
+
+    def merged(self, y, s, group):
+        """Samples of equal features as one, if the loss is a function of their mean.
+
+        Parameters
+        ----------
+        y, s : ndarray of shape (n_samples,)
+        group : ndarray of int, shape (n_samples,)
+            Which samples have the same features; all numbers from zero on.
+
+        Returns
+        -------
+        y, s : ndarray of shape (n_groups,)
+        constant : float
+            By how much the loss is larger than that of these, whatever the outputs.
+        None
+            In place of these, if there are no such samples.
+        """
+        return None
 
     def scaled(self, y, s, free):
         """The loss in units in which targets are of order one.

@@ -39,6 +39,7 @@ class Huber(SquaredError):
         loss = Huber(self.epsilon / size)
         return Scaled(loss, (y - shift) / size, size, size**2, shift)
 
+    merged = Loss.merged
     best_offset = Loss.best_offset
 
     def expression(self, cp, f, y, s):

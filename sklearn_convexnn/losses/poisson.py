@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.special import entr, xlogy
 
-from sklearn_convexnn.losses.base import Loss, Scaled, power_of_two
+from sklearn_convexnn.losses.base import Loss, Scaled, means, power_of_two
 
 
 class Poisson(Loss):
@@ -59,6 +59,11 @@ class Poisson(Loss):
     def minimiser(self, y):
         with np.errstate(divide="ignore"):
             return np.log(y)
+
+    def merged(self, y, s, group):
+        mean, weight = means(y, s, group)
+        constant = np.sum(s * (xlogy(y, y) - xlogy(y, mean[group])))
+        return mean, weight, float(constant)
 
     def scaled(self, y, s, free):
         # The deviance is proportional to targets and means, but only a free constant

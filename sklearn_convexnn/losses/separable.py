@@ -44,6 +44,14 @@ class Separable:
         """Second derivatives for each output by itself."""
         return self._flat(self.loss.curvature, F, Y, s).reshape(Y.shape)
 
+    def merged(self, Y, s, group):
+        """Samples of equal features as one, as `Loss.merged`."""
+        parts = [self.loss.merged(y, s, group) for y in Y.T]
+        if parts[0] is None:
+            return None
+        means, weights, constants = zip(*parts)
+        return np.column_stack(means), weights[0], sum(constants)
+
     def scaled(self, Y, s, free):
         """The loss in units in which targets are of order one, as `Loss.scaled`."""
         scaled = self.loss.scaled(Y, s, free)

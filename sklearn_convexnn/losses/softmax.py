@@ -50,6 +50,9 @@ class Softmax:
         P = self.probabilities(F)
         return s[:, None] * P * (1.0 - P)
 
+    def merged(self, Y, s, group):
+        """None: targets are to be classes."""
+
     def scaled(self, Y, s, free):
         """The loss in units in which targets are of order one, as `Loss.scaled`."""
         return Scaled(self, Y, 1.0, 1.0, np.zeros(Y.shape[1]))

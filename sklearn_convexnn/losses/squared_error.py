@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sklearn_convexnn.losses.base import Loss, Scaled, location_of
+from sklearn_convexnn.losses.base import Loss, Scaled, location_of, means
 
 
 class SquaredError(Loss):
@@ -34,6 +34,10 @@ class SquaredError(Loss):
 
     def minimiser(self, y):
         return y
+
+    def merged(self, y, s, group):
+        mean, weight = means(y, s, group)
+        return mean, weight, self.value(mean[group], y, s)
 
     def scaled(self, y, s, free):
         size, shift = location_of(y, s, free)

@@ -34,8 +34,8 @@ class Settings:
         A row of the data, whose kind the arrays of first-order solvers have.
     dtype : dtype, default=float64
         Of the weights.
-    unit : float, default=1.0
-        What an objective in internal units is to be multiplied by.
+    units : Units or None, default=None
+        Those of the training, for what is printed.
     """
 
     alpha: float
@@ -60,7 +60,7 @@ class Settings:
     descent: bool = False
     like: object = None
     dtype: type = np.float64
-    unit: float = 1.0
+    units: object = None
 
     @classmethod
     def of(cls, estimator, **others):

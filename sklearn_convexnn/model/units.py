@@ -29,6 +29,8 @@ class Units:
     shift : ndarray of shape (n_outputs,)
         In the units of the targets.
     centre : ndarray of shape (n_features,)
+    constant : float, default=0.0
+        What is added to objectives: a part of the loss that no network changes.
     """
 
     data: float
@@ -36,6 +38,7 @@ class Units:
     value: float
     shift: np.ndarray
     centre: np.ndarray
+    constant: float = 0.0
 
     @property
     def dual(self):
@@ -51,6 +54,10 @@ class Units:
     def weight(self):
         """Unit of the weights of the last two layers, which are of one size."""
         return np.sqrt(self.output / self.data)
+
+    def objective(self, value):
+        """An objective, or a bound of it, in the user's units."""
+        return self.value * value + self.constant
 
     def weight_decay(self, alpha):
         """The weight decay in these units.
@@ -106,14 +113,14 @@ class Units:
 
     def in_user_units(self, trained):
         """What training has found out, in the units of the data as they were."""
-        factor, history = self.value, dict(trained.history)
+        history = dict(trained.history)
         for key in ("objective", "dual_bound"):
-            history[key] = factor * history[key]
+            history[key] = self.objective(history[key])
         proven, dual = trained.proven_bound, trained.dual
         return replace(
             trained,
-            dual_bound=factor * trained.dual_bound,
-            proven_bound=None if proven is None else factor * proven,
+            dual_bound=self.objective(trained.dual_bound),
+            proven_bound=None if proven is None else self.objective(proven),
             history=history,
             dual=None
             if dual is None

@@ -84,7 +84,7 @@ def train_by_descent(problem, known, seed, deadline, name, settings):
     if settings.verbose:
         print(
             f"[{name}] descent: {len(network)} neurons, objective "
-            f"{settings.unit * objective:.8g}"
+            f"{settings.units.objective(objective):.8g}"
         )
     row = (perf_counter() - start, objective, -np.inf, np.nan, np.nan, len(network))
     return Trained(

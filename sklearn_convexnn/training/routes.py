@@ -173,8 +173,8 @@ def _train_by_structure(problem, deadline, name, settings):
     if settings.verbose:
         print(
             f"[{name}] solved by structure: {len(form.neurons)} neurons, objective "
-            f"{settings.unit * form.objective:.8g}, dual bound "
-            f"{settings.unit * form.dual_bound:.8g}"
+            f"{settings.units.objective(form.objective):.8g}, dual bound "
+            f"{settings.units.objective(form.dual_bound):.8g}"
         )
     row = (
         perf_counter() - start,
@@ -289,12 +289,12 @@ def round_printer(name, settings):
 
     def report(n_iter, entry):
         if settings.verbose:
-            gap = entry["objective"] - entry["dual_bound"]
-            gap /= max(entry["objective"], np.finfo(float).tiny)
+            objective = settings.units.objective(entry["objective"])
+            bound = settings.units.objective(entry["dual_bound"])
+            gap = (objective - bound) / max(objective, np.finfo(float).tiny)
             print(
                 f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
-                f"objective {settings.unit * entry['objective']:.8g}  dual bound "
-                f"{settings.unit * entry['dual_bound']:.8g}  gap {gap:.1e}  "
+                f"objective {objective:.8g}  dual bound {bound:.8g}  gap {gap:.1e}  "
                 f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
                 f"{entry['neurons']} neurons"
             )
@@ -328,8 +328,8 @@ def _train_on_patterns(problem, known, seed, deadline, name, settings):
         if verbose > 1:
             print(
                 f"[{name}] iteration {iteration:3d}  objective "
-                f"{settings.unit * objective:.8g}  dual bound "
-                f"{settings.unit * bound:.8g}"
+                f"{settings.units.objective(objective):.8g}  dual bound "
+                f"{settings.units.objective(bound):.8g}"
             )
 
     options = {}
@@ -358,7 +358,8 @@ def _train_on_patterns(problem, known, seed, deadline, name, settings):
     if verbose:
         print(
             f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
-            f"dual bound {settings.unit * result.dual_bound:.8g}: {result.message}"
+            f"dual bound {settings.units.objective(result.dual_bound):.8g}: "
+            f"{result.message}"
         )
     length = len(result.history["time"])
     history = {

@@ -235,8 +235,8 @@ def _solve_on_blocks(problem, known, seed, deadline, name, settings):
         if verbose > 1:
             print(
                 f"[{name}] iteration {iteration:3d}  objective "
-                f"{settings.unit * objective:.8g}  dual bound "
-                f"{settings.unit * bound:.8g}"
+                f"{settings.units.objective(objective):.8g}  dual bound "
+                f"{settings.units.objective(bound):.8g}"
             )
 
     solver = settings.solver
@@ -268,7 +268,8 @@ def _solve_on_blocks(problem, known, seed, deadline, name, settings):
     if verbose:
         print(
             f"[{name}] {len(units)} sub-networks after {result.n_iter} iterations, "
-            f"dual bound {settings.unit * result.dual_bound:.8g}: {result.message}"
+            f"dual bound {settings.units.objective(result.dual_bound):.8g}: "
+            f"{result.message}"
         )
     N = problem.project(result.nu[:, None])
     proven = problem.bound(N, slope_bound(problem, N))

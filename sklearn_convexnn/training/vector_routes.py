@@ -208,8 +208,8 @@ def _train_by_structure(problem, name, settings):
     if settings.verbose:
         print(
             f"[{name}] solved by structure: {len(neurons)} neurons, objective "
-            f"{settings.unit * objective:.8g}, dual bound "
-            f"{settings.unit * bound:.8g}"
+            f"{settings.units.objective(objective):.8g}, dual bound "
+            f"{settings.units.objective(bound):.8g}"
         )
     row = (0.0, objective, bound, np.nan, np.nan, len(neurons))
     return Trained(
