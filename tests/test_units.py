@@ -266,8 +266,15 @@ def test_repetitions_of_few_rows_are_few_rows():
     assert repeated.n_neurons_ == weighted.n_neurons_
 
 
-@pytest.mark.parametrize("params", [{}, {"loss": "poisson"}, {"depth": 3}])
-@pytest.mark.parametrize("n_outputs", [1, 2])
+@pytest.mark.parametrize(
+    "params, n_outputs",
+    [
+        ({}, 1),
+        pytest.param({}, 2, marks=pytest.mark.slow),
+        ({"loss": "poisson"}, 1),
+        pytest.param({"depth": 3}, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_samples_of_equal_features_and_other_targets(params, n_outputs):
     """They are few samples, and the objective is that of all."""
     rng = np.random.default_rng(0)
