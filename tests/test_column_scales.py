@@ -124,10 +124,10 @@ def test_slow_fits_end_early(monkeypatch):
 
 @pytest.mark.parametrize(
     ("gap", "objective", "slow"),
-    [(8.0, 9.0, True), (6.0, 9.0, False), (8.0, 6.9, False), (0.7, 9.0, False)],
+    [(8.0, 9.0, True), (4.9, 9.0, False), (8.0, 4.9, False), (0.2, 9.0, False)],
 )
 def test_slow_is_neither_gap_nor_objective_falling(gap, objective, slow):
-    levels = [(10.0, 10.0)] + 4 * [(9.0, 9.5)]
+    levels = [(10.0, 10.0)] + 2 * [(9.0, 9.5)]
     assert not generation._slow(levels)
     assert generation._slow([*levels, (gap, objective)]) == slow
 

@@ -17,7 +17,7 @@ _DUAL_POINTS = 5
 _PATIENCE = 25
 # With scales far apart, training goes on while so many rounds bring the gap, or the
 # objective, down to this part, or the gap is a small part of the objective.
-_WINDOW, _FALLS, _CLOSE = 5, 0.7, 0.1
+_WINDOW, _FALLS, _CLOSE = 3, 0.5, 0.03
 # Rounds in a row that may break down; another one draws other starting points.
 _BREAKDOWNS = 2
 # Part of the objective without neurons by which a bound may be above a network.
