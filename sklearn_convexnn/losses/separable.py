@@ -1,6 +1,6 @@
-"""Losses of several outputs, with the dual quantities that certificates need.
+"""The same loss for each of several outputs.
 
-As in `sklearn_convexnn.losses`, with arrays of shape ``(n_samples, n_outputs)``
+As in `sklearn_convexnn.losses.base`, with arrays of shape ``(n_samples, n_outputs)``
 for outputs ``F``, targets ``Y`` and dual variables ``N = -grad L(F)``:
 
     L(F) = max_N  G(N) - <N, F>,        G(N) = sum_ik of terms of N_ik,
