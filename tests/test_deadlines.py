@@ -85,7 +85,6 @@ WAYS = {
     "cells": (1, {"arrangements": "cutting_cells"}),
     "gated": (1, {"formulation": "gated_relu", "arrangements": "sampled"}),
     "outputs": (3, {}),
-    "apart": (2, {"hidden_layer": "separate"}),
     "sampled outputs": (2, {"arrangements": "sampled", "n_arrangements": 20}),
     "minimal outputs": (2, {"minimal": True, "max_neurons": 5}),
 }
@@ -208,7 +207,7 @@ def test_smallest_network_in_no_time():
     X, Y = data(2)
     model = ConvexReLURegressor(alpha=0.5, random_state=0, tol=0.2).fit(X, Y)
     loss = Separable(make_loss("squared_error", 1.0))
-    problem = VectorProblem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0, False)
+    problem = VectorProblem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0)
     W, V = model.coefs_
     size = np.linalg.norm(W, axis=0)
     neurons = problem.unused(
