@@ -8,7 +8,7 @@ from scipy.optimize import linprog
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._base import ConvexReLUMixin
+from sklearn_convexnn._base import target_of_network
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer import pricing, vector_pricing
@@ -21,11 +21,13 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
 from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
     maximise_vector_slope,
 )
+from sklearn_convexnn.gated import GatedMixin
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.training import proving as proofs, vector_proving as vector_proofs
+from sklearn_convexnn.two_layer import TwoLayerMixin
 
 # Random directions of each kind that the search starts from.
 _DIRECTIONS = 300
@@ -74,7 +76,7 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
 
     Parameters
     ----------
-    estimator : ConvexReLURegressor or ConvexReLUClassifier
+    estimator : ConvexReLURegressor, ConvexReLUClassifier or gated estimator
         Gives loss, activation, biases, and the seed of the search.  Its `alpha`
         is not used.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
@@ -101,8 +103,8 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
     Where the loss has a kink at the constant, ``nu`` is any of the subgradients
     of sum zero, and the steepest slope is minimised over these by cutting planes.
 
-    For ``formulation='gated_relu'`` the maximum is over the patterns that the
-    estimator would train on, and exact.  'sampled' patterns are not regarded
+    For gated networks the maximum is over the patterns that the estimator would
+    train on, and exact.  'sampled' patterns are not regarded
     otherwise: the value is that of all patterns, and an upper bound.
 
     References
@@ -125,7 +127,7 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
 
 
 def check_base(estimator, name):
-    """Raise an error for estimators that do not train two layers for one `alpha`.
+    """Raise TypeError for estimators that do not train two layers for one `alpha`.
 
     Parameters
     ----------
@@ -134,17 +136,30 @@ def check_base(estimator, name):
         Of the function that needs one.
     """
     # Those that choose `alpha` themselves do not have it as a parameter.
-    if not (isinstance(estimator, ConvexReLUMixin) and hasattr(estimator, "alpha")):
-        given = estimator.__name__ if isinstance(estimator, type) else estimator
-        raise TypeError(
-            f"{name} needs an instance of ConvexReLURegressor or ConvexReLUClassifier, "
-            f"got {given}. Of a pipeline, take the last step, and transform X."
-        )
-    if estimator.depth > 2:
-        raise ValueError(
-            f"{name} is for depth=2, got depth={estimator.depth}; for deeper networks "
-            "search over alpha with sklearn.model_selection.GridSearchCV."
-        )
+    kinds = TwoLayerMixin, GatedMixin
+    if not (isinstance(estimator, kinds) and hasattr(estimator, "alpha")):
+        raise _unsuitable(estimator, name, "ConvexReLU... or GatedReLU... estimators")
+
+
+def check_two_layers(estimator, name):
+    """Raise TypeError for estimators that do not train two-layer ReLU networks.
+
+    Parameters
+    ----------
+    estimator : object
+    name : str
+        Of the function that needs one.
+    """
+    if not isinstance(estimator, TwoLayerMixin):
+        raise _unsuitable(estimator, name, "ConvexReLU... estimators")
+
+
+def _unsuitable(estimator, name, kinds):
+    given = estimator.__name__ if isinstance(estimator, type) else estimator
+    return TypeError(
+        f"{name} needs an instance of the {kinds}, got {given}. Of a pipeline, take "
+        "the last step, and transform X."
+    )
 
 
 def largest_slope(estimator, X, y, sample_weight, prove=True):
@@ -164,36 +179,38 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     model._validate_params()
     X, Y, sample_weight, loss, _ = model._encoded(X, y, sample_weight)
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
-    y, loss = model._target(np.asarray(Y, np.float64), loss)
+    y, loss = target_of_network(np.asarray(Y, np.float64), loss)
     # The value does not depend on `alpha`.
     settings = Settings.of(model, loss=loss, alpha=1.0)
+    gated = isinstance(model, GatedMixin)
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
     X, y, sample_weight = canonical(X, y, sample_weight)
     problem, units = build_problem(X, y, sample_weight, settings)
-    value, upper, kind = _in_units(
-        X / units.data, sample_weight, problem, settings, seed, prove
-    )
-    if not kind:
-        kind = "global" if upper <= (1.0 + _RTOL) * value else "estimated"
+    complete = True
+    with blas_threads_for(len(X)):
+        if gated:
+            data = X / units.data, sample_weight
+            value, complete = _of_gates(*data, problem, settings, seed)
+            upper = value
+        else:
+            value, upper = _of_neurons(problem, seed, prove)
+    kind = "global" if upper <= (1.0 + _RTOL) * value else "estimated"
+    kind = kind if complete else "restricted"
     return AlphaMax(units.slope * value, units.slope * upper, kind)
 
 
-def _in_units(X, sample_weight, problem, settings, seed, prove):
-    """Found and proven value, and 'restricted' if they are of given patterns."""
-    with blas_threads_for(len(X)):
-        if settings.formulation == "gated_relu":
-            return _of_gates(X, sample_weight, problem, settings, seed)
-        if not np.any(problem.X):
-            # All slopes are zero, and there is nothing to search.
-            return 0.0, 0.0, ""
-        rng = check_random_state(seed)
-        low, high = _subgradients(problem)
-        if np.array_equal(low, high):
-            value = _search(problem, low, rng)[0]
-            bounds = _prove(problem, low, value) if prove else (value, np.inf)
-            return *bounds, ""
-        nu, value = _least_steep(problem, low, high, rng)
-        return value, _prove(problem, nu, value)[1] if prove else np.inf, ""
+def _of_neurons(problem, seed, prove):
+    """Found and proven value."""
+    if not np.any(problem.X):
+        # All slopes are zero, and there is nothing to search.
+        return 0.0, 0.0
+    rng = check_random_state(seed)
+    low, high = _subgradients(problem)
+    if np.array_equal(low, high):
+        value = _search(problem, low, rng)[0]
+        return _prove(problem, low, value) if prove else (value, np.inf)
+    nu, value = _least_steep(problem, low, high, rng)
+    return value, _prove(problem, nu, value)[1] if prove else np.inf
 
 
 def _null_dual(problem):
@@ -322,11 +339,11 @@ def _prove(problem, nu, slope):
 
 
 def _of_gates(X, sample_weight, problem, settings, seed):
-    """The same over given patterns of gated networks, which is a maximum of norms."""
+    """The value for gates, a maximum of norms, and whether these are all."""
     arrangement, _ = gated_arrangement(X, sample_weight, settings, seed, None)
     N = _null_dual(problem).reshape(len(X), -1)
     slope = max(
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))
         for active in arrangement.patterns
     )
-    return slope, slope, "" if arrangement.complete else "restricted"
+    return slope, arrangement.complete

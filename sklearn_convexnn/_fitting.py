@@ -1,6 +1,7 @@
 """From the data of one network to its weights."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -11,7 +12,6 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.devices import on_device, selected
 from sklearn_convexnn._utils.sorting import distinct_rows
 from sklearn_convexnn._utils.threads import blas_threads_for
-from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.families.subnetworks.problem import DeepProblem
 from sklearn_convexnn.families.subnetworks.recovery import (
     layers_of_subnetworks,
@@ -31,20 +31,14 @@ from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.solvers.gated import null_network, solve_gated
 from sklearn_convexnn.training.at_scale import goes_at_scale, precision_at_scale
-from sklearn_convexnn.training.descents import train_by_descent
-from sklearn_convexnn.training.routes import Trained, null_training, train
-from sklearn_convexnn.training.smallest import allowed_objective, smallest_network
+from sklearn_convexnn.training.routes import HISTORY, Trained, null_training, train
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
 from sklearn_convexnn.training.vector_routes import train_at_scale, train_outputs
-from sklearn_convexnn.training.vector_smallest import (
-    smallest_network as vector_smallest_network,
-)
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
-# Part of the time that is kept for simplifying the network, and, where it is asked
-# for, for the search of a small one.
-_TIDYING, _SHRINKING = 0.03, 0.15
+# Part of the time that is kept for simplifying the network.
+_TIDYING = 0.03
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -118,13 +112,12 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-        For gated networks also sparse, or an array of another library.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
-    start : tuple, KnownNeurons or None
+    start : tuple or None
         ``(gates, outputs, duals)``: neurons of earlier fits, as rows, with their
         output weights, and dual points.  Of deeper networks ``(coefs, intercepts,
-        duals)``.  Or gated neurons.
+        duals)``.
     seed : int
     deadline : float
     name : str
@@ -137,13 +130,11 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     -------
     fitted : Fitted
     """
-    if settings.formulation == "gated_relu":
-        return _fit_gated(X, y, sample_weight, start, seed, deadline, name, settings)
-    deep = settings.depth > 2
+    deep = settings.architecture is not None
     X, y, sample_weight = canonical(X, y, sample_weight)
     X, y, sample_weight, constant = _merged(X, y, sample_weight, settings.loss)
     n_outputs = y.size // len(y)
-    at_scale = not deep and goes_at_scale(X, n_outputs, settings.arrangements)
+    at_scale = not deep and goes_at_scale(X.shape, n_outputs, settings.arrangements)
     if not at_scale:
         X = X.astype(np.float64, copy=False)
     if (deep or at_scale) and y.ndim == 1:
@@ -199,17 +190,11 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     with blas_threads_for(len(X)), until(deadline):
         now = perf_counter()
         end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
-        if settings.minimal and not deep:
-            end -= _SHRINKING * (end - now) if end < np.inf else 0.0
+        run = settings.method or run
         try:
-            if settings.descent:
-                trained = train_by_descent(problem, known, seed, end, name, settings)
-            else:
-                trained = run(problem, known, seed, end, name, settings, task, duals)
+            trained = run(problem, known, seed, end, name, settings, task, duals)
         except OutOfTime:
             trained = null_training(problem, settings, "max_time")
-        if settings.minimal:
-            trained = _minimal(problem, trained, deadline, name, settings)
     coefs, intercepts = weights(trained.neurons)
     return Fitted(
         coefs,
@@ -255,11 +240,8 @@ def build_problem(X, y, sample_weight, settings, dtype=np.float64):
     )
     centred /= centred.dtype.type(units.data)
     kind, options = Problem, {}
-    if settings.depth > 2:
-        kind = DeepProblem
-        options["architecture"] = Architecture(
-            settings.depth, settings.subnetwork_width, settings.subnetwork_norm
-        )
+    if settings.architecture is not None:
+        kind, options["architecture"] = DeepProblem, settings.architecture
     elif y.ndim == 2:
         kind = VectorProblem
     problem = kind(
@@ -334,8 +316,22 @@ def gated_problem(X, y, sample_weight, settings, known=None):
     return GatedProblem(X, Y, sample_weight, loss, units, known)
 
 
-def _fit_gated(X, y, sample_weight, known, seed, deadline, name, settings):
-    """Train a gated network on given patterns, on the device of the data."""
+def fit_gated(X, y, sample_weight, known, seed, deadline, name, settings, task):
+    """Train a gated network on given patterns, on the device of the data.
+
+    Parameters
+    ----------
+    X : {array, sparse array} of shape (n_samples, n_features)
+        Of any library.
+    y, sample_weight, seed, deadline, name, settings, task
+        As of `fit_network`.
+    known : KnownNeurons or None
+        Those of an earlier fit.
+
+    Returns
+    -------
+    fitted : Fitted
+    """
     p = gated_problem(X, y, sample_weight, settings, known)
     X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
     units, free_bias = p.units, settings.fit_intercept
@@ -423,28 +419,33 @@ def _unit_gates(gates, outputs, units, free_bias):
     return directions, biases, outputs * (units.data / units.output)
 
 
-def _minimal(problem, trained, deadline, name, settings):
-    """The same with the smallest network that `tol` allows."""
-    objective = problem.objective(trained.neurons)
-    search = smallest_network
-    if isinstance(problem, VectorProblem):
-        search = vector_smallest_network
-    neurons = unless_broken(
-        trained.neurons,
-        search,
-        problem,
-        trained.neurons,
-        allowed_objective(objective, trained.dual_bound, settings.tol),
-        # A bound for sampled cells does not hold outside of them, and neurons on
-        # the border of two would not stay in theirs.
-        only_subsets=trained.certificate == "restricted",
-        deadline=deadline,
+def no_neurons(widths, offset):
+    """The network of constant outputs, as if it had been trained.
+
+    Parameters
+    ----------
+    widths : list of int
+        Of all layers.
+    offset : ndarray of shape (n_outputs,)
+
+    Returns
+    -------
+    fitted : Fitted
+        With an objective of zero.
+    """
+    return Fitted(
+        coefs=[np.zeros(shape) for shape in pairwise(widths)],
+        intercepts=[*map(np.zeros, widths[1:-1]), offset],
+        null_objective=0.0,
+        trained=Trained(
+            neurons=None,
+            dual_bound=0.0,
+            certificate="global",
+            status="optimal",
+            message=MESSAGES["optimal"],
+            n_iter=0,
+            n_patterns=0,
+            history=dict.fromkeys(HISTORY, np.zeros(1)),
+            proven_bound=0.0,
+        ),
     )
-    if settings.verbose:
-        print(
-            f"[{name}] smallest network found: {len(neurons)} of "
-            f"{len(trained.neurons)} neurons, objective "
-            f"{settings.units.objective(problem.objective(neurons)):.8g} after "
-            f"{settings.units.objective(objective):.8g}"
-        )
-    return replace(trained, neurons=neurons)

@@ -51,30 +51,24 @@ def require_memory(needed, what, remedy):
         )
 
 
-def check_memory(estimator, X, n_outputs):
-    """Raise ValueError if the arrays of a fit would not fit into the memory.
+def check_neurons(shape, n_outputs, n_arrangements):
+    """Raise ValueError if the neurons to start with would not fit into the memory.
 
     Only what surely is made counts, so that a fit can still need more.
 
     Parameters
     ----------
-    estimator : estimator
-        Its parameters have been validated.
-    X : {ndarray, sparse matrix} of shape (n_samples, n_features)
-    n_outputs : int
+    shape : tuple of int
+        That of the data.
+    n_outputs, n_arrangements : int
     """
-    if estimator.depth > 2:
-        _check_subnetworks(estimator, X.shape, n_outputs)
-    elif estimator.arrangements == "sampled":
-        check_patterns(X.shape, estimator.n_arrangements, estimator.fit_intercept)
-    elif goes_at_scale(X, n_outputs, estimator.arrangements):
-        n, d = X.shape
-        units = float(estimator.n_arrangements)
+    if goes_at_scale(shape, n_outputs, "adaptive"):
+        n, d = shape
         # In single precision there.
-        needed = units * (8.0 * _OF_WEIGHTS * (d + n_outputs) + 4.0 * n)
+        needed = n_arrangements * (8.0 * _OF_WEIGHTS * (d + n_outputs) + 4.0 * n)
         require_memory(
             needed,
-            f"n_arrangements={estimator.n_arrangements}, the neurons to start with,",
+            f"n_arrangements={n_arrangements}, the neurons to start with,",
             "use a smaller n_arrangements",
         )
 
@@ -103,7 +97,17 @@ def check_patterns(shape, n_arrangements, free_bias):
     )
 
 
-def _check_subnetworks(estimator, shape, n_outputs):
+def check_subnetworks(estimator, shape, n_outputs):
+    """Raise ValueError if the sub-networks of a fit would not fit into the memory.
+
+    Parameters
+    ----------
+    estimator : ParallelReLURegressor or ParallelReLUClassifier
+        Its parameters have been validated.
+    shape : tuple of int
+        That of the data.
+    n_outputs : int
+    """
     (n, d), depth, width = shape, estimator.depth, estimator.subnetwork_width
     tree = estimator.subnetwork_norm == "path" or depth == 3
     units, weights = _sizes(d, depth, width, tree)

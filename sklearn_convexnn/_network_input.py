@@ -38,11 +38,8 @@ def read_network(network, loss, fit_intercept, negative_slope):
     ValueError
         If it is not a two-layer network with a supported activation and loss.
     """
-    formulation = getattr(network, "formulation", "relu")
-    if formulation == "gated_relu":
-        raise ValueError(
-            f"certify needs a ReLU network, but network has {formulation=}."
-        )
+    if hasattr(network, "gates_"):
+        raise ValueError("certify needs a ReLU network, but network has gates.")
     if hasattr(network, "coefs_"):
         coefs, intercepts = network.coefs_, network.intercepts_
         used = getattr(network, "activation", "relu")

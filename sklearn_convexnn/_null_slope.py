@@ -56,21 +56,7 @@ def null_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
     slope : float
         Positive, also if no neuron is of use.
     """
-    of_network = _of_neurons
-    if settings.formulation == "gated_relu":
-        of_network = _of_gates
-    settings = replace(settings, alpha=1.0, depth=2)
-    now = perf_counter()
-    end = now + _SHARE * (deadline - now) if deadline < np.inf else np.inf
-    # Two threads bring little for products of this size.
-    with blas_threads_for(0):
-        slope, unit = of_network(X, y, sample_weight, settings, seed, end)
-    return slope if slope > 0 else unit
-
-
-def _of_neurons(X, y, sample_weight, settings, seed, end):
-    """The slope, and its unit."""
-    loss, rng = settings.loss, check_random_state(seed)
+    loss, rng, end = settings.loss, check_random_state(seed), _end(deadline)
     if y.ndim == 1:
         y, loss = y[:, None], Separable(loss)
     X, Y, sample_weight = canonical(X, y, sample_weight)
@@ -82,23 +68,47 @@ def _of_neurons(X, y, sample_weight, settings, seed, end):
         X[some].astype(np.float64, copy=False),
         Y[some],
         sample_weight[some],
-        replace(settings, loss=loss),
+        replace(settings, loss=loss, alpha=1.0, architecture=None),
     )
     residual = p.project(N[some] / units.dual)
+    # Two threads bring little for products of this size.
+    with blas_threads_for(0):
+        found = _steepest(p, residual, rng, end)
+        slopes = _on_all_samples(found, p, X, N, units)
+    return _positive(slopes, units)
+
+
+def _end(deadline):
+    """When the search has to end."""
+    now = perf_counter()
+    return now + _SHARE * (deadline - now) if deadline < np.inf else np.inf
+
+
+def _positive(slopes, units):
+    """The largest slope, or its unit if that is zero."""
+    steepest = float(np.max(slopes, initial=0.0))
+    return steepest if steepest > 0 else units.slope
+
+
+def _steepest(p, N, rng, end):
+    """The steepest neurons that a short search finds."""
     options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
     found = no_candidates(p.X, N)
     with suppress(OutOfTime), until(end):
         found = unless_broken(
             found,
             search_widely,
-            *(p.X, residual, _DIRECTIONS, rng),
+            *(p.X, N, _DIRECTIONS, rng),
             polish=_FINISHED,
             **options,
         )
     if len(found) == 0:
-        found = unless_broken(found, _along_sums, p.X, residual, **options)
-    found = found.select(slice(0, _FINISHED))
-    # On other samples than those of the search they are less steep.
+        found = unless_broken(found, _along_sums, p.X, N, **options)
+    return found.select(slice(0, _FINISHED))
+
+
+def _on_all_samples(found, p, X, N, units):
+    """Slopes of neurons on other samples than those of the search, and linear ones."""
     slopes = np.zeros((len(found), p.n_outputs))
     linear = np.zeros((X.shape[1], p.n_outputs))
     step = max(1, _ENTRIES // X.shape[1])
@@ -108,10 +118,8 @@ def _of_neurons(X, y, sample_weight, settings, seed, end):
         slopes += activation(z, p.negative_slope).T @ N[i : i + step]
         linear += rows.T @ N[i : i + step]
     steepest = np.linalg.norm(slopes, axis=1)
-    if p.fit_intercept:
-        # A neuron that is active on all samples.
-        steepest = np.append(steepest, _largest(linear))
-    return float(np.max(steepest, initial=0.0)), units.slope
+    # A neuron that is active on all samples.
+    return np.append(steepest, _largest(linear)) if p.fit_intercept else steepest
 
 
 def _along_sums(X, N, **options):
@@ -143,26 +151,38 @@ def _largest(matrix):
     return unless_broken(np.linalg.norm(matrix), np.linalg.norm, matrix, 2)
 
 
-def _of_gates(X, y, sample_weight, settings, seed, end):
-    """The same over the patterns of gated networks."""
+def null_gate_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
+    """The same over the patterns of gated networks.
+
+    Parameters
+    ----------
+    X, y, sample_weight, settings, seed, deadline
+        As of `null_slope`.
+
+    Returns
+    -------
+    slope : float
+    """
     p = gated_problem(X, y, sample_weight, settings)
     N = _null_dual(p.Y, p.sample_weight, p.loss, settings.fit_intercept)
+    end = _end(deadline)
 
     def slope(active):
         active = placed(N * active[:, None], p.X, p.X.dtype)
-        return _largest(in_numpy(p.X.T @ active).astype(float))
+        return p.units.slope * _largest(in_numpy(p.X.T @ active).astype(float))
 
     arrangement = None, None
     args = p.X, p.sample_weight, settings, seed, None
-    with suppress(OutOfTime), until(end):
-        arrangement = unless_broken(arrangement, gated_arrangement, *args)
-    if arrangement[0] is None:
-        # A gate along a sum of the samples.
-        along = p.X @ (p.X.T @ placed(N[:, :1], p.X, p.X.dtype))
-        return p.units.slope * slope(in_numpy(along)[:, 0] > 0), p.units.slope
-    steepest = 0.0
-    for pattern in in_numpy(arrangement[0].patterns):
-        if steepest > 0 and perf_counter() > end:
-            break
-        steepest = max(steepest, slope(pattern))
-    return p.units.slope * float(steepest), p.units.slope
+    with blas_threads_for(0):
+        with suppress(OutOfTime), until(end):
+            arrangement = unless_broken(arrangement, gated_arrangement, *args)
+        if arrangement[0] is None:
+            # A gate along a sum of the samples.
+            along = p.X @ (p.X.T @ placed(N[:, :1], p.X, p.X.dtype))
+            return _positive(slope(in_numpy(along)[:, 0] > 0), p.units)
+        steepest = 0.0
+        for pattern in in_numpy(arrangement[0].patterns):
+            if steepest > 0 and perf_counter() > end:
+                break
+            steepest = max(steepest, slope(pattern))
+    return _positive(steepest, p.units)

@@ -53,8 +53,8 @@ def cone_decomposition(estimator, X, *, method="minimal"):
 
     Parameters
     ----------
-    estimator : ConvexReLURegressor or ConvexReLUClassifier
-        Fitted with ``formulation="gated_relu"``.
+    estimator : GatedReLURegressor or GatedReLUClassifier
+        Fitted.
     X : {array, sparse array} of shape (n_samples, n_features)
         The data that it was fitted on.
     method : {'minimal', 'explicit'}, default='minimal'
@@ -94,12 +94,10 @@ def cone_decomposition(estimator, X, *, method="minimal"):
     Examples
     --------
     >>> from sklearn.datasets import make_regression
-    >>> from sklearn_convexnn import ConvexReLURegressor, cone_decomposition
+    >>> from sklearn_convexnn import GatedReLURegressor, cone_decomposition
     >>> X, y = make_regression(8, 2, random_state=0)
-    >>> gated = ConvexReLURegressor(
-    ...     formulation="gated_relu", arrangements="sampled", n_arrangements=5,
-    ...     random_state=0,
-    ... ).fit(X, y / y.std())
+    >>> gated = GatedReLURegressor(n_arrangements=5, random_state=0)
+    >>> gated = gated.fit(X, y / y.std())
     >>> network = cone_decomposition(gated, X)
     >>> network.penalty >= network.gated_penalty
     True
@@ -107,8 +105,8 @@ def cone_decomposition(estimator, X, *, method="minimal"):
     check_is_fitted(estimator)
     if not hasattr(estimator, "gates_"):
         raise ValueError(
-            "cone_decomposition needs an estimator fitted with "
-            "formulation='gated_relu'."
+            "cone_decomposition needs a fitted GatedReLURegressor or "
+            f"GatedReLUClassifier, got {type(estimator).__name__}."
         )
     if method not in ("minimal", "explicit"):
         raise ValueError(f"method={method!r} is not 'minimal' or 'explicit'.")
@@ -169,7 +167,7 @@ def cone_decomposition(estimator, X, *, method="minimal"):
         warnings.warn(
             f"The penalty grows from {before:.3g} to {after:.3g}: some patterns have "
             "thin cones. Use the network as a start only, or train with "
-            "formulation='relu'."
+            "ConvexReLURegressor or ConvexReLUClassifier."
         )
     return ConeDecomposition(coefs, [biases, offset], before, after)
 

@@ -32,9 +32,9 @@ from sklearn_convexnn._sklearn import (
     routing_enabled,
     safe_indexing,
 )
-from sklearn_convexnn.estimators import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.path import EPS, Short, grid, joined, scoring_path, shortness
+from sklearn_convexnn.two_layer import ConvexReLUClassifier, ConvexReLURegressor
 
 _OWN_CONSTRAINTS = {
     "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
@@ -45,17 +45,13 @@ _OWN_CONSTRAINTS = {
 }
 
 
-# Paths, and so their cross-validation, are of two layers.
-_DEEP = ("depth", "subnetwork_width", "subnetwork_norm")
-
-
 def _constraints(base):
     """Constraints of the parameters of a base estimator with cross-validation."""
     constraints = {**base._parameter_constraints, **_OWN_CONSTRAINTS}
     return {
         name: kinds
         for name, kinds in constraints.items()
-        if name not in ("alpha", "warm_start", *_DEEP)
+        if name not in ("alpha", "warm_start")
     }
 
 
@@ -74,10 +70,7 @@ class _CrossValidatedMixin:
         warn_of_scales(X, weight)
         given, weight = (X, y, weight), weight if weighted else None
         splitting, scoring = self._routed(weight, params)
-        values = self.get_params(deep=False)
-        model = self._base(
-            **{key: values[key] for key in values if key not in _OWN_CONSTRAINTS}
-        )
+        model = self._unfitted()
         classification = self._base is ConvexReLUClassifier
         splitter = check_cv(self.cv, y, classifier=classification)
         folds = list(splitter.split(X, y, **splitting))
@@ -112,6 +105,12 @@ class _CrossValidatedMixin:
         whole.end({})
         short = joined([*(fold.short for fold in results), shortness(model, fitted)])
         short.warn(type(self).__name__, self.tol)
+
+    def _unfitted(self):
+        values = self.get_params(deep=False)
+        return self._base(
+            **{key: values[key] for key in values if key not in _OWN_CONSTRAINTS}
+        )
 
     def _report(self, folds):
         """Warn of folds without a score, or raise an error if there are no others."""
@@ -288,14 +287,10 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         The quantile that ``loss='quantile'`` predicts.
     negative_slope : float, default=0.0
         Slope of the activation left of zero.
-    formulation : {'relu', 'gated_relu'}, default='relu'
-        Whether neurons learn their gates.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program.
     n_arrangements : int, default=100
         Number of neurons to place, or of patterns to sample.
-    pricing : str, default='exact'
-        How cutting planes find and bound the steepest neuron.
     fit_intercept : bool, default=True
         Whether to use free biases in both layers.
     solver : str, default='auto'
@@ -308,8 +303,6 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         Limit of rounds or iterations of each fit, but for descent in folds.
     max_neurons : int, default=None
         Limit of the neurons of each network.
-    minimal : bool, default=False
-        Whether to search for the smallest networks that `tol` allows.
     max_time : float, default=None
         Limit of the time of each fit, in seconds.
     random_state : int, RandomState instance or None, default=None
@@ -348,8 +341,8 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     equal averages the largest `alpha` is taken, and a network for it is trained on
     all data, independently of the paths.
 
-    Scores need no bounds.  With the default `formulation`, `arrangements`,
-    `max_neurons` and `minimal`, the networks of the folds are from descent, from
+    Scores need no bounds.  With the default `arrangements` and
+    `max_neurons`, the networks of the folds are from descent, from
     `n_arrangements` random neurons for the smallest `alpha` on to the largest: their
     objectives are about those of single fits.  Otherwise, and for one feature, they
     are those of :func:`convex_relu_path`, without proofs.
@@ -393,16 +386,13 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         epsilon=1.35,
         quantile=0.5,
         negative_slope=0.0,
-        formulation="relu",
         arrangements="adaptive",
         n_arrangements=100,
-        pricing="exact",
         fit_intercept=True,
         solver="auto",
         tol=1e-2,
         max_iter=200,
         max_neurons=None,
-        minimal=False,
         max_time=None,
         random_state=None,
         n_jobs=None,
@@ -416,16 +406,13 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         self.epsilon = epsilon
         self.quantile = quantile
         self.negative_slope = negative_slope
-        self.formulation = formulation
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
-        self.pricing = pricing
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
         self.max_neurons = max_neurons
-        self.minimal = minimal
         self.max_time = max_time
         self.random_state = random_state
         self.n_jobs = n_jobs
@@ -487,14 +474,10 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         Weights of the classes in training, multiplied with those of the samples.
     negative_slope : float, default=0.0
         Slope of the activation left of zero.
-    formulation : {'relu', 'gated_relu'}, default='relu'
-        Whether neurons learn their gates.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program.
     n_arrangements : int, default=100
         Number of neurons to place, or of patterns to sample.
-    pricing : str, default='exact'
-        How cutting planes find and bound the steepest neuron.
     fit_intercept : bool, default=True
         Whether to use free biases in both layers.
     solver : str, default='auto'
@@ -507,8 +490,6 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         Limit of rounds or iterations of each fit, but for descent in folds.
     max_neurons : int, default=None
         Limit of the neurons of each network.
-    minimal : bool, default=False
-        Whether to search for the smallest networks that `tol` allows.
     max_time : float, default=None
         Limit of the time of each fit, in seconds.
     random_state : int, RandomState instance or None, default=None
@@ -545,8 +526,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     equal averages the largest `alpha` is taken, and a network for it is trained on
     all data, independently of the paths.
 
-    Scores need no bounds.  With the default `formulation`, `arrangements`,
-    `max_neurons` and `minimal`, the networks of the folds are from descent, from
+    Scores need no bounds.  With the default `arrangements` and
+    `max_neurons`, the networks of the folds are from descent, from
     `n_arrangements` random neurons for the smallest `alpha` on to the largest: their
     objectives are about those of single fits.  Otherwise, and for one feature, they
     are those of :func:`convex_relu_path`, without proofs.
@@ -591,16 +572,13 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         loss="log_loss",
         class_weight=None,
         negative_slope=0.0,
-        formulation="relu",
         arrangements="adaptive",
         n_arrangements=100,
-        pricing="exact",
         fit_intercept=True,
         solver="auto",
         tol=1e-2,
         max_iter=200,
         max_neurons=None,
-        minimal=False,
         max_time=None,
         random_state=None,
         n_jobs=None,
@@ -613,16 +591,13 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         self.loss = loss
         self.class_weight = class_weight
         self.negative_slope = negative_slope
-        self.formulation = formulation
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
-        self.pricing = pricing
         self.fit_intercept = fit_intercept
         self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
         self.max_neurons = max_neurons
-        self.minimal = minimal
         self.max_time = max_time
         self.random_state = random_state
         self.n_jobs = n_jobs

@@ -16,7 +16,7 @@ from sklearn_convexnn._base import Neighbour
 from sklearn_convexnn._memory import require_memory
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn.model.scales import warn_of_scales
-from sklearn_convexnn.training.descents import suits_descent
+from sklearn_convexnn.training.descents import suits_descent, train_by_descent
 
 # The smallest alpha, by default, as a part of the largest.
 EPS = 1e-2
@@ -88,7 +88,7 @@ def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None
 
     Parameters
     ----------
-    estimator : ConvexReLURegressor or ConvexReLUClassifier
+    estimator : ConvexReLURegressor, ConvexReLUClassifier or gated estimator
         All its parameters but `alpha` and `warm_start` are used.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
@@ -256,10 +256,10 @@ def scoring_path(estimator, X, y, sample_weight, alphas, label=None, task=None):
     # Weight decay that grows removes neurons, and never needs others.
     for k in reversed(range(len(alphas))):
         with task.within("alpha"):
-            path.fit(k, path.sides(k), descent=True)
+            path.fit(k, path.sides(k), method=train_by_descent)
     for k in range(1, len(alphas) - 1):
         if path.is_bettered(k):
-            path.fit(k, path.sides(k), descent=True)
+            path.fit(k, path.sides(k), method=train_by_descent)
     return path.models, Short()
 
 
@@ -290,7 +290,7 @@ class _Path:
 
     def sides(self, k):
         """The closest models that there are for larger and for smaller `alpha`."""
-        if self.base.formulation == "gated_relu" or self.base.arrangements == "sampled":
+        if self.base.arrangements == "sampled":
             return []
         above = max((i for i in self.done if i < k), default=None)
         below = min((i for i in self.done if i > k), default=None)

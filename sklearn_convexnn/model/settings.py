@@ -14,22 +14,23 @@ class Settings:
     alpha : float
         Weight decay, in the user's units.
     loss : Loss, Separable or Softmax
-    formulation, arrangements, pricing, solver : str
-    depth : int
-    subnetwork_width : int
-    subnetwork_norm : str
+    arrangements : str
     n_arrangements : int
     fit_intercept : bool
-    negative_slope : float
     tol : float
     max_iter : int
-    max_neurons : int or None
-    minimal : bool
     verbose : int
+    negative_slope : float, default=0.0
+    solver : str, default='auto'
+    max_neurons : int or None, default=None
+    architecture : Architecture or None, default=None
+        That of the sub-networks; None for neurons.
     prove : bool, default=True
         Whether to attempt proofs after 'adaptive'.
-    descent : bool, default=False
-        Whether descent is all that is wanted.
+    method : callable or None, default=None
+        What trains in place of the route that the other settings say.  Its arguments
+        are problem, known neurons, seed, deadline, name, settings, task and dual
+        points, and it returns `Trained`.
     like : array or None, default=None
         A row of the data, whose kind the arrays of first-order solvers have.
     dtype : dtype, default=float64
@@ -40,23 +41,18 @@ class Settings:
 
     alpha: float
     loss: object
-    formulation: str
     arrangements: str
-    pricing: str
-    solver: str
-    depth: int
-    subnetwork_width: int
-    subnetwork_norm: str
     n_arrangements: int
     fit_intercept: bool
-    negative_slope: float
     tol: float
     max_iter: int
-    max_neurons: int | None
-    minimal: bool
     verbose: int
+    negative_slope: float = 0.0
+    solver: str = "auto"
+    max_neurons: int | None = None
+    architecture: object = None
     prove: bool = True
-    descent: bool = False
+    method: object = None
     like: object = None
     dtype: type = np.float64
     units: object = None

@@ -59,6 +59,10 @@ class Units:
         """An objective, or a bound of it, in the user's units."""
         return self.value * value + self.constant
 
+    def of_objective(self, value):
+        """The inverse of `objective`."""
+        return (value - self.constant) / self.value
+
     def weight_decay(self, alpha):
         """The weight decay in these units.
 

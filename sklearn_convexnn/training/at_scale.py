@@ -51,22 +51,22 @@ _FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
 _SINGLE = 1e-4
 
 
-def goes_at_scale(X, n_outputs, arrangements):
+def goes_at_scale(shape, n_outputs, arrangements):
     """Whether the data are so many that `generate_at_scale` is the faster way.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    shape : tuple of int
+        That of the data.
     n_outputs : int
-        Of one network.
     arrangements : str
-        Parameter of the estimators.
+        Of the settings.
 
     Returns
     -------
     large : bool
     """
-    n, d = X.shape
+    n, d = shape
     if arrangements != "adaptive" or d < 2 or n < 4 * BATCH:
         return False
     return n > _MANY or n * d > LARGE or n * n_outputs > _MANY_TARGETS

@@ -1,9 +1,11 @@
 """Cutting planes: the dual program, one violated constraint after the other."""
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.breakdown import check_finite, least_squares, unless_broken
@@ -22,11 +24,18 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
 )
 from sklearn_convexnn.model.neurons import features
 from sklearn_convexnn.model.results import MESSAGES, Record
+from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import Arrangement, with_ones
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 from sklearn_convexnn.training.proving import node_limit
+from sklearn_convexnn.training.routes import (
+    HISTORY,
+    Trained,
+    null_training,
+    round_printer,
+)
 
 _MESSAGES = {
     **MESSAGES,
@@ -45,6 +54,84 @@ _ROUGH = 0.05
 # Neurons on a kink are moved by this, relatively, to fall into a cell; so often
 # are cells drawn that are not yet known.
 _NUDGE, _DRAWS = 1e-9, 16
+
+
+def train_by_cuts(
+    problem, known, seed, deadline, name, settings, task, duals, *, cuts, pricing
+):
+    """Train the network of one output by cutting planes.
+
+    Parameters
+    ----------
+    problem, known, seed, deadline, name, settings, task, duals
+        As of `Settings.method`.
+    cuts, pricing : str
+        As of `cutting_planes`.
+
+    Returns
+    -------
+    trained : Trained
+
+    Raises
+    ------
+    ValueError
+        If there are several outputs.
+    """
+    if isinstance(problem, VectorProblem):
+        raise ValueError(
+            f"cutting_planes is for one output, got {problem.n_outputs}; fit the "
+            "estimator itself."
+        )
+    result = unless_broken(
+        None,
+        cutting_planes,
+        problem,
+        check_random_state(seed),
+        cuts=cuts,
+        pricing=pricing,
+        known=known,
+        # A little room for the rounding of the weights.
+        tol=0.9 * settings.tol,
+        max_iter=settings.max_iter,
+        max_neurons=settings.max_neurons,
+        deadline=deadline,
+        callback=round_printer(name, settings, "cuts"),
+        task=task,
+    )
+    if result is None:
+        return null_training(problem, settings)
+    certificate, bound = _certificate(problem, result, pricing, settings.tol)
+    return Trained(
+        neurons=result.neurons,
+        dual_bound=bound,
+        certificate=certificate,
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=int(np.max(result.history["cells"])),
+        history={key: result.history[key] for key in HISTORY},
+    )
+
+
+def _certificate(problem, result, pricing, tol):
+    """What the bound holds for, and the bound."""
+    kinds = {"search": "estimated", "nonnegative": "restricted"}
+    certificate = kinds.get(pricing, "global")
+    if certificate == "restricted":
+        # On some data, such as orthonormal samples, no other neuron is steeper.
+        geometry = {
+            "free_bias": problem.fit_intercept,
+            "negative_slope": problem.negative_slope,
+        }
+        with suppress(OutOfTime):
+            outer = min(
+                slope(problem.X, result.nu, **geometry)
+                for slope in (norm_bound, triangle_bound)
+            )
+            proven = problem.bound(result.nu, max(outer, result.kappa))
+            if proven >= (1.0 - tol) * result.objective:
+                return "global", proven
+    return certificate, result.dual_bound
 
 
 def cutting_planes(

@@ -31,30 +31,41 @@ def suits_descent(estimator, X):
     -------
     suits : bool
     """
-    if estimator.formulation != "relu" or estimator.arrangements != "adaptive":
-        return False
-    if estimator.max_neurons is not None or estimator.minimal:
+    if estimator.arrangements != "adaptive" or estimator.max_neurons is not None:
         return False
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, dtype=np.float64)
     centre = X.mean(axis=0) if estimator.fit_intercept else 0.0
     return np.linalg.matrix_rank(X - centre) > 1
 
 
-def train_by_descent(problem, known, seed, deadline, name, settings):
-    """Train one network by descent on the non-convex objective.
+def with_best_offset(problem, neurons):
+    """The network of these neurons with the best offset, if it is free.
 
     Parameters
     ----------
     problem : Problem or VectorProblem
-    known : Neurons, VectorNeurons or None
-        The network to start from, but for its offset.  By default neurons are
-        placed at random.
-    seed : int
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    name : str
-        What the lines of `verbose` call the network.
-    settings : Settings
+    neurons : Neurons or VectorNeurons
+
+    Returns
+    -------
+    neurons : of the same type
+    """
+    p = problem
+    if not p.fit_intercept:
+        return neurons
+    y = p.Y if isinstance(p, VectorProblem) else p.y
+    F = p.outputs(replace(neurons, offset=0.0 * neurons.offset))
+    return replace(neurons, offset=p.loss.best_offset(F, y, p.sample_weight))
+
+
+def train_by_descent(problem, known, seed, deadline, name, settings, task, duals):
+    """Train one network by descent on the non-convex objective.
+
+    Parameters
+    ----------
+    problem, known, seed, deadline, name, settings, task, duals
+        As of `Settings.method`; known neurons are the network to start from, but
+        for its offset.  By default neurons are placed at random.
 
     Returns
     -------
@@ -73,10 +84,7 @@ def train_by_descent(problem, known, seed, deadline, name, settings):
         descended = kind.place_neurons(p, n_neurons, rng, _FIRST_STEPS, **options)
     else:
         known = known.select(known.sizes > 0) if several else known
-        if p.fit_intercept:
-            Y = p.Y if several else p.y
-            offset = p.loss.best_offset(p.outputs(known), Y, p.sample_weight)
-            known = replace(known, offset=offset)
+        known = with_best_offset(p, known)
         descended = kind.improve_neurons(p, known, _STEPS, **options)
     if p.objective(descended) < p.objective(network):
         network = descended

@@ -12,7 +12,6 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks, simplify
-from sklearn_convexnn.families.two_layer.slope_bounds import norm_bound, triangle_bound
 from sklearn_convexnn.model.neurons import Neurons
 from sklearn_convexnn.model.results import MESSAGES, DualPoint, null_result
 from sklearn_convexnn.patterns.arrangements import (
@@ -24,14 +23,10 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import FIRST_ORDER, SOLVERS
-from sklearn_convexnn.training.cutting_planes import cutting_planes
 from sklearn_convexnn.training.proving import generate_and_prove, node_limit, prove
 
 HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 """Columns of the history; not a number where a route does not know one."""
-
-CUTS = {"cutting_planes": "neurons", "cutting_cells": "cells"}
-"""Values of `arrangements` that select cutting planes, and what a cut is."""
 
 # Up to so many patterns the program over all of them is the simplest way.
 _FEW_PATTERNS = 100
@@ -84,7 +79,7 @@ def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
         What the lines of `verbose` call this output.
     settings : Settings
     task : FitTask or None
-        Whose subtasks the rounds of column generation or cutting planes are.
+        Whose subtasks the rounds of column generation are.
     duals : sequence of DualPoint
         Dual points that are known.
 
@@ -131,8 +126,6 @@ def null_training(problem, settings, status="breakdown"):
 
 def _train(problem, known, seed, deadline, name, settings, task, duals):
     wanted = settings.arrangements
-    if wanted in CUTS:
-        return _train_by_cuts(problem, known, seed, deadline, name, settings, task)
     if wanted != "sampled":
         # Other methods need no structure.
         trained = None
@@ -229,63 +222,20 @@ def _train_adaptively(problem, known, seed, deadline, name, settings, task, dual
     )
 
 
-def _train_by_cuts(problem, known, seed, deadline, name, settings, task):
-    pricing = settings.pricing
-    result = cutting_planes(
-        problem,
-        check_random_state(seed),
-        cuts=CUTS[settings.arrangements],
-        pricing=pricing,
-        known=known,
-        # A little room for the rounding of the weights.
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        max_neurons=settings.max_neurons,
-        deadline=deadline,
-        callback=round_printer(name, settings),
-        task=task,
-    )
-    kinds = {"search": "estimated", "nonnegative": "restricted"}
-    certificate, bound = kinds.get(pricing, "global"), result.dual_bound
-    if certificate == "restricted":
-        # On some data, such as orthonormal samples, no other neuron is steeper.
-        geometry = {
-            "free_bias": problem.fit_intercept,
-            "negative_slope": problem.negative_slope,
-        }
-        with suppress(OutOfTime):
-            outer = min(
-                slope(problem.X, result.nu, **geometry)
-                for slope in (norm_bound, triangle_bound)
-            )
-            proven = problem.bound(result.nu, max(outer, result.kappa))
-            if proven >= (1.0 - settings.tol) * result.objective:
-                certificate, bound = "global", proven
-    return Trained(
-        neurons=result.neurons,
-        dual_bound=bound,
-        certificate=certificate,
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
-        n_patterns=int(np.max(result.history["cells"])),
-        history={key: result.history[key] for key in HISTORY},
-    )
-
-
-def round_printer(name, settings):
+def round_printer(name, settings, what="cells"):
     """Callback that prints a line for each round, if `verbose`.
 
     Parameters
     ----------
     name : str
     settings : Settings
+    what : str, default='cells'
+        The word for what the history calls so.
 
     Returns
     -------
     report : callable
     """
-    what = "cuts" if settings.arrangements in CUTS else "cells"
 
     def report(n_iter, entry):
         if settings.verbose:

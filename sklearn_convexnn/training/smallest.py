@@ -8,10 +8,16 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.model.neurons import Neurons, features
+from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.training.descents import with_best_offset
+from sklearn_convexnn.training.routes import null_training
+from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
 
 # What is left of tol for the rounding of the weights to single precision.
 _SAFETY = 0.999
+# Part of its objective by which a network may differ from what it was in the fit.
+_AGREES = 1e-3
 # Relative rise that a fit may have whose gap is larger than tol in any case.
 _ROUNDING = 1e-9
 # Changes of a network that are tried one by one, cheapest first, before none is
@@ -46,7 +52,9 @@ def allowed_objective(objective, dual_bound, tol):
     return limit if objective <= limit else objective * (1.0 + _ROUNDING)
 
 
-def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np.inf):
+def smallest_of_one_output(
+    problem, neurons, limit, *, only_subsets=False, deadline=np.inf
+):
     r"""Search for the smallest network whose objective is at most `limit`.
 
     Backward elimination: a neuron is left out, or two of one sign are replaced
@@ -329,3 +337,57 @@ def _changed(neurons, changes):
     return Neurons(
         directions, biases, magnitudes, neurons.signs, neurons.linear, neurons.offset
     ).select(keep)
+
+
+def shrink(problem, known, seed, deadline, name, settings, task, duals, *, model):
+    """Search for the smallest network that `tol` allows, from a known one.
+
+    Parameters
+    ----------
+    problem, known, seed, deadline, name, settings, task, duals
+        As of `Settings.method`; known neurons are the network, but for its offset.
+    model : estimator
+        The network and what is known of it.
+
+    Returns
+    -------
+    trained : Trained
+        Without a history.
+
+    Raises
+    ------
+    ValueError
+        If the objective is not that of the model: the data are others.
+    """
+    neurons = problem.null()
+    if known is not None:
+        neurons = with_best_offset(problem, known)
+    objective, units = problem.objective(neurons), settings.units
+    if abs(units.objective(objective) - model.objective_) > _AGREES * model.objective_:
+        raise ValueError(
+            "smallest_network needs the X, y and sample_weight that the estimator was "
+            f"fitted on: its objective was {model.objective_:.6g}, and on these data "
+            f"it is {units.objective(objective):.6g}."
+        )
+    search = smallest_of_one_output
+    if isinstance(problem, VectorProblem):
+        search = smallest_of_several_outputs
+    bound = units.of_objective(model.dual_bound_)
+    found = unless_broken(
+        neurons,
+        search,
+        problem,
+        neurons,
+        allowed_objective(objective, bound, settings.tol),
+        # A bound for sampled cells does not hold outside of them, and neurons on
+        # the border of two would not stay in theirs.
+        only_subsets=model.certificate_ == "restricted",
+        deadline=deadline,
+    )
+    if settings.verbose:
+        print(
+            f"[{name}] smallest network found: {len(found)} of {len(neurons)} neurons, "
+            f"objective {units.objective(problem.objective(found)):.8g} after "
+            f"{model.objective_:.8g}"
+        )
+    return replace(null_training(problem, settings), neurons=found)
