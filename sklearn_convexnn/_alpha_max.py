@@ -8,25 +8,20 @@ from scipy.optimize import linprog
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._base import target_of_network
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
-from sklearn_convexnn.families.two_layer import pricing, vector_pricing
-from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     both_signs,
     planar_maximisers,
     triangle_bound,
 )
-from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
-    maximise_vector_slope,
-)
 from sklearn_convexnn.gated import GatedMixin
+from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.settings import Settings
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.gates import gated_arrangement
-from sklearn_convexnn.training import proving as proofs, vector_proving as vector_proofs
+from sklearn_convexnn.training.proving import node_limit, steepest_unit
 from sklearn_convexnn.two_layer import TwoLayerMixin
 
 # Random directions of each kind that the search starts from.
@@ -179,13 +174,13 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     model._validate_params()
     X, Y, sample_weight, loss, _ = model._encoded(X, y, sample_weight)
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
-    y, loss = target_of_network(np.asarray(Y, np.float64), loss)
+    loss = loss if isinstance(loss, Softmax) else Separable(loss)
     # The value does not depend on `alpha`.
     settings = Settings.of(model, loss=loss, alpha=1.0)
     gated = isinstance(model, GatedMixin)
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
-    X, y, sample_weight = canonical(X, y, sample_weight)
-    problem, units = build_problem(X, y, sample_weight, settings)
+    X, Y, sample_weight = canonical(X, np.asarray(Y, np.float64), sample_weight)
+    problem, units = build_problem(X, Y, sample_weight, settings)
     complete = True
     with blas_threads_for(len(X)):
         if gated:
@@ -218,55 +213,45 @@ def _null_dual(problem):
     return problem.dual_point(problem.outputs(problem.null()))
 
 
-def _shared(problem):
-    return isinstance(problem, VectorProblem)
-
-
-def _search(problem, nu, rng):
-    """The largest slope found, and rows whose products with ``nu`` are slopes.
+def _search(problem, N, rng):
+    """The largest slope found, and rows whose products with ``N`` are slopes.
 
     Of data of rank one or two and one output it is the largest of all.
     """
-    p, search = problem, pricing.search_widely
+    p = problem
     options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
-    if isinstance(p, VectorProblem):
-        search = vector_pricing.search_widely
-    directions, biases = _planar_neurons(p, nu, options)
+    directions, biases = _planar_neurons(p, N, options)
     if not len(directions):
-        found = search(p.X, nu, _DIRECTIONS, rng, polish=60, **options)
+        found = search_widely(p.X, N, _DIRECTIONS, rng, polish=60, **options)
         found = found.select(slice(0, _CUTS))
         directions, biases = found.directions, found.biases
     Z = activation(p.X @ directions.T + biases, p.negative_slope)
-    N = nu.reshape(len(nu), -1)
     if p.fit_intercept:
         # A hyperplane far away: the neuron is linear on the samples.
         linear = p.X.T @ N
-        directions = svd(linear, full_matrices=False)[0] if _shared(p) else linear
+        directions = svd(linear, full_matrices=False)[0]
         norms = np.linalg.norm(directions, axis=0)
         Z = np.column_stack([Z, p.X @ (directions / np.maximum(norms, 1e-300))])
     slopes = Z.T @ N
-    if not _shared(p):
-        slopes *= np.abs(slopes) == np.abs(slopes).max(axis=1, keepdims=True)
     size = np.linalg.norm(slopes, axis=1)
     weights = slopes / np.maximum(size, 1e-300)[:, None]
     rows = np.einsum("nk,kc->knc", Z, weights).reshape(len(size), -1)
     return float(size.max(initial=0.0)), rows
 
 
-def _planar_neurons(problem, nu, options):
+def _planar_neurons(problem, N, options):
     """Steepest neurons, by the samples on their hyperplanes; none above rank two."""
     p, neurons = problem, []
-    if _shared(p):
+    if p.n_outputs > 1:
         return np.zeros((0, p.X.shape[1])), np.zeros(0)
     geometry = {key: options[key] for key in ("free_bias", "negative_slope")}
-    for column in nu.reshape(len(nu), -1).T:
-        for parts in both_signs(p.X, column, **geometry):
-            if parts.rank > 2:
-                return np.zeros((0, p.X.shape[1])), np.zeros(0)
-            if parts.rank and len(parts.convex):
-                # Parts do not tell a direction from its opposite.
-                found = planar_maximisers(parts)
-                neurons += [parts.neuron(w) for w in (*found, *-found)]
+    for parts in both_signs(p.X, N[:, 0], **geometry):
+        if parts.rank > 2:
+            return np.zeros((0, p.X.shape[1])), np.zeros(0)
+        if parts.rank and len(parts.convex):
+            # Parts do not tell a direction from its opposite.
+            found = planar_maximisers(parts)
+            neurons += [parts.neuron(w) for w in (*found, *-found)]
     directions = np.reshape([u for u, _ in neurons], (len(neurons), p.X.shape[1]))
     return directions, np.array([b for _, b in neurons])
 
@@ -278,10 +263,9 @@ def _subgradients(problem):
         nu = _null_dual(p)
         return nu, nu
     f = p.outputs(p.null())
-    y = p.Y if isinstance(p, VectorProblem) else p.y
-    shift = 1e-9 * max(np.max(np.abs(f)), p.loss.spread(f, y, p.sample_weight))
+    shift = 1e-9 * max(np.max(np.abs(f)), p.loss.spread(f, p.Y, p.sample_weight))
     return tuple(
-        -p.loss.gradient(f + side * shift, y, p.sample_weight) for side in (1, -1)
+        -p.loss.gradient(f + side * shift, p.Y, p.sample_weight) for side in (1, -1)
     )
 
 
@@ -319,29 +303,23 @@ def _least_steep(problem, low, high, rng):
     return best, min(bound, best_slope)
 
 
-def _prove(problem, nu, slope):
+def _prove(problem, N, slope):
     """The largest slope known, and a proven upper bound of all."""
     p = problem
     geometry = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
-    options = {**geometry, "lower": slope, "rtol": 0.5 * _RTOL}
-    if _shared(p):
-        nodes = vector_proofs.node_limit(p)
-        found = [maximise_vector_slope(p.X, nu, max_nodes=nodes, **options)]
-    else:
-        nodes = proofs.node_limit(p.X)
-        columns = nu.reshape(len(nu), -1).T
-        found = [maximise_slope(p.X, c, max_nodes=nodes, **options) for c in columns]
-    slope = max(slope, *(part.lower for part in found))
-    upper = max(slope, *(part.upper for part in found))
-    if upper > (1.0 + _RTOL) * slope and len(p.X) <= _TRIANGLES and not _shared(p):
-        upper = min(upper, max(triangle_bound(p.X, c, **geometry) for c in columns))
+    found = steepest_unit(p, N, lower=slope, rtol=0.5 * _RTOL, max_nodes=node_limit(p))
+    slope = max(slope, found.lower)
+    upper = max(slope, found.upper)
+    wide = upper > (1.0 + _RTOL) * slope
+    if wide and len(p.X) <= _TRIANGLES and p.n_outputs == 1:
+        upper = min(upper, triangle_bound(p.X, N[:, 0], **geometry))
     return slope, max(slope, upper)
 
 
 def _of_gates(X, sample_weight, problem, settings, seed):
     """The value for gates, a maximum of norms, and whether these are all."""
     arrangement, _ = gated_arrangement(X, sample_weight, settings, seed, None)
-    N = _null_dual(problem).reshape(len(X), -1)
+    N = _null_dual(problem)
     slope = max(
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))
         for active in arrangement.patterns

@@ -107,24 +107,6 @@ def checked_weights(sample_weight, X):
     return in_numpy(weights).astype(np.float64, copy=False)
 
 
-def target_of_network(Y, loss):
-    """The target of a network, one-dimensional of one output, and its loss.
-
-    Parameters
-    ----------
-    Y : ndarray of shape (n_samples, n_outputs)
-    loss : Loss or Softmax
-
-    Returns
-    -------
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
-    loss : Loss, Separable or Softmax
-    """
-    if Y.shape[1] == 1:
-        return Y[:, 0], loss
-    return Y, loss if isinstance(loss, Softmax) else Separable(loss)
-
-
 def _attributes(layers):
     """Attributes of an estimator with a network, for callbacks."""
     coefs, intercepts = layers
@@ -271,7 +253,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         self._check_supported(loss, Y.shape[1])
         self._check_memory(X.shape, Y.shape[1])
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        y, loss = target_of_network(Y, loss)
+        loss = loss if isinstance(loss, Softmax) else Separable(loss)
         settings = self._settings(
             loss,
             like=None if issparse(X) else X[:1, :],
@@ -285,15 +267,15 @@ class ReLUNetworkMixin(CallbackSupportMixin):
             # Class weights change the losses, and not what they are weighed against.
             plain = np.where(sample_weight > 0, given[2], 0.0)
             self.alpha_ = FRACTION * self._slope(
-                data, y, plain, settings, seed, deadline
+                data, Y, plain, settings, seed, deadline
             )
         self.alpha_ = float(self.alpha_)
         settings = replace(settings, alpha=self.alpha_)
         start = self._start(X.shape[1], Y.shape[1], neighbours)
-        task = fit_task(self, given, self._n_rounds(y)).begin()
+        task = fit_task(self, given, self._n_rounds(Y.shape[1])).begin()
         fitted = self._train(
             data,
-            y,
+            Y,
             sample_weight,
             start,
             seed,
@@ -303,8 +285,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
             task.through(_attributes),
         )
         self._store(X, fitted)
-        raw = in_numpy(self._raw_predict(X)).reshape(y.shape)
-        value = loss.value(raw, y, sample_weight)
+        value = loss.value(in_numpy(self._raw_predict(X)), Y, sample_weight)
         # The layers before have norms of one.
         squares = [
             np.sum(in_numpy(weights).astype(np.float64) ** 2)
@@ -332,7 +313,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         self.history_ = {key: trained.history[key] for key in HISTORY}
         self.dual_bound_ = float(trained.dual_bound)
 
-    def _n_rounds(self, y):
+    def _n_rounds(self, n_outputs):
         """Rounds of the fit, None if it is not known, for progress bars."""
         return None
 
@@ -380,10 +361,10 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         if fitted.trained.status != "optimal":
             # It may be for want of time.
             return
-        y, loss = target_of_network(np.asarray(Y, dtype=np.float64), loss)
+        loss = loss if isinstance(loss, Softmax) else Separable(loss)
         slope = self._slope(
             self._data(X),
-            y,
+            np.asarray(Y, dtype=np.float64),
             sample_weight,
             self._settings(loss),
             check_random_state(self.random_state).randint(np.iinfo(np.int32).max),

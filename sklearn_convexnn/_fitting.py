@@ -17,23 +17,26 @@ from sklearn_convexnn.families.subnetworks.recovery import (
     layers_of_subnetworks,
     subnetworks_of_layers,
 )
-from sklearn_convexnn.families.two_layer.recovery import network_weights
-from sklearn_convexnn.families.two_layer.vector_recovery import (
-    network_weights as vector_network_weights,
+from sklearn_convexnn.families.two_layer.recovery import (
+    layers_of_neurons,
+    neurons_of_layers,
 )
-from sklearn_convexnn.losses import Separable
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import MESSAGES
 from sklearn_convexnn.model.scales import scales_ratio
 from sklearn_convexnn.model.units import units_of
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.solvers.gated import null_network, solve_gated
 from sklearn_convexnn.training.at_scale import goes_at_scale, precision_at_scale
-from sklearn_convexnn.training.routes import HISTORY, Trained, null_training, train
+from sklearn_convexnn.training.routes import (
+    HISTORY,
+    Trained,
+    null_training,
+    train,
+    train_at_scale,
+)
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
-from sklearn_convexnn.training.vector_routes import train_at_scale, train_outputs
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50
@@ -47,9 +50,7 @@ _FLAT = 1e-13
 class Fitted:
     """A network as an MLP has it, and what is known of it.
 
-    It may be the network of all outputs, or of one of them; shapes are those of
-    an MLP, with as many outputs as it is for.  Gated networks have a column of
-    `gates` for each neuron.
+    Gated networks have a column of `gates` for each neuron.
     """
 
     coefs: list
@@ -59,7 +60,7 @@ class Fitted:
     gates: np.ndarray | None = None
 
 
-def canonical(X, y, sample_weight):
+def canonical(X, Y, sample_weight):
     """Distinct samples of positive weight, sorted.
 
     Repeated samples become one with the sum of their weights, so the program,
@@ -68,56 +69,54 @@ def canonical(X, y, sample_weight):
     """
     used = sample_weight > 0
     if not used.all():
-        X, y, sample_weight = X[used], y[used], sample_weight[used]
-    first, group = distinct_rows([*X.T, *y.reshape(len(y), -1).T])
+        X, Y, sample_weight = X[used], Y[used], sample_weight[used]
+    first, group = distinct_rows([*X.T, *Y.T])
     weight = np.bincount(group, weights=sample_weight)
-    X, y = np.ascontiguousarray(X[first]), y[first]
+    X, Y = np.ascontiguousarray(X[first]), Y[first]
     X += 0  # no negative zeros
-    return X, y + 0.0, weight
+    return X, Y + 0.0, weight
 
 
-def _merged(X, y, sample_weight, loss):
+def _merged(X, Y, sample_weight, loss):
     """Sorted samples, those of equal features as one where the loss lets them be.
 
     Returns
     -------
-    X, y, sample_weight : ndarray
+    X, Y, sample_weight : ndarray
     constant : float
         The part of the loss that is left out.
     """
     new = np.append(True, np.any(X[1:] != X[:-1], axis=1))
     if not new.all():
-        found = loss.merged(y, sample_weight, np.cumsum(new) - 1)
+        found = loss.merged(Y, sample_weight, np.cumsum(new) - 1)
         if found is not None:
             return np.ascontiguousarray(X[new]), *found
-    return X, y, sample_weight, 0.0
+    return X, Y, sample_weight, 0.0
 
 
-def _canonical_sparse(X, y, sample_weight):
+def _canonical_sparse(X, Y, sample_weight):
     """As `canonical`, for sparse samples of positive weight.
 
     Samples are told apart by random projections, which are equal to the last bit if
     the samples are, and sorted by them.
     """
     directions = np.random.RandomState(0).standard_normal((X.shape[1], 2))
-    table = np.column_stack([X.sorted_indices() @ directions, y])
+    table = np.column_stack([X.sorted_indices() @ directions, Y])
     _, first, inverse = np.unique(table, axis=0, return_index=True, return_inverse=True)
     weight = np.bincount(inverse.ravel(), weights=sample_weight)
-    return X[first], y[first], weight
+    return X[first], Y[first], weight
 
 
-def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task):
-    """Train the network of one output, or that of several which share it.
+def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task):
+    """Train a network of neurons or of parallel sub-networks.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     start : tuple or None
-        ``(gates, outputs, duals)``: neurons of earlier fits, as rows, with their
-        output weights, and dual points.  Of deeper networks ``(coefs, intercepts,
-        duals)``.
+        ``(coefs, intercepts, duals)`` of earlier fits: weights, and dual points.
     seed : int
     deadline : float
     name : str
@@ -130,26 +129,19 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     -------
     fitted : Fitted
     """
-    deep = settings.architecture is not None
-    X, y, sample_weight = canonical(X, y, sample_weight)
-    X, y, sample_weight, constant = _merged(X, y, sample_weight, settings.loss)
-    n_outputs = y.size // len(y)
-    at_scale = not deep and goes_at_scale(X.shape, n_outputs, settings.arrangements)
-    if not at_scale:
-        X = X.astype(np.float64, copy=False)
-    if (deep or at_scale) and y.ndim == 1:
-        # One method there, for any number of outputs.
-        y, loss = y[:, None], Separable(settings.loss)
-        settings = replace(settings, loss=loss)
-        if start is not None:
-            *known, duals = start
-            duals = [replace(point, nu=point.nu.reshape(-1, 1)) for point in duals]
-            if at_scale:
-                gates, outputs = known
-                known = gates, outputs[:, None]
-            start = *known, duals
-    dtype = precision_at_scale(0.9 * settings.tol) if at_scale else X.dtype
-    problem, units = build_problem(X, y, sample_weight, settings, dtype)
+    X, Y, sample_weight = canonical(X, Y, sample_weight)
+    X, Y, sample_weight, constant = _merged(X, Y, sample_weight, settings.loss)
+    run, layers, known_units = train, layers_of_neurons, neurons_of_layers
+    dtype = np.float64
+    if settings.architecture is not None:
+        run, layers, known_units = (
+            train_subnetworks,
+            layers_of_subnetworks,
+            subnetworks_of_layers,
+        )
+    elif goes_at_scale(X.shape, Y.shape[1], settings.arrangements):
+        run, dtype = train_at_scale, precision_at_scale(0.9 * settings.tol)
+    problem, units = build_problem(X, Y, sample_weight, settings, dtype)
     null = units.value * problem.objective(problem.null())
     if constant > 0 and null > 0:
         # The tolerance is a part of the whole objective.
@@ -157,36 +149,16 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
         settings = replace(settings, tol=tol)
     units = replace(units, constant=constant)
     settings = replace(settings, units=units)
-    run, to_weights = train, network_weights
-    if y.ndim == 2:
-        run, to_weights = train_outputs, vector_network_weights
-    if at_scale:
-        run = train_at_scale
-    if deep:
-        run = train_subnetworks
 
     def weights(neurons):
-        if deep:
-            coefs, intercepts = layers_of_subnetworks(neurons)
-        else:
-            hidden, hidden_bias, output, output_bias = to_weights(neurons, problem.X)
-            if y.ndim == 1:
-                output, output_bias = output[:, None], np.array([output_bias])
-            coefs, intercepts = [hidden, output], [hidden_bias, output_bias]
-        return units.weights(coefs, intercepts, settings.dtype)
+        return units.weights(*layers(neurons, problem.X), settings.dtype)
 
     task = task.through(weights)
     known, duals = None, ()
-    if start is not None and deep:
+    if start is not None:
         coefs, intercepts, duals = start
-        known = subnetworks_of_layers(problem, *units.layers(coefs, intercepts))
-    elif start is not None:
-        *known, duals = start
-        *lines, outputs = _unit_gates(*known, units, problem.fit_intercept)
-        known = problem.unused(*lines, np.sign(outputs) if y.ndim == 1 else outputs)
-        if y.ndim == 1:
-            known = replace(known, magnitudes=np.abs(outputs))
-    duals = units.dual_points(duals)
+        known = known_units(problem, *units.layers(coefs, intercepts))
+        duals = units.dual_points(duals)
     with blas_threads_for(len(X)), until(deadline):
         now = perf_counter()
         end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
@@ -204,13 +176,13 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     )
 
 
-def build_problem(X, y, sample_weight, settings, dtype=np.float64):
+def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
     """The training problem of one network, of data that are centred if it can be.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
         Positive.
     settings : Settings
@@ -219,7 +191,7 @@ def build_problem(X, y, sample_weight, settings, dtype=np.float64):
 
     Returns
     -------
-    problem : Problem, VectorProblem or DeepProblem
+    problem : Problem or DeepProblem
         In units in which data, targets and weights are of order one.
     units : Units
     """
@@ -235,18 +207,16 @@ def build_problem(X, y, sample_weight, settings, dtype=np.float64):
         flat = high - low <= _FLAT * np.maximum(high, -low)
         if flat.any():
             centred[:, flat] = 0.0
-    units, y, sample_weight, loss = units_of(
-        centred, y, sample_weight, settings.loss, free_bias, centre
+    units, Y, sample_weight, loss = units_of(
+        centred, Y, sample_weight, settings.loss, free_bias, centre
     )
     centred /= centred.dtype.type(units.data)
     kind, options = Problem, {}
     if settings.architecture is not None:
         kind, options["architecture"] = DeepProblem, settings.architecture
-    elif y.ndim == 2:
-        kind = VectorProblem
     problem = kind(
         without_rounding(centred),
-        y,
+        Y,
         sample_weight,
         loss,
         units.weight_decay(settings.alpha),
@@ -280,13 +250,13 @@ class GatedProblem:
     known: object
 
 
-def gated_problem(X, y, sample_weight, settings, known=None):
+def gated_problem(X, Y, sample_weight, settings, known=None):
     """The problem of a gated network, on the device of the data.
 
     Parameters
     ----------
     X : {array, sparse array} of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     settings : Settings
     known : KnownNeurons or None
@@ -297,18 +267,16 @@ def gated_problem(X, y, sample_weight, settings, known=None):
     """
     used = sample_weight > 0
     if on_device(X):
-        X, y, sample_weight = selected(X, used), y[used], sample_weight[used]
+        X, Y, sample_weight = selected(X, used), Y[used], sample_weight[used]
     elif issparse(X):
-        X, y, sample_weight = _canonical_sparse(
-            X.tocsr()[used], y[used], sample_weight[used]
+        X, Y, sample_weight = _canonical_sparse(
+            X.tocsr()[used], Y[used], sample_weight[used]
         )
     else:
-        X, y, sample_weight = canonical(X, y, sample_weight)
-    loss, none = settings.loss, np.zeros(X.shape[1])
-    if y.ndim == 1:
-        y, loss = y[:, None], Separable(loss)
+        X, Y, sample_weight = canonical(X, Y, sample_weight)
+    none = np.zeros(X.shape[1])
     units, Y, sample_weight, loss = units_of(
-        X, y, sample_weight, loss, settings.fit_intercept, none
+        X, Y, sample_weight, settings.loss, settings.fit_intercept, none
     )
     X = X / units.data
     if known is not None:
@@ -316,14 +284,14 @@ def gated_problem(X, y, sample_weight, settings, known=None):
     return GatedProblem(X, Y, sample_weight, loss, units, known)
 
 
-def fit_gated(X, y, sample_weight, known, seed, deadline, name, settings, task):
+def fit_gated(X, Y, sample_weight, known, seed, deadline, name, settings, task):
     """Train a gated network on given patterns, on the device of the data.
 
     Parameters
     ----------
     X : {array, sparse array} of shape (n_samples, n_features)
         Of any library.
-    y, sample_weight, seed, deadline, name, settings, task
+    Y, sample_weight, seed, deadline, name, settings, task
         As of `fit_network`.
     known : KnownNeurons or None
         Those of an earlier fit.
@@ -332,7 +300,7 @@ def fit_gated(X, y, sample_weight, known, seed, deadline, name, settings, task):
     -------
     fitted : Fitted
     """
-    p = gated_problem(X, y, sample_weight, settings, known)
+    p = gated_problem(X, Y, sample_weight, settings, known)
     X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
     units, free_bias = p.units, settings.fit_intercept
     null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
@@ -403,20 +371,6 @@ def fit_gated(X, y, sample_weight, known, seed, deadline, name, settings, task):
         null_objective=units.value * null.objective,
         trained=units.in_user_units(trained),
     )
-
-
-def _unit_gates(gates, outputs, units, free_bias):
-    """Directions of length one, biases and outputs of units, in units of a problem."""
-    directions = gates[:, : len(units.centre)]
-    norms = np.linalg.norm(directions, axis=1)
-    used = norms > 0
-    norms = norms[used]
-    directions = directions[used] / norms[:, None]
-    biases = np.zeros(len(directions))
-    if free_bias:
-        biases = (gates[used, -1] / norms + directions @ units.centre) / units.data
-    outputs = (outputs[used].T * norms).T
-    return directions, biases, outputs * (units.data / units.output)
 
 
 def no_neurons(widths, offset):

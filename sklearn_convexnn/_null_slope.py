@@ -12,12 +12,12 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.devices import in_numpy, placed
 from sklearn_convexnn._utils.threads import blas_threads_for
-from sklearn_convexnn.families.two_layer.vector_pricing import (
+from sklearn_convexnn.families.two_layer.pricing import (
     SlopeSearch,
     no_candidates,
     search_widely,
 )
-from sklearn_convexnn.losses import Separable, power_of_two
+from sklearn_convexnn.losses import power_of_two
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.patterns.gates import gated_arrangement
 
@@ -33,7 +33,7 @@ _SHARE = 0.2
 _FINISHED = 20
 
 
-def null_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
+def null_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
     """Slope of the steepest neuron that a short search finds at the best constant.
 
     It does not depend on the units of data, targets and weights, but for its own
@@ -43,7 +43,7 @@ def null_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
     Parameters
     ----------
     X : {array, sparse array} of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     settings : Settings
     seed : int
@@ -57,9 +57,7 @@ def null_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
         Positive, also if no neuron is of use.
     """
     loss, rng, end = settings.loss, check_random_state(seed), _end(deadline)
-    if y.ndim == 1:
-        y, loss = y[:, None], Separable(loss)
-    X, Y, sample_weight = canonical(X, y, sample_weight)
+    X, Y, sample_weight = canonical(X, Y, sample_weight)
     N = _null_dual(Y, sample_weight, loss, settings.fit_intercept)
     some, most = slice(None), max(_ENTRIES // X.shape[1], _FEWEST)
     if most < len(X):
@@ -68,7 +66,7 @@ def null_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
         X[some].astype(np.float64, copy=False),
         Y[some],
         sample_weight[some],
-        replace(settings, loss=loss, alpha=1.0, architecture=None),
+        replace(settings, alpha=1.0, architecture=None),
     )
     residual = p.project(N[some] / units.dual)
     # Two threads bring little for products of this size.
@@ -151,19 +149,19 @@ def _largest(matrix):
     return unless_broken(np.linalg.norm(matrix), np.linalg.norm, matrix, 2)
 
 
-def null_gate_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
+def null_gate_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
     """The same over the patterns of gated networks.
 
     Parameters
     ----------
-    X, y, sample_weight, settings, seed, deadline
+    X, Y, sample_weight, settings, seed, deadline
         As of `null_slope`.
 
     Returns
     -------
     slope : float
     """
-    p = gated_problem(X, y, sample_weight, settings)
+    p = gated_problem(X, Y, sample_weight, settings)
     N = _null_dual(p.Y, p.sample_weight, p.loss, settings.fit_intercept)
     end = _end(deadline)
 

@@ -27,8 +27,8 @@ from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.losses import NEVER
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import units_of
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
 
@@ -299,7 +299,7 @@ def certify(
         X = X - centre
     units, Y, weight, loss = units_of(X, Y, weight, loss, fit_intercept, centre)
     coefs, intercepts = units.layers(coefs, intercepts)
-    problem = VectorProblem(
+    problem = Problem(
         without_rounding(X) / units.data,
         Y,
         weight,

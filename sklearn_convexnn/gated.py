@@ -34,7 +34,7 @@ class GatedMixin(ReLUNetworkMixin):
     def _data(self, X):
         return X
 
-    def _n_rounds(self, y):
+    def _n_rounds(self, n_outputs):
         return 0
 
     def _start(self, n_features, n_outputs, neighbours):

@@ -63,7 +63,7 @@ class ParallelMixin(ReLUNetworkMixin):
     def _check_memory(self, shape, n_outputs):
         check_subnetworks(self, shape, n_outputs)
 
-    def _n_rounds(self, y):
+    def _n_rounds(self, n_outputs):
         return 0 if self.arrangements in ("sampled", "exact") else None
 
     def _start(self, n_features, n_outputs, neighbours):

@@ -32,9 +32,9 @@ class TwoLayerMixin(ReLUNetworkMixin):
         elif self.arrangements == "adaptive":
             check_neurons(shape, n_outputs, self.n_arrangements)
 
-    def _n_rounds(self, y):
+    def _n_rounds(self, n_outputs):
         # Programs over given patterns are of one output.
-        of_program = y.ndim == 1 and self.arrangements in ("sampled", "exact")
+        of_program = n_outputs == 1 and self.arrangements in ("sampled", "exact")
         return 0 if of_program else None
 
     def _unfitted(self):
@@ -42,7 +42,7 @@ class TwoLayerMixin(ReLUNetworkMixin):
         return clone(self)
 
     def _start(self, n_features, n_outputs, neighbours):
-        """Neurons of earlier fits, their output weights, and dual points."""
+        """Weights of earlier fits, and dual points."""
         if not neighbours and self.warm_start and hasattr(self, "coefs_"):
             neighbours = [Neighbour(self, None)]
         neighbours = [
@@ -60,17 +60,11 @@ class TwoLayerMixin(ReLUNetworkMixin):
             share = (self.alpha_ - below) / (above - below)
             shares = [share, 1.0 - share]
             duals = self._between(*(near.dual for near in neighbours))
-        gates = np.concatenate([_gate_rows(near.model) for near in neighbours])
-        outputs = np.concatenate(
-            [
-                share * in_numpy(near.model.coefs_[1]).astype(np.float64)
-                for share, near in zip(shares, neighbours)
-            ]
-        )
-        if n_outputs == 1:
-            outputs = outputs[:, 0]
-            gates, outputs = gates[outputs != 0], outputs[outputs != 0]
-        return gates, outputs, duals
+        models = [near.model for near in neighbours]
+        hidden, output, biases, offsets = zip(*(_weights_of(model) for model in models))
+        output = [share * part for share, part in zip(shares, output)]
+        coefs = [np.concatenate(hidden, axis=1), np.concatenate(output)]
+        return coefs, [np.concatenate(biases), offsets[0]], duals
 
     def _between(self, above, below):
         """The dual points to start with, of those of two neighbours."""
@@ -82,12 +76,12 @@ class TwoLayerMixin(ReLUNetworkMixin):
         return (above.towards(below, self.alpha_),)
 
 
-def _gate_rows(model):
-    """Hidden weights of the neurons as rows, with the biases if these are free."""
-    gates = in_numpy(model.coefs_[0]).T.astype(np.float64)
-    if model.fit_intercept:
-        gates = np.column_stack([gates, in_numpy(model.intercepts_[0])])
-    return gates
+def _weights_of(model):
+    """Weights and biases of a fitted model, in NumPy and double precision."""
+    return [
+        in_numpy(part).astype(np.float64)
+        for part in (*model.coefs_, *model.intercepts_)
+    ]
 
 
 class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):

@@ -1,4 +1,4 @@
-"""Neurons of one output, their features, and the space of their directions."""
+"""Neurons of any number of outputs, and the space of their directions."""
 
 from dataclasses import dataclass, replace
 
@@ -15,36 +15,64 @@ _REDUCING, _REDUCING_MUCH = 0.1, 0.4
 
 @dataclass(frozen=True)
 class Neurons:
-    """Hidden neurons of one output, with their directions kept apart from sizes.
+    """Hidden neurons with directions of length one, and an output bias.
 
-    Neuron ``j`` adds ``magnitude_j sign_j act(X direction_j + bias_j)`` to the
-    output and ``alpha magnitude_j`` to the objective; ``direction_j`` has norm
-    one.
+    Neuron ``j`` adds ``act(X direction_j + bias_j) outputs_j^T`` to the outputs and
+    ``alpha ||outputs_j||`` to the objective.
 
     Attributes
     ----------
     directions : ndarray of shape (n_neurons, n_features)
-    biases, magnitudes, signs : ndarray of shape (n_neurons,)
+    biases : ndarray of shape (n_neurons,)
+    outputs : ndarray of shape (n_neurons, n_outputs)
+        What its unit adds to each output.
     linear : ndarray of bool, shape (n_neurons,)
         Neurons that stand for a linear term: they count as active everywhere.
-    offset : float
-        Output bias.
+    offset : ndarray of shape (n_outputs,)
+        Output biases.
     """
 
     directions: np.ndarray
     biases: np.ndarray
-    magnitudes: np.ndarray
-    signs: np.ndarray
+    outputs: np.ndarray
     linear: np.ndarray
-    offset: float
+    offset: np.ndarray
+
+    @classmethod
+    def of_one_output(cls, directions, biases, coefficients, linear, offset):
+        """Neurons of one output, with a coefficient for each.
+
+        Parameters
+        ----------
+        directions, biases, linear : ndarray
+        coefficients : ndarray of shape (n_neurons,)
+        offset : float
+
+        Returns
+        -------
+        neurons : Neurons
+        """
+        outputs = np.reshape(coefficients, (-1, 1))
+        return cls(directions, biases, outputs, linear, np.array([float(offset)]))
 
     def __len__(self):
-        return len(self.magnitudes)
+        return len(self.biases)
 
     @property
     def sizes(self):
-        """The magnitudes, by the name that neurons of several outputs have."""
-        return self.magnitudes
+        """Norms of `outputs`, shape (n_neurons,)."""
+        return np.linalg.norm(self.outputs, axis=1)
+
+    @property
+    def coefficients(self):
+        """Those of the only output, shape (n_neurons,)."""
+        return self.outputs[:, 0]
+
+    def with_coefficients(self, coefficients, offset):
+        """These neurons with others, of one output."""
+        return replace(
+            self, outputs=coefficients[:, None], offset=np.array([float(offset)])
+        )
 
     def select(self, keep):
         """The neurons at index or mask `keep`."""
@@ -52,8 +80,7 @@ class Neurons:
             self,
             directions=self.directions[keep],
             biases=self.biases[keep],
-            magnitudes=self.magnitudes[keep],
-            signs=self.signs[keep],
+            outputs=self.outputs[keep],
             linear=self.linear[keep],
         )
 
@@ -63,7 +90,7 @@ class Neurons:
             self,
             **{
                 name: np.concatenate([getattr(self, name), getattr(other, name)])
-                for name in ("directions", "biases", "magnitudes", "signs", "linear")
+                for name in ("directions", "biases", "outputs", "linear")
             },
         )
 
@@ -91,14 +118,14 @@ def in_basis(neurons, basis):
 
     Parameters
     ----------
-    neurons : Neurons or VectorNeurons
+    neurons : Neurons
         Their sizes are not kept.
     basis : ndarray of shape (n_features, rank)
         Orthonormal columns.
 
     Returns
     -------
-    neurons : of the same type
+    neurons : Neurons
         Those with a direction in the row space.
     """
     directions = neurons.directions @ basis
@@ -116,20 +143,3 @@ def activation(z, negative_slope=0.0):
     if negative_slope == 0:
         return np.maximum(z, 0.0)
     return np.where(z > 0, z, negative_slope * z)
-
-
-def features(neurons, X, negative_slope=0.0):
-    """Signed outputs of the neurons at magnitude one.
-
-    Parameters
-    ----------
-    neurons : Neurons
-    X : ndarray of shape (n_samples, n_features)
-
-    Returns
-    -------
-    Z : ndarray of shape (n_samples, n_neurons)
-    """
-    z = X @ neurons.directions.T + neurons.biases
-    z = np.where(neurons.linear, z, activation(z, negative_slope))
-    return z * neurons.signs

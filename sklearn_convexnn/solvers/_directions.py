@@ -7,7 +7,7 @@ import numpy as np
 from sklearn_convexnn._utils.breakdown import check_finite
 from sklearn_convexnn.model.results import MESSAGES, SolverResult, gap_closed
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.solvers.lasso import solve_lasso
 
 # Directions that are taken in at once.
 _MOST = 400
@@ -119,13 +119,14 @@ class Directions:
     def combine(self):
         """Find the best network of the points; they become its blocks."""
         program, op = self.program, self.operator
-        found = solve_magnitudes(
+        found = solve_lasso(
             self._outputs(self.blocks, self.points),
             program.y,
             program.sample_weight,
             program.loss,
             program.alpha,
             free_offset=program.fit_intercept,
+            non_negative=True,
             tol=0.1 * self.tol,
         )
         theta = np.zeros_like(self.theta)

@@ -22,8 +22,8 @@ from sklearn_convexnn._sklearn import device, get_namespace, max_precision_float
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, fits, until
 from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import gap_closed
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.solvers.gated_first_order import Accelerated
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.gated_network import GatedNetwork, gated_outputs
@@ -222,7 +222,7 @@ class _Solver:
         self.all = GatedOperator(X, masks, xp, self.device, wide)
         # Bounds and constants are found in NumPy.
         Y, s = (np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, s))
-        self.problem = VectorProblem(X, Y, s, loss, alpha, fit_intercept, 0.0)
+        self.problem = Problem(X, Y, s, loss, alpha, fit_intercept, 0.0)
         self.loss = GatedLoss(loss, self._wide(Y), self._wide(s), xp)
         # Numbers of NumPy do not multiply arrays of other libraries.
         self.alpha = alpha = float(alpha)

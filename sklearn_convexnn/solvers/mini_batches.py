@@ -35,7 +35,7 @@ def descend_in_batches(
 
     Parameters
     ----------
-    problem : VectorProblem
+    problem : Problem
         Works in the precision of its ``X``.
     W : ndarray of shape (n_features, n_neurons)
         Hidden weights.

@@ -8,18 +8,18 @@ import numpy as np
 
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
-from sklearn_convexnn.families.two_layer.sampled_pricing import (
-    finish_on_all,
-    sample_residuals,
-)
-from sklearn_convexnn.families.two_layer.vector_placing import (
+from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     network_of,
     random_weights,
 )
-from sklearn_convexnn.families.two_layer.vector_pricing import COPIES, merge_candidates
+from sklearn_convexnn.families.two_layer.pricing import COPIES, merge_candidates
+from sklearn_convexnn.families.two_layer.sampled_pricing import (
+    finish_on_all,
+    sample_residuals,
+)
 from sklearn_convexnn.solvers.mini_batches import BATCH, descend_in_batches
-from sklearn_convexnn.training.vector_column_generation import VectorRun
+from sklearn_convexnn.training.column_generation import Run
 
 # Samples, and numbers in the targets of several outputs, from which this is the faster
 # way.
@@ -102,7 +102,7 @@ def generate_at_scale(
 ):
     r"""Train a network of any width on many samples, to a small duality gap.
 
-    The steps of `sklearn_convexnn.training.vector_column_generation.generate_neurons`,
+    The steps of `sklearn_convexnn.training.column_generation.generate_neurons`,
     each in a form whose time and memory grow linearly with the samples: neurons
     are placed by stochastic descent and moved by L-BFGS, the group lasso over the
     units at hand is solved by descent, which has no local minima there, and
@@ -110,12 +110,12 @@ def generate_at_scale(
 
     Parameters
     ----------
-    problem : VectorProblem
+    problem : Problem
         Its ``X`` may be of single or double precision.
     rng : RandomState
     n_neurons : int, default=100
         Number of neurons to place.
-    known : VectorNeurons or None
+    known : Neurons or None
         Neurons to start from, in place of placed ones.
     tol : float, default=1e-2
         Stop when the gap is at most `tol` times the objective.
@@ -141,11 +141,11 @@ def generate_at_scale(
     dtype = precision_at_scale(tol)
     problem = replace(problem, X=problem.X.astype(dtype, copy=False))
     task = FitTask() if task is None else task
-    run = _Run(problem, rng, tol, max_neurons, deadline)
+    run = _RunInChunks(problem, rng, tol, max_neurons, deadline)
     return run.solve(n_neurons, known, duals, max_iter, callback, task)
 
 
-class _Run(VectorRun):
+class _RunInChunks(Run):
     def __init__(self, problem, rng, tol, max_neurons, deadline):
         super().__init__(problem, rng, tol, max_neurons, deadline)
         self.end = deadline

@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -12,6 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.two_layer import branch_and_bound
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
+from sklearn_convexnn.families.two_layer.pricing import (
+    search_units,
+    search_widely,
+)
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     norm_bound,
     semidefinite_bound,
@@ -25,14 +29,9 @@ from sklearn_convexnn.families.two_layer.vector_cells import (
     search_cells,
 )
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
-from sklearn_convexnn.families.two_layer.vector_pricing import (
-    search_units,
-    search_widely,
-)
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import null_result
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
     count_patterns,
@@ -44,11 +43,8 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_interior_point
-from sklearn_convexnn.training import proving as proofs, vector_proving as vector_proofs
+from sklearn_convexnn.training import proving as proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
-from sklearn_convexnn.training.vector_column_generation import (
-    generate_neurons as generate_vector_neurons,
-)
 
 # Up to so many patterns, and patterns times samples, the program over all of
 # them takes a few seconds at most.
@@ -68,12 +64,12 @@ class GivenNetwork:
 
     Attributes
     ----------
-    problem : VectorProblem
+    problem : Problem
     coefs, intercepts : list of two ndarrays
         As scikit-learn's MLP has them.
     """
 
-    problem: VectorProblem
+    problem: Problem
     coefs: list
     intercepts: list
 
@@ -100,29 +96,20 @@ class GivenNetwork:
             return self.coefs[0].T
         return np.column_stack([self.coefs[0].T, self.intercepts[0]])
 
-    def neurons(self, problem):
-        """The hidden neurons as `Neurons` or `VectorNeurons` without size.
-
-        Parameters
-        ----------
-        problem : Problem or VectorProblem
+    def neurons(self):
+        """The hidden neurons as `Neurons` without size.
 
         Returns
         -------
-        neurons : Neurons or VectorNeurons
+        neurons : Neurons
             Those without weights are left out: they are constant.
         """
         size = np.linalg.norm(self.coefs[0], axis=0)
         used = size > 0
-        outputs = self.coefs[1][used]
-        if isinstance(problem, Problem):
-            outputs = np.where(outputs[:, 0] < 0, -1.0, 1.0)
-        else:
-            outputs = np.zeros_like(outputs)
-        return problem.unused(
+        return self.problem.unused(
             self.coefs[0].T[used] / size[used, None],
             self.intercepts[0][used] / size[used],
-            outputs,
+            np.zeros_like(self.coefs[1][used]),
         )
 
 
@@ -257,7 +244,7 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
             p.X,
             p.Y[:, 0],
             p.sample_weight,
-            p.loss.loss,
+            p.single_loss,
             p.alpha,
             arrangement,
             fit_intercept=p.fit_intercept,
@@ -269,11 +256,11 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
             result = null_result(program)
         bound = result.dual_bound
     else:
-        result = generate_vector_neurons(
+        result = generate_neurons(
             p,
             rng,
             arrangement=arrangement,
-            known=network.neurons(p),
+            known=network.neurons(),
             tol=0.9 * tol,
             max_iter=_ROUNDS,
             deadline=deadline,
@@ -316,43 +303,29 @@ def _cell_bound(problem, N, arrangement):
 def _bound_of_optimum(network, kind, tol, deadline, rng):
     """Bound at the dual point of the optimum, and the neurons that are now known."""
     p = network.problem
-    problem, generate, prove = p, generate_vector_neurons, vector_proofs.prove
-    if p.n_outputs == 1:
-        problem = Problem(
-            p.X,
-            p.Y[:, 0],
-            p.sample_weight,
-            p.loss.loss,
-            p.alpha,
-            p.fit_intercept,
-            p.negative_slope,
-        )
-        generate, prove = generate_neurons, proofs.prove
-    known = network.neurons(problem)
+    known = network.neurons()
     if kind != "estimated":
         form = _form_of_structure(p, tol, deadline)
         if form is not None:
             return LowerBound(form.dual_bound, "global"), known
     options = {"known": known, "max_iter": _ROUNDS, "deadline": deadline}
     if kind == "estimated":
-        proof, result = None, generate(problem, rng, tol=0.9 * tol, **options)
+        proof, result = None, generate_neurons(p, rng, tol=0.9 * tol, **options)
     else:
-        result, proof = proofs.generate_and_prove(
-            problem, rng, tol=tol, generate=generate, prove=prove, **options
-        )
+        result, proof = proofs.generate_and_prove(p, rng, tol=tol, **options)
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:
         return LowerBound(proof.dual_bound, "global"), known
     if proof is not None and proof.neurons is not None:
         known = known.joined(proof.neurons)
-    N = result.nu.reshape(p.Y.shape)
+    N = result.nu
     # The search may have missed what the networks at hand have.
     kappa = max(result.kappa, p.slopes(known, N).max(initial=0.0))
     every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
     if kind == "global" or every_pattern:
         upper = None if proof is None else proof.kappa
-        allowed = proofs.largest_slope_allowed(problem, result, tol)
+        allowed = proofs.largest_slope_allowed(p, result, tol)
         slope, closed = _proven_slope(
             p, N, kappa, allowed, 0.1 * tol, deadline, upper=upper
         )
@@ -367,9 +340,9 @@ def _form_of_structure(problem, tol, deadline):
     if p.n_outputs == 1:
         form = closed_form(
             p.X,
-            p.Y[:, 0],
+            p.y,
             p.sample_weight,
-            p.loss.loss,
+            p.single_loss,
             p.alpha,
             fit_intercept=p.fit_intercept,
             negative_slope=p.negative_slope,
@@ -379,9 +352,7 @@ def _form_of_structure(problem, tol, deadline):
         if form is not None:
             _warn_if_short(form, tol)
         return form
-    return soft_thresholded_svd(
-        p.X, p.Y, p.sample_weight, p.loss, p.alpha, p.fit_intercept, p.negative_slope
-    )
+    return soft_thresholded_svd(p)
 
 
 def _warn_if_short(result, tol):
@@ -451,7 +422,7 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
 
     Parameters
     ----------
-    problem : VectorProblem
+    problem : Problem
     N : ndarray of shape (n_samples, n_outputs)
     lower : float
         A slope that is known.
@@ -478,11 +449,11 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
         "deadline": deadline,
     }
     if p.n_outputs == 1:
-        return _proven_slope_of_one(p.X, N[:, 0], options, upper)
+        return _proven_slope_of_one(p, N[:, 0], options, upper)
     closed = False
     if upper is None:
         # Without nodes it still has a bound from norms.
-        nodes = vector_proofs.node_limit(p)
+        nodes = proofs.node_limit(p)
         found = maximise_vector_slope(p.X, N, max_nodes=nodes, **options)
         upper, closed = found.upper, found.status == "optimal"
     left = deadline - perf_counter()
@@ -496,17 +467,18 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
         # outputs; along the singular vectors few of them are large.
         options = {**options, "lower": 0.0, "target": None}
         along = N @ np.linalg.svd(N, full_matrices=False)[2].T
-        slopes = [_proven_slope_of_one(p.X, nu, options)[0] for nu in along.T]
+        slopes = [_proven_slope_of_one(p, nu, options)[0] for nu in along.T]
         upper = min(upper, float(np.linalg.norm(slopes)))
     return max(upper, lower), closed or upper <= allowed
 
 
-def _proven_slope_of_one(X, nu, options, upper=None):
+def _proven_slope_of_one(problem, nu, options, upper=None):
     """As `_proven_slope`, of a single output, with the options as a dict."""
     geometry = {key: options[key] for key in ("free_bias", "negative_slope")}
-    deadline, closed = options["deadline"], False
+    X, deadline, closed = problem.X, options["deadline"], False
     if upper is None:
-        upper, nodes = norm_bound(X, nu, **geometry), proofs.node_limit(X)
+        upper = norm_bound(X, nu, **geometry)
+        nodes = proofs.node_limit(replace(problem, Y=problem.Y[:, :1]))
         if nodes:
             found = branch_and_bound.maximise_slope(X, nu, max_nodes=nodes, **options)
             upper, closed = found.upper, found.status == "optimal"

@@ -1,32 +1,54 @@
 """Column generation: from a few placed neurons to the best network of any width."""
 
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
+from scipy.linalg import svd
 
 from sklearn_convexnn._sklearn import FitTask
-from sklearn_convexnn._utils.deadlines import until
+from sklearn_convexnn._utils.deadlines import check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
-from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
+from sklearn_convexnn.families.two_layer.placing import (
+    improve_neurons,
+    improve_outputs,
+    place_neurons,
+)
 from sklearn_convexnn.families.two_layer.pricing import (
+    COPIES,
     NEAR,
     along_biases,
     merge_candidates,
-    search_neurons,
+    search_units,
     search_widely,
 )
-from sklearn_convexnn.model.neurons import features, in_basis, row_space_in_time
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.families.two_layer.vector_cells import search_cells
+from sklearn_convexnn.model.neurons import in_basis, row_space_in_time
+from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.generation import Generation
 
+# Neurons that go on to the next round, for each number in the targets.
+_SPARE = 3
+# Operations of an iteration up to which the group lasso is solved by a second-order
+# method; beyond that by descent.
+_MOST_WORK = 4e8
+# Selections between two moves, as long as they close this part of the gap.
+_SELECTIONS, _PAYS = 2, 0.05
+# The same of one output, first and later, and the part.
+_FIRST_SINGLE, _SINGLE, _SINGLE_PAYS = 8, 1, 0.005
 # Operations of a factorisation up to which the solver of the cells moves neurons.
-_MOST_WORK = 2e10
-# Selections by the lasso before the first move and between two later ones, as
-# long as they pay: as long as they close this part of the gap.
-_FIRST_SELECTIONS, _SELECTIONS, _PAYS = 8, 1, 0.005
+_MOST_CELL_WORK = 2e10
 # Part of the objective that a descent must gain for another one to follow.
-_DESCENT_PAYS = 0.02
+_DESCENT_PAYS = 1e-3
+# Outputs (samples times outputs times random directions) of one search.
+_MOST_OUTPUTS = 2_000_000
+# Distance of outputs at which the softmax vanishes in floating point, with room for
+# the outputs of neurons.
+_NEVER = 2000.0
+# Part of the median size below which units are let go after a descent.
+_VAGUE = 0.05
 
 
 def generate_neurons(
@@ -42,13 +64,15 @@ def generate_neurons(
     deadline=np.inf,
     callback=None,
     task=None,
+    arrangement=None,
 ):
     r"""Train a network of any width to a small duality gap.
 
-    Neurons are placed by a short descent.  Then, round by round: the lasso
-    over all neurons at hand selects a few; the convex program on their cells
-    moves them (see `solve_on_cells`); its dual point is priced, which gives a
-    lower bound for every network and the neurons to add.
+    Neurons are placed by a short descent.  Then, round by round: the (group)
+    lasso over all units at hand selects a few and gives a dual point; descent, or
+    for one output the convex program on their cells (see `solve_on_cells`), moves
+    them; the dual point is priced, which gives a lower bound for every network and
+    the units to add.
 
     Parameters
     ----------
@@ -72,6 +96,9 @@ def generate_neurons(
         Called after each round with a dict of what `history` gets.
     task : FitTask or None
         Whose subtasks the rounds are.
+    arrangement : Arrangement or None
+        Patterns to which the neurons, and the bound, are restricted.  They are
+        then searched for in these cells only, and neither placed nor moved.
 
     Returns
     -------
@@ -83,7 +110,30 @@ def generate_neurons(
        Regularizers". ICML. Theorem 1 (the program) and its dual.
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22. Section 6 (cutting planes).
+    .. [3] Sahiner, A., Ergen, T., Pauly, J. and Pilanci, M. (2021).
+       "Vector-output ReLU Neural Network Problems are Copositive Programs:
+       Convex Analysis of Two Layer Networks and Polynomial-time Algorithms".
+       ICLR. Theorem 1 (the program and its dual) and Section 4 (Frank-Wolfe).
     """
+    seen = problem.sample_weight @ problem.Y > 0
+    if problem.fit_intercept and problem.loss.rows_sum_to_zero and not seen.all():
+        result = generate_neurons(
+            replace(problem, Y=problem.Y[:, seen]),
+            rng,
+            n_neurons=n_neurons,
+            known=None if known is None else _of_outputs(known, seen),
+            duals=[replace(point, nu=point.nu[:, seen]) for point in duals],
+            tol=tol,
+            max_iter=max_iter,
+            max_neurons=max_neurons,
+            deadline=deadline,
+            callback=callback,
+            task=None if task is None else task.through(lambda n: _for_all(n, seen)),
+            arrangement=arrangement,
+        )
+        nu = np.zeros(problem.Y.shape)
+        nu[:, seen] = result.nu
+        return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
     basis = row_space_in_time(problem.X)
     reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
     if known is not None:
@@ -93,25 +143,51 @@ def generate_neurons(
         return replace(neurons, directions=neurons.directions @ basis.T)
 
     task = FitTask() if task is None else task.through(in_features)
-    run = _Run(reduced, rng, tol, max_neurons, deadline)
+    kind = Run if problem.n_outputs > 1 else SingleRun
+    run = kind(reduced, rng, tol, max_neurons, deadline)
+    if arrangement is not None:
+        gates = arrangement.gates
+        d = problem.X.shape[1]
+        gates = np.column_stack([gates[:, :d] @ basis, gates[:, d:]])
+        run = _RunOnCells(reduced, rng, tol, max_neurons, deadline)
+        run.arrangement = replace(arrangement, gates=gates)
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
         result = run.solve(n_neurons, known, duals, max_iter, callback, task)
     return replace(result, neurons=in_features(result.neurons))
 
 
-class _Run(Generation):
-    sides, pool_bound = None, -np.inf
-    selections, started = _FIRST_SELECTIONS, False
+def _of_outputs(neurons, some):
+    """The neurons with some of their outputs."""
+    return replace(
+        neurons, outputs=neurons.outputs[:, some], offset=neurons.offset[some]
+    )
+
+
+def _for_all(neurons, seen):
+    """The neurons with outputs for classes without samples, of no probability."""
+    outputs = np.zeros((len(neurons), len(seen)))
+    outputs[:, seen] = neurons.outputs
+    offset = np.full(len(seen), np.min(neurons.offset) - _NEVER)
+    offset[seen] = neurons.offset
+    return replace(neurons, outputs=outputs, offset=offset)
+
+
+class Run(Generation):
+    """Rounds of the group lasso, descent and pricing."""
+
+    selections = _SELECTIONS
+    started = False
+    most_cuts = 100
 
     def place(self, n_neurons):
-        placed = place_neurons(self.problem, n_neurons, self.rng)
-        if self.problem.apart:
-            # It takes more steps there, which are cheaper than rounds.
-            before, value = np.inf, self.problem.objective(placed)
-            while before - value > _DESCENT_PAYS * value:
-                placed = self.improve(placed)
-                before, value = value, self.problem.objective(placed)
+        p = self.problem
+        placed = place_neurons(p, n_neurons, self.rng)
+        before, value = np.inf, p.objective(placed)
+        # With many weights descent is cheaper than anything else for long.
+        while before - value > _DESCENT_PAYS * value and perf_counter() < self.deadline:
+            placed = self.improve(placed)
+            before, value = value, p.objective(placed)
         return placed
 
     def improve(self, neurons):
@@ -119,18 +195,167 @@ class _Run(Generation):
             return improve_neurons(self.problem, neurons)
 
     def round(self):
+        before = self.objective
+        if self.selections <= 0:
+            used = self.pool.sizes > 0
+            moved = self.improve(self.pool.select(used))
+            if not self.keep(moved):
+                moved = moved.joined(self.pool.select(used))
+            self.pool = moved.joined(self.pool.select(~used))
+            self.selections, self.started = _SELECTIONS, False
+        selected, N = self.select()
+        limited = len(selected) > self.max_neurons
+        if limited:
+            selected = self.within_limit(selected)
+        first = not self.duals
+        if first and self.problem.loss.smooth:
+            # Known neurons are close to where they belong.
+            selected = self.improve(selected)
+            self.keep(selected)
+            N = self.problem.dual_point(self.problem.outputs(selected))
+        self.pool = selected
+        if not (self.closed and self.confirm()):
+            # What starts from the neurons of a network like it often ends here.
+            self.price(self.problem.project(N), thorough=first)
+        paid = before - self.objective >= _PAYS * (before - self.bound)
+        again = paid or not self.started
+        self.selections = self.selections - 1 if again else 0
+        self.started = True
+        return len(selected), limited
+
+    def solves_exactly(self, n_units):
+        """Whether the group lasso over so many units is for a second-order method."""
+        p = self.problem
+        work = len(p.X) * (n_units * p.n_outputs) ** 2
+        # Without curvature the residual is not a dual point, and descent gets stuck.
+        return work <= _MOST_WORK or not p.loss.smooth
+
+    def select(self, max_iter=300):
+        """Neurons of the pool that the group lasso needs, and its dual point.
+
+        If it is solved by descent, in at most `max_iter` steps.
+        """
+        p, pool = self.problem, self.pool.joined(self.cuts)
+        check(len(p.X) * len(pool) * (2.0 * p.X.shape[1] + COPIES))
+        Z = p.features(pool)
+        size = np.linalg.norm(Z, axis=0)
+        alive = size > 1e-12 * size.max(initial=0.0)
+        pool, Z = pool.select(alive), Z[:, alive]
+        if self.solves_exactly(len(pool)):
+            solution = solve_output_weights(
+                Z.astype(np.float64, copy=False),
+                p.Y,
+                p.sample_weight,
+                p.loss,
+                p.alpha,
+                free_offset=p.fit_intercept,
+                tol=min(1e-6, 0.01 * self.tol),
+            )
+            outputs, offset, N = solution.values, solution.offset, solution.N
+            if self.has_failed(solution):
+                return self.best, self._best_dual(N)
+            vague = 0.0
+        else:
+            outputs, offset = improve_outputs(p, pool, Z, max_iter, self.deadline)
+            N = p.dual_point(Z @ outputs.astype(Z.dtype, copy=False) + offset)
+            vague = _VAGUE
+        selected = replace(pool, outputs=outputs, offset=offset)
+        sizes = selected.sizes
+        if p.apart:
+            # With features of a large scale small sizes can be large outputs.
+            sizes = sizes * size[alive]
+        # Descent lets go of units slowly.
+        typical = np.median(sizes[sizes > 0]) if np.any(sizes) else 0.0
+        selected = selected.select(sizes > max(1e-6 * np.sum(sizes), vague * typical))
+        self.keep(selected)
+        # An optimum needs no more than one for each number in the targets; where many
+        # are equally good, the solution is spread over all of them.
+        most = _SPARE * p.Y.size
+        if len(selected) > most:
+            order = np.argsort(-selected.sizes, kind="stable")
+            selected = selected.select(np.sort(order[:most]))
+        return selected, N
+
+    def _best_dual(self, N):
+        """The dual point of the best network, or else `N`."""
+        p = self.problem
+        return p.dual_point(p.outputs(self.best)) if p.loss.smooth else N
+
+    def unused(self, found):
+        outputs = np.zeros((len(found), self.problem.n_outputs))
+        return self.problem.unused(found.directions, found.biases, outputs)
+
+    def slopes(self, neurons, N):
+        return self.problem.slopes(neurons, N)
+
+    def linear_slope(self, N):
+        p = self.problem
+        slopes = sum(p.X[rows].T @ N[rows] for rows in p.row_chunks(1))
+        units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
+        units = units.T[size > p.alpha]
+        far = np.full(len(units), np.linalg.norm(p.X) + 1.0)
+        outputs = np.zeros((len(units), p.n_outputs))
+        return size.max(initial=0.0), p.unused(units, far, outputs)
+
+    def search(self, N, thorough):
+        return self.search_on(self.problem.X, N, N, thorough)
+
+    def search_on(self, X, residual, N, thorough, **options):
+        """Search with samples `X` and their `residual`, for the dual point `N`."""
+        p = self.problem
+        options = {
+            "free_bias": p.fit_intercept,
+            "negative_slope": p.negative_slope,
+            "apart": p.apart,
+            "floor": p.alpha,
+            "polish": 60 if thorough else 20,
+            **options,
+        }
+        size = self.search_size(thorough, min(_MOST_OUTPUTS // residual.size, 600))
+        far = search_widely(X, residual, size, self.rng, **options)
+        near = self.near(N, size, thorough)
+        near = near[np.linalg.norm(near, axis=1) > 0]
+        near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
+        found = merge_candidates([far, near], X, p.apart)
+        if p.apart:
+            # A direction of large scale costs little, and is steep in many places.
+            others = along_biases(
+                X, residual, found.directions, p.negative_slope, p.alpha
+            )
+            found = merge_candidates([found, others], X, True)
+        return found
+
+    def near(self, N, size, thorough):
+        """Directions of neurons that are known, to climb from."""
+        directions = self.steepest(self.pool, N, size).directions
+        near = [directions, self.steepest(self.archive, N, size).directions]
+        if thorough:
+            near += [self.shaken(directions, 0.1), self.shaken(directions, 0.4)]
+        return np.concatenate(near)
+
+
+class SingleRun(Run):
+    """Rounds of one output, whose neurons have a convex program on their cells.
+
+    It meets kinks exactly, on which descent gets stuck.
+    """
+
+    sides, pool_bound = None, -np.inf
+    selections, most_cuts = _FIRST_SINGLE, 500
+
+    def round(self):
         p = self.problem
         before = self.objective
-        selected, dual = self._select()
+        selected, N = self.select()
         if self.closed and self.confirm():
             return len(selected), False
         if not self.duals:
             # Known neurons are close to where they belong.
             selected = self.improve(selected)
             self.keep(selected)
-            dual = p.dual_point(p.outputs(selected)) if p.loss.smooth else dual
-        paid = before - self.objective >= _PAYS * (before - self.bound)
-        large = self._work(selected) > _MOST_WORK
+            N = p.dual_point(p.outputs(selected)) if p.loss.smooth else N
+        paid = before - self.objective >= _SINGLE_PAYS * (before - self.bound)
+        large = self._work(selected) > _MOST_CELL_WORK
         # Where only the dual point is missing, to move neurons does not help.
         settled = p.apart and self.objective <= (1 + 0.1 * self.tol) * self.pool_bound
         selects = self.selections > 0 and (paid or not self.started)
@@ -140,19 +365,19 @@ class _Run(Generation):
             # the search remembers them.
             self.pool = selected
             # What starts from the neurons of a network like it often ends here.
-            self.price(p.project(dual), thorough=not self.duals)
+            self.price(p.project(N), thorough=not self.duals)
             return len(selected), False
         limited = len(selected) > self.max_neurons
         if limited:
             selected = self.within_limit(selected)
-        moved, dual, cells = self._move(selected, dual)
+        moved, N, cells = self._move(selected, N)
         better = self.keep(moved)
         self.pool = moved
         if not better:
             self.pool = moved.joined(selected)
         # The solver's dual variable is far more exact than the residual.
-        self.price(p.project(dual), thorough=not large)
-        self.selections, self.started = _SELECTIONS, False
+        self.price(p.project(N), thorough=not large)
+        self.selections, self.started = _SINGLE, False
         return cells, limited
 
     def _work(self, neurons):
@@ -161,112 +386,94 @@ class _Run(Generation):
         n, unknowns = len(X), len(neurons) * (X.shape[1] + self.problem.fit_intercept)
         return min(n, unknowns) ** 2 * max(n, unknowns)
 
-    def _move(self, selected, dual):
+    def _move(self, selected, N):
         """The neurons where they are best, their dual point, number of cells."""
         p = self.problem
-        if self._work(selected) > _MOST_WORK:
+        if self._work(selected) > _MOST_CELL_WORK:
             # With so many samples kinks are hardly felt, and descent does well.
             moved = self.improve(selected)
             return moved, p.dual_point(p.outputs(moved)), len(selected)
-        return solve_on_cells(
+        gap = (self.objective - self.bound) / max(self.objective, 1e-300)
+        moved, nu, n_cells = solve_on_cells(
             p,
             selected,
-            self._open_sides(selected, dual),
-            p.project(dual),
-            tol=self._inner_tol(),
+            self._open_sides(selected, N),
+            p.project(N)[:, 0],
+            tol=max(0.1 * self.tol, min(1e-4, 0.1 * gap)),
             deadline=self.before_pricing(),
         )
+        return moved, nu[:, None], n_cells
 
-    def _inner_tol(self):
-        gap = (self.objective - self.bound) / max(self.objective, 1e-300)
-        return max(0.1 * self.tol, min(1e-4, 0.1 * gap))
+    def _open_sides(self, neurons, N):
+        """Sign that the dual variable of each sample will keep, 0 if unknown."""
+        p = self.problem
+        if p.single_loss.minimiser(p.y) is None:
+            return p.y
+        N = p.dual_point(p.outputs(neurons)) if p.loss.smooth else p.project(N)
+        before, self.sides = self.sides, np.sign(N[:, 0])
+        if before is None:
+            return self.sides
+        return np.where(self.sides == before, self.sides, 0.0)
 
-    def _select(self):
-        """Neurons of the pool that the lasso needs, with its magnitudes."""
+    def select(self):
+        """Neurons of the pool that the lasso needs, and its dual point."""
         p, pool = self.problem, self.pool.joined(self.cuts)
         if p.apart:
-            rows = np.column_stack([pool.directions, pool.biases, pool.signs])
-            rows = np.column_stack([rows, pool.linear])
+            rows = np.column_stack([pool.directions, pool.biases, pool.linear])
             pool = pool.select(np.sort(np.unique(rows, axis=0, return_index=True)[1]))
-        Z = features(pool, p.X, p.negative_slope)
+        Z = p.features(pool)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)
         pool, Z = pool.select(alive), Z[:, alive]
-        solution = solve_magnitudes(
-            Z, p.y, p.sample_weight, p.loss, p.alpha, free_offset=p.fit_intercept
+        solution = solve_lasso(
+            Z, p.y, p.sample_weight, p.single_loss, p.alpha, free_offset=p.fit_intercept
         )
         self.pool_bound = solution.dual_bound
-        needed = solution.values > 1e-6 * np.sum(solution.values)
+        sizes = np.abs(solution.values)
+        needed = sizes > 1e-6 * np.sum(sizes)
         if p.apart:
-            # With features of a large scale small magnitudes can be large outputs.
-            outputs = solution.values * size[alive]
+            # With features of a large scale small coefficients can be large outputs.
+            outputs = sizes * size[alive]
             needed |= outputs > 1e-6 * np.sum(outputs)
-        selected = replace(
-            pool, magnitudes=solution.values, offset=solution.offset
-        ).select(needed)
+        selected = pool.with_coefficients(solution.values, solution.offset)
+        selected = selected.select(needed)
         self.keep(selected)
+        N = solution.nu[:, None]
         if self.has_failed(solution):
-            f = p.outputs(self.best)
-            return self.best, p.dual_point(f) if p.loss.smooth else solution.nu
-        return selected, solution.nu
+            return self.best, self._best_dual(N)
+        return selected, N
 
-    def _open_sides(self, neurons, dual):
-        """Sign that the dual variable of each sample will keep, 0 if unknown."""
-        p = self.problem
-        if p.loss.minimiser(p.y) is None:
-            sides = p.y
-        else:
-            nu = p.dual_point(p.outputs(neurons)) if p.loss.smooth else p.project(dual)
-            sides = np.sign(nu)
-            before, self.sides = self.sides, sides
-            if before is not None:
-                sides = np.where(sides == before, sides, 0.0)
-        return sides
-
-    def unused(self, found):
-        return self.problem.unused(found.directions, found.biases, found.signs)
-
-    def slopes(self, neurons, nu):
-        p = self.problem
-        return nu @ features(neurons, p.X, p.negative_slope)
-
-    def linear_slope(self, nu):
-        p = self.problem
-        slope = nu @ p.X
-        norm = float(np.linalg.norm(slope))
-        if norm <= p.alpha:
-            return norm, None
-        far = np.array([np.abs(p.X).sum() + 1.0])
-        return norm, p.unused(slope[None] / norm, far, np.ones(1))
-
-    def search(self, nu, thorough):
-        p = self.problem
-        size = self.search_size(thorough, min(1_000_000 // len(p.X), 600))
-        options = {
-            "free_bias": p.fit_intercept,
-            "negative_slope": p.negative_slope,
-            "apart": p.apart,
-            "floor": p.alpha,
-            "polish": 30 if thorough else 10,
-        }
-        far = search_widely(p.X, nu, size, self.rng, **options)
+    def near(self, N, size, thorough):
+        # With little slope left in the linear part, a neuron and its mirror image are
+        # almost equally steep.
         pool = self.pool.directions
-        # With little slope left in the linear part, a neuron and its mirror
-        # image are almost equally steep.
-        parts = [pool, -pool, self.shaken(pool, 0.1)]
-        if thorough:
-            parts.append(self.shaken(pool, 0.4))
-        signs = [self.pool.signs] * len(parts)
-        steep = self.steepest(self.archive, nu, size)
-        starts = np.concatenate([*parts, steep.directions])
-        signs = np.concatenate([*signs, steep.signs])
-        keep = np.linalg.norm(starts, axis=1) > 0
-        near = search_neurons(
-            p.X, nu, starts[keep], signs[keep], widths=NEAR, rescale=True, **options
+        near = super().near(N, size, thorough)
+        return np.concatenate([near, -pool, self.shaken(pool, 0.1)])
+
+
+class _RunOnCells(Run):
+    """Column generation whose neurons have given patterns."""
+
+    arrangement = None
+    selections = np.inf
+
+    def place(self, n_neurons):
+        return self.best
+
+    def improve(self, neurons):
+        return neurons
+
+    def search(self, N, thorough):
+        p, starts = self.problem, self.pool.directions
+        if p.fit_intercept:
+            starts = np.column_stack([starts, self.pool.biases])
+        return search_cells(
+            p.X,
+            N,
+            self.arrangement,
+            starts=starts,
+            free_bias=p.fit_intercept,
+            negative_slope=p.negative_slope,
+            floor=p.alpha,
+            n_starts=8 if thorough else 2,
         )
-        found = merge_candidates([far, near], p.X, p.apart)
-        if p.apart:
-            # A direction of large scale costs little, and is steep in many places.
-            others = along_biases(p.X, nu, found.directions, p.negative_slope, p.alpha)
-            found = merge_candidates([found, others], p.X, True)
-        return found

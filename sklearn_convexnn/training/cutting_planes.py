@@ -14,6 +14,7 @@ from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
     merge_candidates,
+    search_units,
     search_widely,
 )
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks, simplify
@@ -22,13 +23,11 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.model.neurons import features
 from sklearn_convexnn.model.results import MESSAGES, Record
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import Arrangement, with_ones
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_interior_point
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.proving import node_limit
 from sklearn_convexnn.training.routes import (
     HISTORY,
@@ -77,7 +76,7 @@ def train_by_cuts(
     ValueError
         If there are several outputs.
     """
-    if isinstance(problem, VectorProblem):
+    if problem.n_outputs > 1:
         raise ValueError(
             f"cutting_planes is for one output, got {problem.n_outputs}; fit the "
             "estimator itself."
@@ -125,7 +124,7 @@ def _certificate(problem, result, pricing, tol):
         }
         with suppress(OutOfTime):
             outer = min(
-                slope(problem.X, result.nu, **geometry)
+                slope(problem.X, result.nu[:, 0], **geometry)
                 for slope in (norm_bound, triangle_bound)
             )
             proven = problem.bound(result.nu, max(outer, result.kappa))
@@ -260,7 +259,7 @@ def _as_candidates(found, d):
     return Candidates(
         np.reshape(directions, (len(found), d)),
         np.array(biases),
-        np.array(signs),
+        np.reshape(signs, (len(found), 1)),
         np.array(slopes),
     )
 
@@ -316,18 +315,20 @@ class _NeuronCuts:
     def add(self, found, nu):
         """Add neurons that are steeper than all at hand; whether there were any."""
         p = self.problem
-        steepest = np.max(nu @ self._features(), initial=p.alpha)
+        steepest = np.max(p.slopes(self.pool, nu), initial=p.alpha)
         found = found.select(found.slopes > steepest * (1.0 + 1e-9))
-        new = p.unused(found.directions, found.biases, found.signs)
+        new = _neurons(p, found)
         self.pool = self.pool.joined(new)
         return len(found) > 0
 
-    def _features(self):
-        return features(self.pool, self.problem.X, self.problem.negative_slope)
-
     def solve(self, tol, deadline):
         """Network and dual point of the restricted problem, to rounding."""
-        return fit_magnitudes(self.problem, self.pool)
+        return fit_coefficients(self.problem, self.pool)
+
+
+def _neurons(problem, found):
+    """Candidates as neurons without coefficients."""
+    return problem.unused(found.directions, found.biases, 0.0 * found.outputs)
 
 
 class _CellCuts:
@@ -385,31 +386,39 @@ class _CellCuts:
             p.X,
             p.y,
             p.sample_weight,
-            p.loss,
+            p.single_loss,
             p.alpha,
             Arrangement(self.patterns, self.gates, False),
             fit_intercept=p.fit_intercept,
             negative_slope=p.negative_slope,
         )
         if not program.can_improve:
-            null = p.null()
-            return null, p.dual_point(np.full(len(p.y), null.offset))
+            return p.null(), null_dual(p)
         result = solve_interior_point(program, tol=tol, deadline=deadline)
         neurons = neurons_from_blocks(program, result.theta, result.offset)
-        return neurons, p.project(result.nu)
+        return neurons, p.project(result.nu[:, None])
 
 
-def fit_magnitudes(problem, neurons):
-    """Network of given neurons with the best magnitudes, and its dual point."""
+def null_dual(problem):
+    """The dual point of the network without neurons."""
+    return problem.dual_point(problem.outputs(problem.null()))
+
+
+def fit_coefficients(problem, neurons):
+    """Network of given neurons with the best coefficients, and its dual point."""
     p = problem
     if len(neurons) == 0:
-        return p.null(), p.dual_point(np.full(len(p.y), p.null().offset))
-    Z = features(neurons, p.X, p.negative_slope)
-    solution = solve_magnitudes(
-        Z, p.y, p.sample_weight, p.loss, p.alpha, free_offset=p.fit_intercept
+        return p.null(), null_dual(p)
+    solution = solve_lasso(
+        p.features(neurons),
+        p.y,
+        p.sample_weight,
+        p.single_loss,
+        p.alpha,
+        free_offset=p.fit_intercept,
     )
-    fitted = replace(neurons, magnitudes=solution.values, offset=solution.offset)
-    return fitted.select(solution.values > 0), p.project(solution.nu)
+    fitted = neurons.with_coefficients(solution.values, solution.offset)
+    return fitted.select(solution.values != 0), p.project(solution.nu[:, None])
 
 
 @dataclass(frozen=True)
@@ -439,7 +448,7 @@ class _Run:
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         # The bound of zeros needs no search.
-        self.nu, self.kappa = np.zeros(len(problem.y)), 0.0
+        self.nu, self.kappa = np.zeros(problem.Y.shape), 0.0
         self.bound = problem.bound(self.nu, self.kappa)
         self.last_kappa, self.size = np.nan, 0
 
@@ -482,8 +491,7 @@ class _Run:
     def _begin(self, known):
         """Price the network without neurons, for the first cuts; status if optimal."""
         p = self.problem
-        nu = p.dual_point(np.full(len(p.y), self.best.offset))
-        price, nu = self._price_surely(nu)
+        price, nu = self._price_surely(null_dual(p))
         if self.closed:
             return "optimal"
         if known is not None:
@@ -498,15 +506,14 @@ class _Run:
         known = known.select(~known.linear)
         z = p.X @ known.directions.T + known.biases
         steep = np.full(len(known), np.inf)
-        found = Candidates(known.directions, known.biases, known.signs, steep)
+        signs = np.where(known.outputs < 0, -1.0, 1.0)
+        found = Candidates(known.directions, known.biases, signs, steep)
         if self.pricing == "nonnegative":
             # The bound is for neurons that are active on all samples.
             size = np.abs(z).max(initial=0.0)
             found = found.select(np.all(z >= -1e-9 * size, axis=0))
         self.cuts.add(found, nu)
-        neurons, _ = fit_magnitudes(
-            p, p.unused(found.directions, found.biases, found.signs)
-        )
+        neurons, _ = fit_coefficients(p, _neurons(p, found))
         self._keep(neurons)
 
     def _round(self):
@@ -517,9 +524,9 @@ class _Run:
         neurons = unless_broken(neurons, simplify, p, neurons)
         limited = len(neurons) > self.max_neurons
         if limited:
-            order = np.argsort(-neurons.magnitudes, kind="stable")
+            order = np.argsort(-neurons.sizes, kind="stable")
             largest = neurons.select(np.sort(order[: self.max_neurons]))
-            neurons, _ = fit_magnitudes(p, largest)
+            neurons, _ = fit_coefficients(p, largest)
         self._keep(neurons)
         price, nu = self._price_surely(nu)
         if self.closed:
@@ -556,7 +563,7 @@ class _Run:
         price = self._slopes(nu, effort)
         self.last_kappa = price.upper
         # A search that missed a neuron may find it later.
-        steeper = self._signed_slopes(price.found, self.nu)
+        steeper = p.slopes(_neurons(p, price.found), self.nu)
         self.kappa = float(np.maximum(self.kappa, steeper.max(initial=0.0)))
         self.bound = p.bound(self.nu, self.kappa)
         bound = p.bound(nu, price.upper)
@@ -564,13 +571,9 @@ class _Run:
             self.nu, self.kappa, self.bound = nu, price.upper, bound
         return price
 
-    def _signed_slopes(self, found, nu):
-        neurons = self.problem.unused(found.directions, found.biases, found.signs)
-        return nu @ features(neurons, self.problem.X, self.problem.negative_slope)
-
-    def _slopes(self, nu, effort):
+    def _slopes(self, N, effort):
         """Violating neurons, and the slope that the bound rests on."""
-        p = self.problem
+        p, nu = self.problem, N[:, 0]
         ceiling = norm_bound(p.X, nu, **self.geometry)
         if ceiling <= p.alpha:
             # No neuron can violate anything; so it is where all data are zero.
@@ -578,11 +581,11 @@ class _Run:
         if self.pricing == "nonnegative":
             found = steepest_nonnegative(p.X, nu, free_bias=p.fit_intercept)
         else:
-            found = self._search(nu, effort)
+            found = self._search(N, effort)
         lower = max(p.alpha, found.slopes.max(initial=0.0))
         upper, final = lower, True
         if self.pricing == "exact":
-            top = self._bracket(nu, lower)
+            top = self._bracket(N, lower)
             if top.lower > lower:
                 missed = _as_candidates(
                     [(top.direction, top.bias, float(top.sign), top.lower)],
@@ -594,7 +597,9 @@ class _Run:
         elif self.pricing in _RELAXATIONS:
             relaxed = _RELAXATIONS[self.pricing](p.X, nu, **self.geometry)
             upper = max(lower, min(relaxed, ceiling))
-        steepest = [np.flatnonzero(found.signs == sign)[:1] for sign in (1.0, -1.0)]
+        steepest = [
+            np.flatnonzero(found.outputs[:, 0] * sign > 0)[:1] for sign in (1.0, -1.0)
+        ]
         found = found.select(np.concatenate(steepest))
         if p.fit_intercept and self.pricing != "nonnegative":
             linear = _linear_neuron(p.X, nu)
@@ -603,11 +608,11 @@ class _Run:
         violating = found.slopes > p.alpha * (1.0 + 1e-9)
         return _Price(found.select(violating), lower, upper, final)
 
-    def _bracket(self, nu, lower):
+    def _bracket(self, N, lower):
         """Largest slope, as close as it matters, given that some slope is `lower`."""
-        p = self.problem
-        gap = self.objective - p.bound(nu, lower)
-        nodes = node_limit(p.X)
+        p, nu = self.problem, N[:, 0]
+        gap = self.objective - p.bound(N, lower)
+        nodes = node_limit(p)
         hopeful = gap <= self.slack
         if not hopeful:
             # No proof can close the gap at this point.
@@ -627,14 +632,10 @@ class _Run:
             top = replace(top, upper=min(top.upper, relaxed))
         return top
 
-    def _search(self, nu, effort):
+    def _search(self, N, effort):
         """Local maximisers of the slope, steepest first."""
-        return search_widely(
-            self.problem.X,
-            nu,
-            effort * _STARTS,
-            self.rng,
-            starts=np.concatenate([self.best.directions, -self.best.directions]),
-            **self.geometry,
-            floor=self.problem.alpha,
-        )
+        p, known = self.problem, self.best.directions
+        options = {**self.geometry, "floor": p.alpha}
+        far = search_widely(p.X, N, effort * _STARTS, self.rng, **options)
+        near = search_units(p.X, N, np.concatenate([known, -known]), **options)
+        return merge_candidates([far, near], p.X)

@@ -6,8 +6,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn.families.two_layer import placing, vector_placing
-from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
 from sklearn_convexnn.training.routes import HISTORY, Trained
 
 # Steps from random neurons, and from those of a neighbour.
@@ -43,8 +42,8 @@ def with_best_offset(problem, neurons):
 
     Parameters
     ----------
-    problem : Problem or VectorProblem
-    neurons : Neurons or VectorNeurons
+    problem : Problem
+    neurons : Neurons
 
     Returns
     -------
@@ -53,9 +52,8 @@ def with_best_offset(problem, neurons):
     p = problem
     if not p.fit_intercept:
         return neurons
-    y = p.Y if isinstance(p, VectorProblem) else p.y
     F = p.outputs(replace(neurons, offset=0.0 * neurons.offset))
-    return replace(neurons, offset=p.loss.best_offset(F, y, p.sample_weight))
+    return replace(neurons, offset=p.loss.best_offset(F, p.Y, p.sample_weight))
 
 
 def train_by_descent(problem, known, seed, deadline, name, settings, task, duals):
@@ -73,19 +71,15 @@ def train_by_descent(problem, known, seed, deadline, name, settings, task, duals
         Without a bound.
     """
     start, p = perf_counter(), problem
-    several = isinstance(p, VectorProblem)
-    kind = vector_placing if several else placing
     options = {"rtol": _RTOL, "deadline": deadline}
     network = p.null()
     if known is None:
-        size = p.Y.size if several else p.y.size
-        n_neurons = min(settings.n_arrangements, max(2 * size, 100))
+        n_neurons = min(settings.n_arrangements, max(2 * p.Y.size, 100))
         rng = check_random_state(seed)
-        descended = kind.place_neurons(p, n_neurons, rng, _FIRST_STEPS, **options)
+        descended = place_neurons(p, n_neurons, rng, _FIRST_STEPS, **options)
     else:
-        known = known.select(known.sizes > 0) if several else known
-        known = with_best_offset(p, known)
-        descended = kind.improve_neurons(p, known, _STEPS, **options)
+        known = with_best_offset(p, known.select(known.sizes > 0))
+        descended = improve_neurons(p, known, _STEPS, **options)
     if p.objective(descended) < p.objective(network):
         network = descended
     objective = p.objective(network)

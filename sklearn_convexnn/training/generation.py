@@ -8,7 +8,7 @@ import numpy as np
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.families.two_layer.climbing import row_norms
-from sklearn_convexnn.families.two_layer.pricing import column_spread
+from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.results import MESSAGES, Record
 
 # Dual points that are kept, since later neurons may prove the best one wrong.
@@ -67,7 +67,7 @@ class Generation:
 
     Parameters
     ----------
-    problem : Problem or VectorProblem
+    problem : Problem
     rng : RandomState
     tol : float
         Stop when the gap is at most `tol` times the objective.

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
-from sklearn_convexnn.model.vector_problem import VectorProblem
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def lifted_bound(X, Y, sample_weight, loss, alpha, arrangement, *, fit_intercept
     N, multipliers = _solve(
         rows, Y, sample_weight, loss, alpha, arrangement, cells, fit_intercept
     )
-    problem = VectorProblem(X, Y, sample_weight, loss, alpha, fit_intercept, 0.0)
+    problem = Problem(X, Y, sample_weight, loss, alpha, fit_intercept, 0.0)
     N = problem.project(N)
     kappa = max(
         _slope_bound(rows[pattern].T @ N[pattern], facets, multiplier)

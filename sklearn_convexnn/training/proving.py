@@ -1,4 +1,4 @@
-"""Training of one output until it is proven that no neuron is missing."""
+"""Training until it is proven that no neuron is missing."""
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +12,9 @@ from sklearn_convexnn.families.two_layer.branch_and_bound import (
     maximise_slope,
     prefers_cones,
 )
+from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
+    maximise_vector_slope,
+)
 from sklearn_convexnn.training.column_generation import generate_neurons
 
 # Sizes up to which a proof is attempted, and the nodes it may take.
@@ -20,6 +23,9 @@ _PROOF_SAMPLES, _PROOF_RANK = 60, 5
 # semidefinite bounds, whose time grows as the power 2.7 of the samples.
 _CONES, _SEMIDEFINITE = 2e7, 1.5e5
 _BRIEF_CONES, _BRIEF_SEMIDEFINITE = 5e6, 3e4
+# Rank up to which a proof is attempted for several outputs and free biases, and the
+# work for cones then.
+_RANK_FREE, _SHARED, _SHARED_BRIEF = 4, 1e7, 1e6
 # Attempts: each but the last may find a neuron that the search has missed.
 _PROOFS = 3
 
@@ -36,7 +42,7 @@ class Proof:
         Proven upper bound of the slopes, from which `dual_bound` follows.
     closed : bool
         Whether `dual_bound` is as close to the objective as asked for.
-    neurons : Neurons, VectorNeurons or None
+    neurons : Neurons or None
         A neuron, of magnitude zero, that the search has missed.
     """
 
@@ -46,12 +52,12 @@ class Proof:
     neurons: object
 
 
-def node_limit(X, brief=False):
+def node_limit(problem, brief=False):
     """Nodes that branch and bound may take, for work of a few seconds.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    problem : Problem
     brief : bool, default=False
         For work that hardly takes longer than a fit, half a second.
 
@@ -60,7 +66,12 @@ def node_limit(X, brief=False):
     limit : int
         0 if the data are too large for it.
     """
-    n = len(X)
+    X, n = problem.X, len(problem.X)
+    if problem.n_outputs > 1:
+        most = _RANK_FREE if problem.fit_intercept else _PROOF_RANK
+        if rank_up_to(X, most) > most:
+            return 0
+        return int(_SHARED_BRIEF / (n + 50) if brief else _SHARED / max(n, 200))
     rank = rank_up_to(X, _PROOF_RANK)
     if rank <= _PROOF_RANK and prefers_cones(n, rank):
         return int(_BRIEF_CONES / (n + 50) if brief else _CONES / max(n, 200))
@@ -104,14 +115,12 @@ def prove(problem, result, tol, deadline, nodes=None):
     proof : Proof or None
         None if the data are too large for an attempt.
     """
-    nodes = node_limit(problem.X) if nodes is None else nodes
+    nodes = node_limit(problem) if nodes is None else nodes
     if not nodes:
         return None
-    found = maximise_slope(
-        problem.X,
+    found = steepest_unit(
+        problem,
         result.nu,
-        free_bias=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
         lower=result.kappa,
         target=largest_slope_allowed(problem, result, tol),
         rtol=min(1e-4, 0.1 * tol),
@@ -124,9 +133,36 @@ def prove(problem, result, tol, deadline, nodes=None):
     missed = None
     if problem.bound(result.nu, found.lower) < wanted:
         missed = problem.unused(
-            found.direction[None], np.array([found.bias]), np.array([1.0 * found.sign])
+            found.direction[None],
+            np.array([found.bias]),
+            np.zeros((1, problem.n_outputs)),
         )
     return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)
+
+
+def steepest_unit(problem, N, **limits):
+    """Branch and bound over the units at a dual point.
+
+    Parameters
+    ----------
+    problem : Problem
+    N : ndarray of shape (n_samples, n_outputs)
+    **limits
+        Of `maximise_slope`.
+
+    Returns
+    -------
+    found : object
+        With bounds `lower` and `upper` of the largest slope, and the unit of the
+        former.
+    """
+    geometry = {
+        "free_bias": problem.fit_intercept,
+        "negative_slope": problem.negative_slope,
+    }
+    if problem.n_outputs > 1:
+        return maximise_vector_slope(problem.X, N, **geometry, **limits)
+    return maximise_slope(problem.X, N[:, 0], **geometry, **limits)
 
 
 def largest_slope_allowed(problem, result, tol):
@@ -134,7 +170,7 @@ def largest_slope_allowed(problem, result, tol):
 
     Parameters
     ----------
-    problem : Problem or VectorProblem
+    problem : Problem
     result : GlobalResult
     tol : float
         Gap to be proven, relative to the objective of `result`.
@@ -165,17 +201,16 @@ def generate_and_prove(
     deadline,
     duals=(),
     callback=None,
-    generate=generate_neurons,
-    prove=prove,
+    nodes=None,
     **options,
 ):
     """Train by column generation, and go on with what the proof finds missing.
 
     Parameters
     ----------
-    problem : Problem or VectorProblem
+    problem : Problem
     rng : RandomState
-    known : Neurons, VectorNeurons or None
+    known : Neurons or None
         Neurons to start from, in place of placed ones.
     tol : float
         Gap to reach and to prove, relative to the objective.
@@ -188,10 +223,10 @@ def generate_and_prove(
     callback : callable or None
         Called after each round with its number and a dict of what
         `GlobalResult.history` gets.
-    generate, prove : callables
-        `generate_neurons` and `prove` for this kind of problem.
+    nodes : int or None
+        Limit of nodes of the proof; by default that of `node_limit`.
     **options
-        Further ones of `generate`.
+        Further ones of `generate_neurons`.
 
     Returns
     -------
@@ -208,7 +243,7 @@ def generate_and_prove(
             callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
 
     for _ in range(_PROOFS):
-        result = generate(
+        result = generate_neurons(
             problem,
             rng,
             known=known,
@@ -228,7 +263,8 @@ def generate_and_prove(
             given = [point for point in duals if point.nu is result.nu]
             if not given:
                 with suppress(OutOfTime):
-                    proof = unless_broken(None, prove, problem, result, tol, deadline)
+                    args = problem, result, tol, deadline, nodes
+                    proof = unless_broken(None, prove, *args)
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:

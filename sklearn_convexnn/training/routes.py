@@ -1,4 +1,4 @@
-"""The routes from data to the network of one output, with its certificate."""
+"""The routes from data to a two-layer network, with its certificate."""
 
 import warnings
 from contextlib import suppress
@@ -11,7 +11,12 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
-from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks, simplify
+from sklearn_convexnn.families.two_layer.recovery import (
+    merge_parallel,
+    neurons_from_blocks,
+    simplify,
+)
+from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.model.neurons import Neurons
 from sklearn_convexnn.model.results import MESSAGES, DualPoint, null_result
 from sklearn_convexnn.patterns.arrangements import (
@@ -23,18 +28,22 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import FIRST_ORDER, SOLVERS
-from sklearn_convexnn.training.proving import generate_and_prove, node_limit, prove
+from sklearn_convexnn.training.at_scale import generate_at_scale
+from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.proving import generate_and_prove, node_limit
 
 HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 """Columns of the history; not a number where a route does not know one."""
 
 # Up to so many patterns the program over all of them is the simplest way.
 _FEW_PATTERNS = 100
+# How much longer a proof may take if it is asked for.
+_LONGER = 40
 
 
 @dataclass(frozen=True)
 class Trained:
-    """The network of one output and what is known of it.
+    """A network and what is known of it.
 
     Attributes
     ----------
@@ -66,7 +75,7 @@ class Trained:
 
 
 def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
-    """Train the network of one output.
+    """Train a two-layer network.
 
     Parameters
     ----------
@@ -76,7 +85,7 @@ def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
     seed : int
     deadline : float
     name : str
-        What the lines of `verbose` call this output.
+        What the lines of `verbose` call the network.
     settings : Settings
     task : FitTask or None
         Whose subtasks the rounds of column generation are.
@@ -98,7 +107,7 @@ def null_training(problem, settings, status="breakdown"):
 
     Parameters
     ----------
-    problem : Problem, VectorProblem or DeepProblem
+    problem : Problem
     settings : Settings
     status : {'breakdown', 'max_time'}, default='breakdown'
 
@@ -126,6 +135,7 @@ def null_training(problem, settings, status="breakdown"):
 
 def _train(problem, known, seed, deadline, name, settings, task, duals):
     wanted = settings.arrangements
+    nodes = _nodes(problem, settings)
     if wanted != "sampled":
         # Other methods need no structure.
         trained = None
@@ -135,63 +145,95 @@ def _train(problem, known, seed, deadline, name, settings, task, duals):
             )
         if trained is not None:
             return trained
-    free_bias = problem.fit_intercept
-    few = wanted == "adaptive" and unless_broken(
-        False, has_few_patterns, problem.X, _FEW_PATTERNS, free_bias=free_bias
-    )
-    # Dual points come from an earlier fit to more patterns than a few.
-    if wanted == "adaptive" and (duals or not few):
-        return _train_adaptively(
-            problem, known, seed, deadline, name, settings, task, duals
+    args = problem, known, seed, deadline, name, settings
+    if problem.n_outputs > 1:
+        if wanted == "sampled":
+            return _train_on_cells(*args, task)
+        return _train_adaptively(*args, task, duals, nodes)
+    if wanted == "adaptive":
+        # Dual points come from an earlier fit to more patterns than a few.
+        limit, free = _FEW_PATTERNS, problem.fit_intercept
+        if duals or not unless_broken(
+            False, has_few_patterns, problem.X, limit, free_bias=free
+        ):
+            return _train_adaptively(*args, task, duals, nodes)
+    return _train_on_patterns(*args)
+
+
+def _nodes(problem, settings):
+    """The limit of nodes of a proof.
+
+    Raises
+    ------
+    ValueError
+        If a proof is asked for and the data are of too high a rank.
+    """
+    if settings.arrangements != "exact" or problem.n_outputs == 1:
+        # A proof that takes longer than the fit is for those who ask for it.
+        return node_limit(problem, brief=True) if settings.prove else 0
+    nodes = _LONGER * node_limit(problem)
+    if not nodes:
+        raise ValueError(
+            "arrangements='exact' for outputs of one network needs data of rank "
+            "at most 5, or 4 with free biases; use arrangements='adaptive'."
         )
-    return _train_on_patterns(problem, known, seed, deadline, name, settings)
+    return nodes
 
 
 def _train_by_structure(problem, deadline, name, settings):
+    """The network of data of special structure, and of data that have no other."""
     start = perf_counter()
-    form = closed_form(
-        problem.X,
-        problem.y,
-        problem.sample_weight,
-        problem.loss,
-        problem.alpha,
-        fit_intercept=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        deadline=deadline,
-    )
-    if form is None:
-        return None
+    neurons = problem.null()
+    objective = bound = problem.objective(neurons)
+    n_iter, status = 0, "optimal"
+    if objective > 0 and np.any(problem.X):
+        form = _closed_form(problem, deadline, settings)
+        if form is None:
+            return None
+        neurons, objective, bound = form.neurons, form.objective, form.dual_bound
+        n_iter, status = form.n_iter, form.status
     if settings.verbose:
         print(
-            f"[{name}] solved by structure: {len(form.neurons)} neurons, objective "
-            f"{settings.units.objective(form.objective):.8g}, dual bound "
-            f"{settings.units.objective(form.dual_bound):.8g}"
+            f"[{name}] solved by structure: {len(neurons)} neurons, objective "
+            f"{settings.units.objective(objective):.8g}, dual bound "
+            f"{settings.units.objective(bound):.8g}"
         )
-    row = (
-        perf_counter() - start,
-        form.objective,
-        form.dual_bound,
-        np.nan,
-        np.nan,
-        len(form.neurons),
-    )
+    row = perf_counter() - start, objective, bound, np.nan, np.nan, len(neurons)
     return Trained(
-        neurons=form.neurons,
-        dual_bound=form.dual_bound,
+        neurons=neurons,
+        dual_bound=bound,
         certificate="global",
-        status=form.status,
-        message=MESSAGES[form.status],
-        n_iter=form.n_iter,
-        n_patterns=len(form.neurons),
+        status=status,
+        message=MESSAGES[status],
+        n_iter=n_iter,
+        n_patterns=len(neurons),
         history={key: np.array([value]) for key, value in zip(HISTORY, row)},
     )
 
 
-def _train_adaptively(problem, known, seed, deadline, name, settings, task, duals):
-    # A proof that takes longer than the fit is for those who ask for it.
-    nodes = node_limit(problem.X, brief=True) if settings.prove else 0
+def _closed_form(problem, deadline, settings):
+    """The solution of data of special structure, None if they have none."""
+    p = problem
+    if p.n_outputs > 1:
+        return soft_thresholded_svd(p)
+    return closed_form(
+        p.X,
+        p.y,
+        p.sample_weight,
+        p.single_loss,
+        p.alpha,
+        fit_intercept=p.fit_intercept,
+        negative_slope=p.negative_slope,
+        tol=0.9 * settings.tol,
+        max_iter=settings.max_iter,
+        deadline=deadline,
+    )
+
+
+def _train_adaptively(
+    problem, known, seed, deadline, name, settings, task, duals, nodes
+):
+    """Column generation, and an attempt at a proof of its bound."""
     result, proof = generate_and_prove(
         problem,
         check_random_state(seed),
@@ -201,24 +243,108 @@ def _train_adaptively(problem, known, seed, deadline, name, settings, task, dual
         max_iter=settings.max_iter,
         deadline=deadline,
         callback=round_printer(name, settings),
-        # The optimum never needs more than one for each sample.
-        n_neurons=min(settings.n_arrangements, max(2 * len(problem.y), 100)),
+        # The optimum never needs more than one for each number in the targets.
+        n_neurons=min(settings.n_arrangements, max(2 * problem.Y.size, 100)),
         max_neurons=settings.max_neurons,
         task=task,
-        prove=lambda *args: prove(*args, nodes=nodes),
+        nodes=nodes,
     )
-    proven = proof is not None and proof.closed
-    kappa = proof.kappa if proven else result.kappa
+    exact, kind = settings.arrangements == "exact", "estimated"
+    kappa, bound = result.kappa, result.dual_bound
+    status, message = result.status, result.message
+    if proof is not None and (proof.closed or exact):
+        kind, kappa, bound = "global", proof.kappa, proof.dual_bound
+        if not proof.closed and status == "optimal":
+            status, message = "open", "branch and bound reached its limit of work"
+    elif exact and status == "optimal":
+        # There was no time for the proof that was asked for.
+        status, message = "unconfirmed", MESSAGES["unconfirmed"]
     return Trained(
         neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
-        dual_bound=proof.dual_bound if proven else result.dual_bound,
-        certificate="global" if proven else "estimated",
+        dual_bound=bound,
+        certificate=kind,
+        status=status,
+        message=message,
+        n_iter=result.n_iter,
+        n_patterns=int(np.max(result.history["cells"])),
+        history={key: result.history[key] for key in HISTORY},
+        dual=DualPoint(result.nu, kappa, kind == "global"),
+    )
+
+
+def _train_on_cells(problem, known, seed, deadline, name, settings, task):
+    """Column generation within sampled cells, for several outputs."""
+    arrangement = sampled_arrangement(
+        problem.X, settings.n_arrangements, problem.fit_intercept, seed, known
+    )
+    result = generate_neurons(
+        problem,
+        check_random_state(seed),
+        arrangement=arrangement,
+        known=known,
+        # A little room for the rounding of the weights.
+        tol=0.9 * settings.tol,
+        max_iter=settings.max_iter,
+        deadline=deadline,
+        callback=round_printer(name, settings),
+        task=task,
+    )
+    return Trained(
+        neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
+        dual_bound=result.dual_bound,
+        certificate="restricted",
+        status=result.status,
+        message=result.message,
+        n_iter=result.n_iter,
+        n_patterns=len(arrangement),
+        history={key: result.history[key] for key in HISTORY},
+        dual=DualPoint(result.nu, result.kappa),
+    )
+
+
+def train_at_scale(problem, known, seed, deadline, name, settings, task=None, duals=()):
+    """As `train`, for many samples.
+
+    Parameters
+    ----------
+    problem, known, seed, deadline, name, settings, task, duals
+        As of `train`.
+
+    Returns
+    -------
+    trained : Trained
+    """
+    result = unless_broken(
+        None,
+        generate_at_scale,
+        problem,
+        check_random_state(seed),
+        n_neurons=settings.n_arrangements,
+        known=known,
+        duals=duals,
+        # A little room for the rounding of the weights.
+        tol=0.9 * settings.tol,
+        max_iter=settings.max_iter,
+        max_neurons=settings.max_neurons,
+        deadline=deadline,
+        callback=round_printer(name, settings),
+        task=task,
+    )
+    if result is None:
+        return null_training(problem, settings)
+    neurons = result.neurons
+    with suppress(OutOfTime):
+        neurons = merge_parallel(neurons)
+    return Trained(
+        neurons=neurons,
+        dual_bound=result.dual_bound,
+        certificate="estimated",
         status=result.status,
         message=result.message,
         n_iter=result.n_iter,
         n_patterns=int(np.max(result.history["cells"])),
         history={key: result.history[key] for key in HISTORY},
-        dual=DualPoint(result.nu, kappa, proven),
+        dual=DualPoint(result.nu, result.kappa),
     )
 
 
@@ -267,7 +393,7 @@ def _train_on_patterns(problem, known, seed, deadline, name, settings):
         problem.X,
         problem.y,
         problem.sample_weight,
-        problem.loss,
+        problem.single_loss,
         problem.alpha,
         arrangement,
         fit_intercept=problem.fit_intercept,
@@ -359,7 +485,7 @@ def sampled_arrangement(X, n_arrangements, free_bias, seed, known):
     n_arrangements : int
     free_bias : bool
     seed : int
-    known : Neurons, VectorNeurons or None
+    known : Neurons or None
         Neurons of an earlier fit.
 
     Returns

@@ -7,9 +7,7 @@ import numpy as np
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
-from sklearn_convexnn.model.neurons import Neurons, features
-from sklearn_convexnn.model.vector_problem import VectorProblem
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
+from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.descents import with_best_offset
 from sklearn_convexnn.training.routes import null_training
 from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
@@ -58,8 +56,8 @@ def smallest_of_one_output(
     r"""Search for the smallest network whose objective is at most `limit`.
 
     Backward elimination: a neuron is left out, or two of one sign are replaced
-    by their sum, and the magnitudes of the rest are optimised again by the
-    lasso with positive coefficients.  Where that is not enough, the neurons are
+    by their sum, and the coefficients of the rest are optimised again by the
+    lasso.  Where that is not enough, the neurons are
     moved within their cells as well.  To find the smallest network of all is
     NP-hard; this is the smallest that was found.
 
@@ -200,8 +198,8 @@ class _Search:
             return neurons
         # More exact than what follows from the outputs, and alone of use for
         # losses with kinks.
-        nu = p.project(self._magnitudes(neurons).nu)
-        sides = p.y if p.loss.minimiser(p.y) is None else np.sign(nu)
+        nu = p.project(self._best(neurons).nu[:, None])[:, 0]
+        sides = p.y if p.single_loss.minimiser(p.y) is None else np.sign(nu)
         moved, _, _ = solve_on_cells(
             p,
             neurons,
@@ -211,29 +209,29 @@ class _Search:
             deadline=self.deadline,
             max_iter=_MOVE_ITER,
         )
-        moved = self._refit(moved.select(moved.magnitudes > 0))
+        moved = self._refit(moved.select(moved.sizes > 0))
         better = p.objective(moved) < p.objective(neurons)
         return moved if better and len(moved) <= len(neurons) else neurons
 
     def _refit(self, neurons):
-        """The neurons with the best magnitudes, without those that are not needed."""
+        """The neurons with the best coefficients, without those that are not needed."""
         p = self.problem
         check(2.0 * p.X.size * len(neurons))
-        Z = features(neurons, p.X, p.negative_slope)
-        neurons = neurons.select(np.any(Z != 0, axis=0))
+        neurons = neurons.select(np.any(p.features(neurons) != 0, axis=0))
         if len(neurons) == 0:
             return p.null()
-        solution = self._magnitudes(neurons)
-        neurons = replace(neurons, magnitudes=solution.values, offset=solution.offset)
-        return neurons.select(solution.values > 1e-6 * np.sum(solution.values))
+        solution = self._best(neurons)
+        sizes = np.abs(solution.values)
+        neurons = neurons.with_coefficients(solution.values, solution.offset)
+        return neurons.select(sizes > 1e-6 * np.sum(sizes))
 
-    def _magnitudes(self, neurons):
+    def _best(self, neurons):
         p = self.problem
-        return solve_magnitudes(
-            features(neurons, p.X, p.negative_slope),
+        return solve_lasso(
+            p.features(neurons),
             p.y,
             p.sample_weight,
-            p.loss,
+            p.single_loss,
             p.alpha,
             free_offset=p.fit_intercept,
             tol=0.1 * _ROUNDING,
@@ -243,8 +241,8 @@ class _Search:
         """All changes, the cheapest first."""
         p, m = self.problem, len(neurons)
         check(2.0 * p.X.size * m + svd_work((m, m)))
-        Z = features(neurons, p.X, p.negative_slope)
-        f = Z @ neurons.magnitudes + neurons.offset
+        Z = p.features(neurons)
+        f = Z @ neurons.coefficients + neurons.offset
         changes = self._removals(neurons, Z, f)
         if not self.only_subsets:
             changes += self._merges(neurons, Z, f)
@@ -252,18 +250,19 @@ class _Search:
 
     def _removals(self, neurons, Z, f):
         """Every neuron, with the rise after the others have taken its part."""
-        p, c = self.problem, neurons.magnitudes
+        p, c = self.problem, neurons.coefficients
+        loss = p.single_loss
         if not p.loss.smooth:
             # Without curvature: the rise if the others stay as they are.
-            before = p.objective(neurons, f)
+            before = loss.value(f, p.y, p.sample_weight)
             rises = [
-                p.loss.value(f - size * z, p.y, p.sample_weight)
-                + p.alpha * (np.sum(c) - size)
+                loss.value(f - size * z, p.y, p.sample_weight)
+                - p.alpha * abs(size)
                 - before
                 for z, size in zip(Z.T, c)
             ]
         else:
-            curvature = p.loss.curvature(f, p.y, p.sample_weight)
+            curvature = loss.curvature(f, p.y, p.sample_weight)
             if p.fit_intercept and np.sum(curvature) > 0:
                 Z = Z - (curvature @ Z) / np.sum(curvature)
             hessian = (Z.T * curvature) @ Z
@@ -272,9 +271,11 @@ class _Search:
         return [_Change(float(rise), (j,)) for j, rise in enumerate(rises)]
 
     def _merges(self, neurons, Z, f):
-        """Sums of neighbours of one sign, with the rise at their magnitudes."""
-        p, c = self.problem, neurons.magnitudes
-        vectors = np.column_stack([neurons.directions, neurons.biases]) * c[:, None]
+        """Sums of neighbours of one sign, with the rise at their coefficients."""
+        p, c = self.problem, neurons.coefficients
+        loss, sizes = p.single_loss, np.abs(c)
+        vectors = np.column_stack([neurons.directions, neurons.biases])
+        vectors = vectors * sizes[:, None]
         changes = []
         for i, j in _neighbours(neurons):
             check()
@@ -282,11 +283,11 @@ class _Search:
             if not np.linalg.norm(vector[:-1]) > 0:
                 continue
             merged = _with_vector(neurons.select([i]), vector)
-            z = features(merged, p.X, p.negative_slope)[:, 0] * merged.magnitudes[0]
+            z = p.features(merged) @ merged.coefficients
             change = z - c[i] * Z[:, i] - c[j] * Z[:, j]
-            rise = p.loss.value(f + change, p.y, p.sample_weight)
-            rise -= p.loss.value(f, p.y, p.sample_weight)
-            rise += p.alpha * float(merged.magnitudes[0] - c[i] - c[j])
+            rise = loss.value(f + change, p.y, p.sample_weight)
+            rise -= loss.value(f, p.y, p.sample_weight)
+            rise += p.alpha * float(merged.sizes[0] - sizes[i] - sizes[j])
             changes.append(_Change(float(rise), (i, j), vector))
         return changes
 
@@ -297,7 +298,8 @@ def _neighbours(neurons):
     points = np.column_stack([neurons.directions, neurons.biases / scale])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     cosines = points @ points.T
-    same = neurons.signs[:, None] == neurons.signs
+    signs = np.sign(neurons.coefficients)
+    same = signs[:, None] == signs
     same &= neurons.linear[:, None] == neurons.linear
     np.fill_diagonal(same, False)
     cosines = np.where(same, cosines, -np.inf)
@@ -318,25 +320,24 @@ def _with_vector(neuron, vector):
         neuron,
         directions=vector[None, :-1] / norm,
         biases=vector[-1:] / norm,
-        magnitudes=np.array([norm]),
+        outputs=norm * np.sign(neuron.outputs),
     )
 
 
 def _changed(neurons, changes):
-    """The neurons after disjoint changes, at the magnitudes they have."""
+    """The neurons after disjoint changes, at the sizes they have."""
     keep = np.ones(len(neurons), dtype=bool)
     directions, biases = neurons.directions.copy(), neurons.biases.copy()
-    magnitudes = neurons.magnitudes.copy()
+    outputs = neurons.outputs.copy()
     for change in changes:
         keep[list(change.out)] = False
         if change.vector is not None:
             i = change.out[0]
             merged = _with_vector(neurons.select([i]), change.vector)
             directions[i], biases[i] = merged.directions[0], merged.biases[0]
-            magnitudes[i], keep[i] = merged.magnitudes[0], True
-    return Neurons(
-        directions, biases, magnitudes, neurons.signs, neurons.linear, neurons.offset
-    ).select(keep)
+            outputs[i], keep[i] = merged.outputs[0], True
+    changed = replace(neurons, directions=directions, biases=biases, outputs=outputs)
+    return changed.select(keep)
 
 
 def shrink(problem, known, seed, deadline, name, settings, task, duals, *, model):
@@ -370,7 +371,7 @@ def shrink(problem, known, seed, deadline, name, settings, task, duals, *, model
             f"it is {units.objective(objective):.6g}."
         )
     search = smallest_of_one_output
-    if isinstance(problem, VectorProblem):
+    if problem.n_outputs > 1:
         search = smallest_of_several_outputs
     bound = units.of_objective(model.dual_bound_)
     found = unless_broken(

@@ -24,10 +24,10 @@ from sklearn_convexnn.families.subnetworks.pricing import (
     search_widely,
 )
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
-from sklearn_convexnn.families.two_layer.vector_pricing import (
+from sklearn_convexnn.families.two_layer.pricing import (
     search_widely as search_neurons_widely,
 )
-from sklearn_convexnn.training.vector_column_generation import VectorRun
+from sklearn_convexnn.training.column_generation import Run
 
 # Steps of a search, and of a thorough one.
 _STEPS, _MORE_STEPS = 80, 300
@@ -95,7 +95,7 @@ def generate_subnetworks(
         return run.solve(n_units, known, duals, max_iter, callback, task or FitTask())
 
 
-class DeepRun(VectorRun):
+class DeepRun(Run):
     """Rounds of the group lasso, descent and pricing, with sub-networks."""
 
     # Few sub-networks have more poor local minima than few neurons.

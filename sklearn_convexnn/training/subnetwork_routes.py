@@ -12,7 +12,7 @@ from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
 from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
-from sklearn_convexnn.families.two_layer.vector_recovery import simplify
+from sklearn_convexnn.families.two_layer.recovery import simplify
 from sklearn_convexnn.model.results import MESSAGES, DualPoint, SolverError, null_result
 from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import blocks_of, distinct

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
-from sklearn_convexnn.families.two_layer.vector_placing import (
+from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     improve_outputs,
 )
-from sklearn_convexnn.families.two_layer.vector_recovery import merge_parallel
+from sklearn_convexnn.families.two_layer.recovery import merge_parallel
 
 # Neurons whose directions have a cosine above one minus these are merged.
 _PARALLEL = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1)
@@ -29,8 +29,8 @@ def smallest_of_several_outputs(
 
     Parameters
     ----------
-    problem : VectorProblem
-    neurons : VectorNeurons
+    problem : Problem
+    neurons : Neurons
         Of an objective that is at most `limit`.
     limit : float
     only_subsets : bool, default=False
@@ -40,7 +40,7 @@ def smallest_of_several_outputs(
 
     Returns
     -------
-    neurons : VectorNeurons
+    neurons : Neurons
         The given ones if no smaller network was found.
 
     References

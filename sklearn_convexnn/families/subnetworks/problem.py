@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.model.problem import Problem
 
 # Operations of a product of matrices in the time of one on single numbers, and in that
 # of a layer of few numbers.
@@ -65,7 +65,7 @@ def _concatenated(first, second):
 
 
 @dataclass(frozen=True)
-class DeepProblem(VectorProblem):
+class DeepProblem(Problem):
     """Data and objective of parallel sub-networks.
 
     Attributes

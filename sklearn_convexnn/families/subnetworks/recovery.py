@@ -73,12 +73,14 @@ def subnetworks_of_blocks(problem, program, theta, offset):
     return replace(units, offset=offset)
 
 
-def layers_of_subnetworks(units):
+def layers_of_subnetworks(units, X=None):
     """Weights of the network in the shapes of scikit-learn's MLP.
 
     Parameters
     ----------
     units : Subnetworks
+    X : ndarray or None
+        Not used: they have no linear terms.
 
     Returns
     -------

@@ -45,14 +45,13 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
         linear = neurons.linear | np.all(z > 0, axis=0)
     else:
         linear = np.zeros(len(neurons), dtype=bool)
-    weights = neurons.directions * neurons.magnitudes[:, None]
-    offsets = neurons.biases * neurons.magnitudes
-    straight = neurons.signs[linear] @ weights[linear]
-    constant = neurons.offset
-    constant += neurons.signs[linear] @ offsets[linear]
+    sizes, signs = np.abs(neurons.coefficients), np.sign(neurons.coefficients)
+    weights, offsets = neurons.directions * sizes[:, None], neurons.biases * sizes
+    straight = signs[linear] @ weights[linear]
+    constant = neurons.offset[0] + signs[linear] @ offsets[linear]
 
     bent = ~linear
-    weights, offsets, signs = weights[bent], offsets[bent], neurons.signs[bent]
+    weights, offsets, signs = weights[bent], offsets[bent], signs[bent]
     open_sides = signs[:, None] * sides < 0
     key = np.column_stack([(z[:, bent].T > 0) & ~open_sides, signs > 0])
     _, index, group = np.unique(
@@ -65,7 +64,7 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
     patterns = weights @ p.X.T + offsets[:, None] > 0
     gates = np.column_stack([weights, offsets]) if p.fit_intercept else weights
 
-    loss = p.loss
+    loss = p.single_loss
     if loss.minimiser(p.y) is not None:
         loss = OneSided(loss, sides)
     program = TwoLayerProgram(

@@ -9,33 +9,21 @@ _CHUNK = 120_000
 
 
 class Hill:
-    """Smoothed slopes of one sign, and the ascent on them.
+    """Norms of the slopes over the outputs, with smoothed kinks, and the ascent.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
-    nu : ndarray of shape (n_samples,)
-        Decreasing: the positive ones first.
+    N : ndarray of shape (n_samples, n_outputs)
     negative_slope : float
     """
 
-    def __init__(self, X, nu, negative_slope):
-        self.X, self.nu, self.negative_slope = X, nu, negative_slope
-        self.n_convex = c = int(np.sum(nu > 0))
-        self.linear = nu @ X
+    def __init__(self, X, N, negative_slope):
+        self.X, self.N, self.negative_slope = X, N, negative_slope
         self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
-        # One formula for all samples, in two products of matrices: the derivative
-        # of the activation is clip(z / width + 1 / 2, 0, 1), and convex kinks have
-        # next to no width.
-        scale = np.ones((len(X), 1), dtype=X.dtype)
-        scale[:c] = 1e4
-        middle = np.full_like(scale, 0.5)
-        self.inward = np.hstack([scale * X, scale, middle]).T
-        concave = np.where(np.arange(len(X)) < c, 0.0, nu).astype(X.dtype)
-        self.outward = np.column_stack([nu[:, None] * X, nu, concave])
 
     def smooth(self, widths, at):
-        """Set the widths of the concave kinks, and the samples to hang on."""
+        """Set the widths of the kinks, and the samples to hang on."""
         self.widths, self.at = widths, at
 
     def evaluate(self, U, live):
@@ -48,28 +36,28 @@ class Hill:
         return tuple(np.concatenate(part) for part in zip(*parts))
 
     def _evaluate(self, U, live):
-        a, d, c = self.negative_slope, self.X.shape[1], self.n_convex
-        widths = self.widths[live]
-        shift = np.zeros(len(U), dtype=U.dtype)
+        a, widths = self.negative_slope, self.widths[live]
+        z = self.X @ U.T
         if self.at is not None:
             anchors = self.X[self.at[live]]
-            shift = -np.einsum("kd,kd->k", anchors, U)
-        scaled = np.column_stack([U, shift]) / widths[:, None]
-        ones = np.ones(len(U), dtype=U.dtype)
-        share = np.column_stack([scaled, ones]) @ self.inward
+            z -= np.einsum("kd,kd->k", anchors, U)
+        share = z / widths
+        share += z.dtype.type(0.5)
         np.clip(share, 0.0, 1.0, out=share)
-        sums = share @ self.outward
-        # What the smoothed activation has beyond derivative times output.
-        beyond = sums[:, d + 1]
-        beyond -= np.square(share[:, c:]) @ self.nu[c:]
-        gradient, total = sums[:, :d], sums[:, d]
+        # The smoothed activation.
+        smooth = share * z
+        smooth += 0.5 * widths * (share - share * share)
         if a != 0:
-            gradient = (1.0 - a) * gradient + a * self.linear
-            total = (1.0 - a) * total
+            smooth = (1.0 - a) * smooth + a * z
+            share = (1.0 - a) * share + z.dtype.type(a)
+        slopes = smooth.T @ self.N
+        value = row_norms(slopes)
+        outputs = slopes / np.maximum(value, np.finfo(U.dtype).tiny)[:, None]
+        share *= self.N @ outputs.T
+        gradient = share.T @ self.X
         if self.at is not None:
-            gradient = gradient - anchors * total[:, None]
-        value = np.einsum("kd,kd->k", gradient, U)
-        return value + (1.0 - a) * 0.5 * widths * beyond, gradient
+            gradient -= anchors * np.sum(share, axis=0)[:, None]
+        return value, gradient
 
     def stretch(self, U):
         """Metric of each unit row of `U`: half as weights, half as outputs change.

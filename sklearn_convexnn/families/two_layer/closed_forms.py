@@ -36,7 +36,7 @@ class ClosedForm:
     Attributes
     ----------
     neurons : Neurons
-    nu : ndarray of shape (n_samples,)
+    nu : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Feasible point of the dual problem, whose value is `dual_bound`.
     objective : float
         Objective of the network of `neurons`.
@@ -460,13 +460,9 @@ def _without_bias(directions, v, f, nu, kappa, y, s, loss, alpha, tol):
     """Result for neurons with outputs `f` and signed magnitudes `v`."""
     nu = nu * min(1.0, furthest(alpha, kappa))
     used = v != 0
-    neurons = Neurons(
-        directions=directions[used],
-        biases=np.zeros(np.sum(used)),
-        magnitudes=np.abs(v[used]),
-        signs=np.sign(v[used]),
-        linear=np.zeros(np.sum(used), dtype=bool),
-        offset=0.0,
+    zeros = np.zeros(np.sum(used))
+    neurons = Neurons.of_one_output(
+        directions[used], zeros, v[used], zeros.astype(bool), 0.0
     )
     objective = loss.value(f, y, s) + alpha * float(np.sum(np.abs(v)))
     bound = loss.dual_value(nu, y, s)

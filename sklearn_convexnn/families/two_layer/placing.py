@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from sklearn_convexnn.families.two_layer.pricing import column_spread
+from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.neurons import Neurons
-from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.descent import descend, minimize_in_time
 
-# Neurons with less than this part of the largest magnitude are left out.
+# Neurons with less than this part of the largest size are left out.
 _GONE = 1e-6
 
 
@@ -30,24 +31,43 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
     neurons : Neurons
         Those that the weight decay has not removed.
     """
-    X, y, s = problem.X, problem.y, problem.sample_weight
-    n, d = X.shape
-    offset = problem.null().offset
-    size = np.sqrt(np.mean(np.sum(X**2, axis=1)))
-    spread = problem.loss.spread(np.full(n, offset), y, s)
-    # Wide starts, of outputs well above those needed: descent thins them out.
-    root = np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
+    start = random_weights(problem, n_neurons, rng)
+    return _descend(problem, *start, max_iter, options)
+
+
+def random_weights(problem, n_neurons, rng):
+    """Hidden and output weights to start a descent from.
+
+    Parameters
+    ----------
+    problem : Problem
+    n_neurons : int
+    rng : RandomState
+
+    Returns
+    -------
+    W : ndarray of shape (n_features, n_neurons)
+    V : ndarray of shape (n_neurons, n_outputs)
+    bias : ndarray of shape (n_neurons,)
+    linear : ndarray of bool, shape (n_neurons,)
+    offset : ndarray of shape (n_outputs,)
+    """
+    p = problem
+    n, d = p.X.shape
+    c = p.n_outputs
+    offset = p.null().offset
+    size = np.linalg.norm(p.X) / np.sqrt(n)
+    spread = p.loss.spread(np.zeros((n, c)) + offset, p.Y, p.sample_weight)
+    root = 0.5 * np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
-    v = root * rng.standard_normal(n_neurons)
-    if problem.apart:
-        spread = column_spread(X, problem.fit_intercept, True)
-        W, v = shaped_starts(W, v[:, None], spread)
-        v = v[:, 0]
+    V = root * rng.standard_normal((n_neurons, c)) / np.sqrt(c)
+    if p.apart:
+        W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
     bias = np.zeros(n_neurons)
-    if problem.fit_intercept:
-        bias = -np.einsum("kd,dk->k", X[rng.randint(n, size=n_neurons)], W)
+    if p.fit_intercept:
+        bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
     linear = np.zeros(n_neurons, dtype=bool)
-    return _descend(problem, W, v, bias, linear, offset, max_iter, options)
+    return W, V, bias, linear, offset
 
 
 def shaped_starts(W, V, spread):
@@ -83,39 +103,71 @@ def improve_neurons(problem, neurons, max_iter=200, **options):
     ----------
     problem : Problem
     neurons : Neurons
+        Of positive sizes.
     max_iter : int, default=200
     **options
-        Further ones of `descend`.
+        Further ones of `descend`, as `deadline`.
 
     Returns
     -------
     neurons : Neurons
     """
-    root = np.sqrt(neurons.magnitudes)
-    straight = neurons.signs * neurons.magnitudes * neurons.biases
-    W, v = neurons.directions.T * root, root * neurons.signs
-    return _descend(
-        problem,
-        W,
-        v,
-        root * neurons.biases,
-        neurons.linear,
-        neurons.offset + np.sum(straight[neurons.linear]),
-        max_iter,
-        options,
+    return _descend(problem, *weights_of(neurons), max_iter, options)
+
+
+def weights_of(neurons):
+    """Hidden and output weights of a network, as `random_weights` gives them.
+
+    Parameters
+    ----------
+    neurons : Neurons
+        Of positive sizes.
+
+    Returns
+    -------
+    W, V, bias, linear, offset : ndarrays
+    """
+    root = np.sqrt(neurons.sizes)
+    W, V = neurons.directions.T * root, neurons.outputs / root[:, None]
+    straight = neurons.biases[:, None] * neurons.outputs
+    offset = neurons.offset + np.sum(straight[neurons.linear], axis=0)
+    return W, V, root * neurons.biases, neurons.linear, offset
+
+
+def network_of(W, V, bias, linear, offset):
+    """The network of hidden and output weights, without what weight decay removed.
+
+    Parameters
+    ----------
+    W, V, bias, linear, offset : ndarrays
+        As of `random_weights`.
+
+    Returns
+    -------
+    neurons : Neurons
+    """
+    norm = np.linalg.norm(W, axis=0)
+    sizes = norm * np.linalg.norm(V, axis=1)
+    keep = sizes > _GONE * sizes.max(initial=0.0)
+    return Neurons(
+        directions=(W[:, keep] / norm[keep]).T,
+        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
+        outputs=norm[keep, None] * V[keep],
+        linear=linear[keep],
+        offset=offset,
     )
 
 
-def _descend(problem, W, v, bias, linear, offset, max_iter, options):
+def _descend(problem, W, V, bias, linear, offset, max_iter, options):
     """The network after a descent from hidden and output weights and biases."""
     p = problem
     W, V, bias, offset = descend(
         p.X,
-        _Loss(p),
+        p,
         W,
-        v[:, None],
+        V,
         bias,
-        np.array([offset]),
+        offset,
         alpha=p.alpha,
         linear=linear,
         free_bias=p.fit_intercept,
@@ -124,28 +176,85 @@ def _descend(problem, W, v, bias, linear, offset, max_iter, options):
         max_iter=max_iter,
         **options,
     )
-    v = V[:, 0]
-    norm = np.linalg.norm(W, axis=0)
-    magnitude = norm * np.abs(v)
-    keep = magnitude > _GONE * magnitude.max(initial=0.0)
-    return Neurons(
-        directions=(W[:, keep] / norm[keep]).T,
-        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
-        magnitudes=magnitude[keep],
-        signs=np.sign(v[keep]),
-        linear=linear[keep],
-        offset=float(offset[0]),
+    return network_of(W, V, bias, linear, offset)
+
+
+def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
+    """Output weights of given units, by L-BFGS on the weight-decay objective.
+
+    In terms of magnitudes and output weights, with directions fixed, the problem
+    is the group lasso and has no local minima but the global one; units that are
+    not in use have to start from more than nothing.
+
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+        Outputs of zero mark new units.
+    Z : ndarray of shape (n_samples, n_neurons)
+        Their features.
+    max_iter : int, default=300
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+
+    Returns
+    -------
+    outputs : ndarray of shape (n_neurons, n_outputs)
+    offset : ndarray of shape (n_outputs,)
+    """
+    p = problem
+    m, c = neurons.outputs.shape
+    start = neurons.outputs.copy()
+    used = neurons.sizes > 0
+    if not used.all():
+        N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + neurons.offset)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
+        slopes /= np.maximum(np.linalg.norm(slopes, axis=1), 1e-300)[:, None]
+        typical = np.median(neurons.sizes[used]) if used.any() else 1.0
+        start[~used] = 0.1 * typical * slopes[~used]
+    return _descend_outputs(p, start, neurons.offset, Z, max_iter, deadline)
+
+
+def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
+    p = problem
+    m, c = start.shape
+    root = np.sqrt(np.linalg.norm(start, axis=1))[:, None]
+    V = np.divide(start, root, out=np.zeros_like(start), where=root > 0)
+    # As in `descend`, in units of inverse roots of second derivatives.
+    weight = p.curvature(Z @ start.astype(Z.dtype, copy=False) + offset)
+    squares = np.einsum("n,nm,nm->m", weight, Z, Z)
+    unit = 1.0 / np.sqrt(root**2 * squares[:, None] + p.alpha)
+    level = 1.0 / np.sqrt(max(np.sum(weight), p.alpha))
+
+    def split(x):
+        root, V, offset = np.split(x, [unit.size, unit.size + m * c])
+        return unit * root[:, None], unit * V.reshape(m, c), level * offset
+
+    work = 2.0 * Z.size * c / (2 if Z.dtype == np.float32 else 1)
+
+    def value_and_gradient(x):
+        check(work)
+        root, V, offset = split(x)
+        # In the precision of the features, so that these are not copied.
+        G = (root * V).astype(Z.dtype, copy=False)
+        F = (Z @ G).astype(np.float64, copy=False) + offset
+        N = p.gradient(F)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
+        along = np.sum(slopes * V, axis=1, keepdims=True)
+        parts = [
+            unit * (along + p.alpha * root),
+            unit * (root * slopes + p.alpha * V),
+            level * np.sum(N, axis=0) * p.fit_intercept,
+        ]
+        penalty = 0.5 * p.alpha * (np.vdot(root, root) + np.vdot(V, V))
+        return p.value(F) + penalty, np.concatenate([part.ravel() for part in parts])
+
+    parts = root / unit, V / unit, offset / level
+    found = minimize_in_time(
+        value_and_gradient,
+        np.concatenate([part.ravel() for part in parts]),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
     )
-
-
-class _Loss:
-    """Loss of one output, for outputs of shape (n_samples, 1)."""
-
-    def __init__(self, problem):
-        self.loss, self.rest = problem.loss, (problem.y, problem.sample_weight)
-
-    def value(self, F):
-        return self.loss.value(F[:, 0], *self.rest)
-
-    def gradient(self, F):
-        return self.loss.gradient(F[:, 0], *self.rest)[:, None]
+    root, V, offset = split(found)
+    return root * V, offset

@@ -1,16 +1,16 @@
-"""From the blocks of a convex program to the weights of a network."""
+"""From the blocks of a program, and from trained neurons, to small networks."""
 
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from scipy.linalg import svd
 
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work
-from sklearn_convexnn.model.neurons import Neurons, features
+from sklearn_convexnn.model.neurons import Neurons
 
-_PARALLEL = 1e-6
-"""Neurons whose directions have a cosine above one minus this are merged."""
+# Output weights that are rounding, relative to the largest.
+_DUST = 1e-12
 
 
 def neurons_from_blocks(program, theta, offset):
@@ -41,75 +41,109 @@ def neurons_from_blocks(program, theta, offset):
         weights[active] = 0.0
     norms = np.linalg.norm(weights, axis=1)
     keep = norms > 1e-12 * norms.max(initial=0.0)
-    return Neurons(
-        directions=weights[keep] / norms[keep, None],
-        biases=biases[keep] / norms[keep],
-        magnitudes=norms[keep],
-        signs=signs[keep],
-        linear=linear[keep],
-        offset=float(offset),
+    return Neurons.of_one_output(
+        weights[keep] / norms[keep, None],
+        biases[keep] / norms[keep],
+        signs[keep] * norms[keep],
+        linear[keep],
+        offset,
     )
 
 
-def simplify(problem, neurons):
+def simplify(problem, neurons, *, merge=True):
     """A small network that is at least as good as the given one.
 
-    Drops the neurons that an interior solution leaves at almost zero, merges
-    the ones that share a direction, and prunes to linearly independent
-    outputs.  Each step is taken only if the objective does not rise.
+    Drops neurons that are almost zero, merges the ones that share a direction,
+    and prunes to linearly independent outputs.  Each step is taken only if the
+    objective does not rise.
 
     Parameters
     ----------
-    problem : Problem
-    neurons : Neurons
+    problem : Problem or DeepProblem
+    neurons : Neurons or Subnetworks
+    merge : bool, default=True
+        Whether neurons can share a direction; sub-networks have none.
 
     Returns
     -------
-    neurons : Neurons
-        At most ``n_samples`` of them.
+    neurons : Neurons or Subnetworks
+        At most ``n_samples * n_outputs`` of them.
     """
-    best = problem.objective(neurons)
-    slack = 1e-12 * abs(best)
-    empty = problem.null()
-    if problem.objective(empty) <= best + slack:
-        return empty
-    with suppress(OutOfTime):
-        for candidate in _simpler(problem, neurons, slack):
+    slack = 1e-12 * abs(problem.objective(neurons))
+    try:
+        for candidate in _simpler(problem, neurons, slack, merge):
             neurons = candidate
+    except (OutOfTime, *BREAKDOWNS):
+        pass
+    empty = problem.null()
     if problem.objective(empty) <= problem.objective(neurons) + slack:
         return empty
     return neurons
 
 
-def _simpler(problem, neurons, slack):
+def _simpler(problem, neurons, slack, merge):
     """One after the other, networks that are at least as good as the one before."""
-    best = problem.objective(neurons)
-    order = np.sort(neurons.magnitudes)
+    best, sizes = problem.objective(neurons), neurons.sizes
     # The coarsest threshold first; most often a coarse one already wins.
-    for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8):
+    for threshold in (1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 0.0):
         check(2.0 * problem.X.size * len(neurons))
-        candidate = neurons.select(
-            neurons.magnitudes > threshold * order[-1:].max(initial=0.0)
-        )
-        candidate = merge_parallel(candidate)
+        candidate = neurons.select(sizes > threshold * sizes.max(initial=0.0))
+        if merge:
+            candidate = merge_parallel(candidate)
+        # Outputs of parallel units can cancel.
+        candidate = candidate.select(candidate.sizes > 0)
         if problem.objective(candidate) <= best + slack:
             neurons = candidate
             yield neurons
             break
-    check(4.0 * problem.X.size * len(neurons))
-    candidate = merge_parallel(neurons)
+    neurons = prune(problem, neurons)
+    yield neurons
+    # What rounding leaves in outputs that need no neuron.
+    outputs = neurons.outputs
+    dust = np.abs(outputs) <= _DUST * np.abs(outputs).max(initial=0.0)
+    candidate = replace(neurons, outputs=np.where(dust, 0.0, outputs))
     if problem.objective(candidate) <= best + slack:
-        neurons = candidate
-        yield neurons
-    yield prune(neurons, features(neurons, problem.X, problem.negative_slope))
+        yield candidate
 
 
-def merge_parallel(neurons, tol=_PARALLEL):
-    """Replace neurons of one sign and direction by their sum.
+def prune(problem, neurons):
+    """Prune to neurons whose outputs, over all samples, are linearly independent.
 
-    Neurons on the border of several cells appear in each of them.  Their sum
-    has the same outputs on the data and no larger norm (theory: the triangle
-    inequality in a common cone).
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+        Of positive sizes.
+
+    Returns
+    -------
+    neurons : Neurons
+        At most ``n_samples * n_outputs`` of them.
+    """
+    Z, sizes = problem.features(neurons), neurons.sizes
+    units = neurons.outputs / sizes[:, None]
+    norms = np.linalg.norm(Z, axis=0)
+    alive = norms > 0
+    neurons, sizes, units = neurons.select(alive), sizes[alive], units[alive]
+    Z, norms = Z[:, alive], norms[alive]
+    if len(neurons) == 0:
+        return neurons
+    m = len(neurons)
+    check(2.0 * Z.size * m + 10.0 * m**3)
+    # The Gram matrix of the outer products, without forming them.
+    gram = ((Z / norms).T @ (Z / norms)) * (units @ units.T)
+    if np.linalg.eigvalsh(gram)[0] > 1e-12:
+        return neurons
+    outputs = np.einsum("nk,kc->nck", Z, units).reshape(-1, len(sizes))
+    kept = independent_magnitudes(sizes, outputs)
+    return replace(neurons, outputs=kept[:, None] * units).select(kept > 0)
+
+
+def merge_parallel(neurons, tol=1e-6):
+    """Replace neurons of one direction by their sum.
+
+    Neurons with the same unit add up, whatever their outputs, and the norm of the
+    sum is no larger than the sum of the norms.
 
     Parameters
     ----------
@@ -121,57 +155,34 @@ def merge_parallel(neurons, tol=_PARALLEL):
     -------
     neurons : Neurons
     """
-    # The bias is part of the direction, scaled to the size it can have.
     scale = max(1.0, np.abs(neurons.biases[~neurons.linear]).max(initial=0.0))
     points = np.column_stack([neurons.directions, neurons.biases / scale])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
+    sizes = neurons.sizes
     free = np.ones(len(neurons), dtype=bool)
-    kept, vectors = [], []
-    for i in np.argsort(-neurons.magnitudes, kind="stable"):
+    kept, outputs, directions, biases = [], [], [], []
+    for i in np.argsort(-sizes, kind="stable"):
         if not free[i]:
             continue
         check()
-        same = free & (neurons.signs == neurons.signs[i])
-        same &= neurons.linear == neurons.linear[i]
+        same = free & (neurons.linear == neurons.linear[i])
         same[same] = points[same] @ points[i] > 1.0 - tol
         free &= ~same
-        sizes = neurons.magnitudes[same]
         kept.append(i)
-        vectors.append(
-            np.append(sizes @ neurons.directions[same], sizes @ neurons.biases[same])
-        )
+        outputs.append(neurons.outputs[same].sum(axis=0))
+        weights = sizes[same] if np.any(sizes[same] > 0) else np.ones(same.sum())
+        direction = weights @ neurons.directions[same]
+        length = np.linalg.norm(direction)
+        directions.append(direction / length)
+        biases.append(weights @ neurons.biases[same] / length)
     if len(kept) == len(neurons):
         return neurons
-    vectors = np.array(vectors)
-    norms = np.linalg.norm(vectors[:, :-1], axis=1)
     return replace(
         neurons.select(np.array(kept)),
-        directions=vectors[:, :-1] / norms[:, None],
-        biases=vectors[:, -1] / norms,
-        magnitudes=norms,
+        directions=np.array(directions),
+        biases=np.array(biases),
+        outputs=np.array(outputs),
     )
-
-
-def prune(neurons, Z):
-    """Prune to neurons with linearly independent outputs on the data.
-
-    Parameters
-    ----------
-    neurons : Neurons
-    Z : ndarray of shape (n_samples, n_neurons)
-        Their `features`.
-
-    Returns
-    -------
-    neurons : Neurons
-        At most ``rank(Z)`` of them.
-    """
-    alive = np.linalg.norm(Z, axis=0) > 0
-    neurons, Z = neurons.select(alive), Z[:, alive]
-    if len(neurons) == 0:
-        return neurons
-    magnitudes = independent_magnitudes(neurons.magnitudes, Z)
-    return replace(neurons, magnitudes=magnitudes).select(magnitudes > 0)
 
 
 def independent_magnitudes(magnitudes, Z):
@@ -230,7 +241,7 @@ def independent_magnitudes(magnitudes, Z):
     return magnitudes
 
 
-def network_weights(neurons, X):
+def layers_of_neurons(neurons, X):
     """Weights of the network in the shapes of scikit-learn's MLP.
 
     A linear term becomes a neuron that stays active on the training data and
@@ -244,22 +255,38 @@ def network_weights(neurons, X):
 
     Returns
     -------
-    hidden : ndarray of shape (n_features, n_neurons)
-    hidden_bias : ndarray of shape (n_neurons,)
-    output : ndarray of shape (n_neurons,)
-    output_bias : float
+    coefs : list of ndarray, (n_features, n_neurons) and (n_neurons, n_outputs)
+    intercepts : list of ndarray, (n_neurons,) and (n_outputs,)
     """
     biases = neurons.biases.copy()
-    offset = neurons.offset
+    offset = neurons.offset.copy()
     for j in np.flatnonzero(neurons.linear):
         z = X @ neurons.directions[j]
         biases[j] = np.ptp(z) - np.min(z)
-        shift = biases[j] - neurons.biases[j]
-        offset -= neurons.signs[j] * neurons.magnitudes[j] * shift
-    root = np.sqrt(neurons.magnitudes)
-    return (
-        neurons.directions.T * root,
-        biases * root,
-        neurons.signs * root,
-        float(offset),
+        offset -= (biases[j] - neurons.biases[j]) * neurons.outputs[j]
+    root = np.sqrt(neurons.sizes)
+    coefs = [neurons.directions.T * root, neurons.outputs / root[:, None]]
+    return coefs, [biases * root, offset]
+
+
+def neurons_of_layers(problem, coefs, intercepts):
+    """The inverse of `layers_of_neurons`, without the offset.
+
+    Parameters
+    ----------
+    problem : Problem
+    coefs, intercepts : list of ndarray
+
+    Returns
+    -------
+    neurons : Neurons
+        Those whose hidden weights are not zero.
+    """
+    norms = np.linalg.norm(coefs[0], axis=0)
+    used = norms > 0
+    norms = norms[used]
+    return problem.unused(
+        coefs[0].T[used] / norms[:, None],
+        problem.fit_intercept * intercepts[0][used] / norms,
+        coefs[1][used] * norms[:, None],
     )

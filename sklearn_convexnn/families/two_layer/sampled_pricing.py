@@ -3,10 +3,10 @@
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.climbing import row_norms
-from sklearn_convexnn.families.two_layer.pricing import NEAR
-from sklearn_convexnn.families.two_layer.vector_pricing import (
+from sklearn_convexnn.families.two_layer.pricing import (
+    NEAR,
+    Candidates,
     SlopeSearch,
-    VectorCandidates,
     merge_candidates,
 )
 
@@ -19,7 +19,7 @@ def sample_residuals(problem, N, size, rng):
 
     Parameters
     ----------
-    problem : VectorProblem
+    problem : Problem
     N : ndarray of shape (n_samples, n_outputs)
         Dual point.
     size : int
@@ -51,15 +51,15 @@ def finish_on_all(problem, N, candidates, most):
 
     Parameters
     ----------
-    problem : VectorProblem
+    problem : Problem
     N : ndarray of shape (n_samples, n_outputs)
-    candidates : VectorCandidates
+    candidates : Candidates
     most : int
         How many climb on, on all samples.
 
     Returns
     -------
-    candidates : VectorCandidates
+    candidates : Candidates
         Steepest first.
     """
     hills = _over_all(problem, candidates, N)
@@ -80,7 +80,7 @@ def finish_on_all(problem, N, candidates, most):
     biases = np.zeros(len(U))
     if problem.fit_intercept:
         biases = -np.einsum("kd,kd->k", problem.X[at], U)
-    climbed = VectorCandidates(U, biases, np.zeros((len(U), N.shape[1])), biases)
+    climbed = Candidates(U, biases, np.zeros((len(U), N.shape[1])), biases)
     return merge_candidates(
         [_over_all(problem, climbed, N), hills], problem.X, problem.apart
     )
@@ -91,5 +91,5 @@ def _over_all(problem, candidates, N):
     slopes = problem.slopes_by_output(candidates, N)
     size = row_norms(slopes)
     outputs = slopes / np.maximum(size, 1e-300)[:, None]
-    found = VectorCandidates(candidates.directions, candidates.biases, outputs, size)
+    found = Candidates(candidates.directions, candidates.biases, outputs, size)
     return found.select(np.argsort(-size, kind="stable"))

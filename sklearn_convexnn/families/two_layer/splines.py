@@ -110,19 +110,17 @@ class Spline:
         linear = 0.5 * (tilt - free)
         directions = np.append(opens[keep], 1.0)
         biases = np.append(-(opens * np.tile(knots, 2))[keep], -self.knots[0])
-        magnitudes = np.append(parts[keep], abs(linear))
-        neurons = Neurons(
-            directions=directions[:, None],
-            biases=biases,
-            magnitudes=magnitudes,
-            signs=np.append(signs[keep], np.sign(linear)),
-            linear=np.arange(len(magnitudes)) == len(magnitudes) - 1,
-            offset=0.0,
+        coefficients = np.append((signs * parts)[keep], linear)
+        neurons = Neurons.of_one_output(
+            directions[:, None],
+            biases,
+            coefficients,
+            np.arange(len(biases)) == len(biases) - 1,
+            0.0,
         ).select(slice(None) if linear else slice(-1))
         z = neurons.directions[:, 0] * self.knots[0] + neurons.biases
         z = np.where(neurons.linear | (z > 0), z, negative_slope * z)
-        offset = self.value - float(np.sum(neurons.signs * neurons.magnitudes * z))
-        return replace(neurons, offset=offset)
+        return replace(neurons, offset=self.value - z @ neurons.outputs)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import least_squares
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn.families.two_layer.vector_pricing import (
-    VectorCandidates,
+from sklearn_convexnn.families.two_layer.pricing import (
+    Candidates,
     merge_candidates,
 )
 from sklearn_convexnn.model.neurons import activation
@@ -70,7 +70,7 @@ def search_cells(
 
     Returns
     -------
-    candidates : VectorCandidates
+    candidates : Candidates
         In their cells up to rounding, steepest first.  Distinct ones, at most
         400.
 
@@ -101,7 +101,7 @@ def search_cells(
     f = activation(directions @ X.T + biases[:, None], negative_slope) @ N
     slopes = np.linalg.norm(f, axis=1)
     outputs = f / np.where(slopes > 0, slopes, 1.0)[:, None]
-    found = VectorCandidates(directions, biases, outputs, slopes).select(slopes > 0)
+    found = Candidates(directions, biases, outputs, slopes).select(slopes > 0)
     return merge_candidates([found], X)
 
 

@@ -1,43 +1,16 @@
 """Orthogonal samples of one length: the optimal network of several outputs."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.families.two_layer.closed_forms import ClosedForm
 
 _ROUNDING = 1e-10
 """Relative size of what counts as zero, and of the gap of a proven optimum."""
 
 
-@dataclass(frozen=True)
-class SoftThresholdedSVD:
-    """Network of orthogonal samples, with its certificate.
-
-    Neuron ``k`` adds ``max(X directions_k, 0) outputs_k^T`` to the outputs and
-    ``alpha * ||outputs_k||`` to the objective.
-
-    Attributes
-    ----------
-    directions : ndarray of shape (n_neurons, n_features)
-        Unit rows.
-    outputs : ndarray of shape (n_neurons, n_outputs)
-    objective : float
-    dual_bound : float
-        No network of any width has a smaller objective.
-    """
-
-    directions: np.ndarray
-    outputs: np.ndarray
-    objective: float
-    dual_bound: float
-
-
-def soft_thresholded_svd(
-    X, Y, sample_weight, loss, alpha, fit_intercept, negative_slope
-):
+def soft_thresholded_svd(problem):
     r"""Optimal network if the samples are orthogonal and of one length.
 
     If ``X X^T = l^2 I``, the units ``max(X u, 0)`` with ``||u|| <= 1`` are all
@@ -57,17 +30,11 @@ def soft_thresholded_svd(
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    Y : ndarray of shape (n_samples, n_outputs)
-    sample_weight : ndarray of shape (n_samples,)
-    loss : Separable or Softmax
-    alpha : float
-    fit_intercept : bool
-    negative_slope : float
+    problem : Problem
 
     Returns
     -------
-    solution : SoftThresholdedSVD or None
+    solution : ClosedForm or None
         None if the data, the loss or the model is another one, or if the
         thresholded outputs are not those of a network that costs as little.
 
@@ -77,18 +44,19 @@ def soft_thresholded_svd(
        ReLU Neural Network Problems are Copositive Programs: Convex Analysis of
        Two Layer Networks and Polynomial-time Algorithms". ICLR.
     """
+    p, X, Y = problem, problem.X, problem.Y
     length = _common_length(X)
-    weight = sample_weight[0]
+    weight = p.sample_weight[0]
     if (
         length is None
-        or loss.name != "squared_error"
-        or fit_intercept
-        or negative_slope != 0
-        or np.ptp(sample_weight) > _ROUNDING * weight
+        or p.loss.name != "squared_error"
+        or p.fit_intercept
+        or p.negative_slope != 0
+        or np.ptp(p.sample_weight) > _ROUNDING * weight
     ):
         return None
     U, singular, _ = np.linalg.svd(Y, full_matrices=False)
-    threshold = alpha / (length * weight)
+    threshold = p.alpha / (length * weight)
     above = singular > threshold
     Z = _non_negative_basis(U[:, above])
     # If each column of Z is a left singular vector, its row of Z^T Y shrinks.
@@ -99,16 +67,13 @@ def soft_thresholded_svd(
     outputs = rows * kept[:, None] / length
     directions = Z.T @ X / length
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    F = np.maximum(X @ directions.T, 0.0) @ outputs
-    objective = loss.value(F, Y, sample_weight)
-    objective += alpha * float(np.sum(np.linalg.norm(outputs, axis=1)))
-    N = -loss.gradient(F, Y, sample_weight)
-    steepest = np.linalg.norm(X, 2) * np.linalg.norm(N, 2)
-    problem = VectorProblem(X, Y, sample_weight, loss, alpha, False, 0.0)
-    bound = problem.bound(N, steepest)
+    neurons = p.unused(directions, np.zeros(len(directions)), outputs)
+    objective = p.objective(neurons)
+    N = -p.gradient(p.outputs(neurons))
+    bound = p.bound(N, np.linalg.norm(X, 2) * np.linalg.norm(N, 2))
     if objective - bound > _ROUNDING * objective:
         return None
-    return SoftThresholdedSVD(directions, outputs, objective, bound)
+    return ClosedForm(neurons, N, objective, bound, 0, "optimal")
 
 
 def _common_length(X):
