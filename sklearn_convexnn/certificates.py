@@ -202,10 +202,7 @@ def certify(
     weight decay [3]_.  Branch and bound is then attempted for data of rank at
     most 5, or 4 with free biases.  Where it does not close, the slope is
     bounded pattern by pattern, and in the end by the root of the sum of
-    squares of those of single outputs, which can be far above it.  Estimators
-    of this package with ``hidden_layer='separate'`` are compared with networks
-    in which each neuron feeds one output; these are certified output by
-    output, unless a softmax links them.
+    squares of those of single outputs, which can be far above it.
 
     References
     ----------
@@ -302,7 +299,6 @@ def certify(
         X = X - centre
     units, Y, weight, loss = units_of(X, Y, weight, loss, fit_intercept, centre)
     coefs, intercepts = units.layers(coefs, intercepts)
-    separate = getattr(network, "hidden_layer", "shared") == "separate"
     problem = VectorProblem(
         without_rounding(X) / units.data,
         Y,
@@ -311,7 +307,6 @@ def certify(
         units.weight_decay(float(alpha)),
         fit_intercept,
         negative_slope,
-        separate=separate or Y.shape[1] == 1,
     )
     if kind == "restricted":
         check_patterns(X.shape, n_arrangements, fit_intercept)

@@ -271,7 +271,7 @@ class _Path:
     estimator, X, y, sample_weight, alphas, label
         As of `fit_path`.
     **how
-        As `_fit_networks` has it.
+        As `_fit_network` has it.
     """
 
     def __init__(self, estimator, X, y, sample_weight, alphas, label, **how):
@@ -302,7 +302,7 @@ class _Path:
         model = clone(self.base).set_params(alpha=alpha)
         label = f"{self.label}, alpha {k + 1}/{len(self.alphas)} = {alpha:.4g}"
         fitted = model._fit_between(*self.data, near, **self.how, **how, label=label)
-        self.done[k] = Neighbour(model, [part.trained.dual for part in fitted])
+        self.done[k] = Neighbour(model, fitted.trained.dual)
         self.shorts.append(shortness(model, fitted))
 
     def is_bettered(self, k):
@@ -331,7 +331,7 @@ def shortness(model, fitted):
     Parameters
     ----------
     model : estimator
-    fitted : list of Fitted
+    fitted : Fitted
         What its fit has returned.
 
     Returns
@@ -341,7 +341,7 @@ def shortness(model, fitted):
     if not model._stopped_short(fitted):
         return Short(1)
     gap = model.dual_gap_ / max(abs(model.objective_), np.finfo(np.float64).tiny)
-    return Short(1, 1, gap, frozenset(part.trained.status for part in fitted))
+    return Short(1, 1, gap, frozenset([fitted.trained.status]))
 
 
 def _order(alphas):
