@@ -122,9 +122,9 @@ class Loss:
         ``f``.  Otherwise ``nu`` has to come from a solver.
     """
 
-    name = None
+    name: str | None = None
     smooth = True
-    largest_bend = None
+    largest_bend: float | None = None
 
     def terms(self, f, y, xp=np):
         """Losses ``l(f, y)`` of the samples."""
