@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import svd
 from scipy.optimize import linprog
 from sklearn.base import clone
@@ -11,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._base import ConvexReLUMixin
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.families.two_layer import pricing, vector_pricing
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.slope_bounds import (
@@ -59,7 +61,13 @@ class AlphaMax:
     kind: str
 
 
-def alpha_max(estimator, X, y, *, sample_weight=None):
+def alpha_max(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> AlphaMax:
     r"""Smallest weight decay at which the network without neurons is optimal.
 
     It is the slope of the steepest neuron at the best constant,
@@ -124,7 +132,7 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
     return largest_slope(estimator, X, y, sample_weight)
 
 
-def check_base(estimator, name):
+def check_base(estimator: object, name: str) -> None:
     """Raise an error for estimators that do not train two layers for one `alpha`.
 
     Parameters
@@ -147,7 +155,13 @@ def check_base(estimator, name):
         )
 
 
-def largest_slope(estimator, X, y, sample_weight, prove=True):
+def largest_slope(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    prove: bool = True,
+) -> AlphaMax:
     """What `alpha_max` returns, `upper` being infinite if it is not to be proven.
 
     Parameters

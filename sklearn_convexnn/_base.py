@@ -47,7 +47,12 @@ _CHUNK = 4_000_000
 
 @contextmanager
 def restored_on_failure(estimator):
-    """Give `estimator` its former attributes back if the body does not finish."""
+    """Give `estimator` its former attributes back if the body does not finish.
+
+    Parameters
+    ----------
+    estimator : estimator
+    """
     before = vars(estimator).copy()
     try:
         yield

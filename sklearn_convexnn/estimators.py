@@ -4,6 +4,7 @@ from functools import update_wrapper
 from itertools import pairwise
 from numbers import Integral, Real
 from types import MethodType
+from typing import Self
 
 import numpy as np
 from sklearn.base import (
@@ -444,7 +445,7 @@ class ConvexReLURegressor(
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Train the network.
 
         Parameters
@@ -911,7 +912,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Train the network.
 
         Parameters
