@@ -1,8 +1,6 @@
 """Callbacks of scikit-learn: what they are told of a fit, and that they can stop it."""
 
-import importlib
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from sklearn_convexnn import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
-    _sklearn as _callbacks,
 )
 from tests.problems import tiny_data
 
@@ -210,18 +207,3 @@ def test_nobody_knows_the_number_of_rounds():
     recorder = Recorder()
     quick_model(arrangements="sampled").set_callbacks(recorder).fit(X, y)
     assert recorder.subtasks == {"fit": 0}
-
-
-def test_scikit_learn_without_callbacks(monkeypatch):
-    """An older one has no such module; then there is nothing to set, or to call."""
-    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
-    spec = importlib.util.find_spec("sklearn_convexnn._sklearn")
-    old = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(old)
-    assert old.CallbackSupportMixin is not _callbacks.CallbackSupportMixin
-    assert not hasattr(old.CallbackSupportMixin, "set_callbacks")
-    estimator = old.CallbackSupportMixin()
-    task = old.fit_task(estimator, (None, None, None), 5)
-    assert task.begin() is task
-    assert task.subtask("round").begin().end() is False
-    assert task.through(len).end("state") is False

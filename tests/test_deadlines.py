@@ -9,7 +9,6 @@ from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLURegressor
-from sklearn_convexnn._fitting import run_in_turn
 from sklearn_convexnn._null_slope import null_slope
 from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
@@ -194,14 +193,6 @@ def test_reduction_is_left_out(monkeypatch):
     assert np.all(X @ basis == X)
 
 
-@pytest.mark.parametrize("n_turns", [1, 2, 4])
-def test_turns_share_the_time(n_turns):
-    deadlines = []
-    start = perf_counter()
-    run_in_turn(n_turns, start + 100.0, lambda a, d, b: deadlines.append(d), (0,), (1,))
-    assert deadlines[0] == pytest.approx(start + 100.0 / n_turns, abs=1.0)
-
-
 def test_smallest_network_in_no_time():
     """The network that it was given, or the best so far."""
     X, Y = data(2)
@@ -350,17 +341,17 @@ def test_default_alpha_in_no_time(gated, monkeypatch):
     """A search for its scale that there is no time for leaves one that is rougher."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 4))
-    targets = list(np.maximum(X @ rng.standard_normal((4, 3)), 0.0).T)
+    Y = np.maximum(X @ rng.standard_normal((4, 3)), 0.0)
     estimator = ConvexReLURegressor(alpha=1.0)
     if gated:
         estimator.set_params(formulation="gated_relu", arrangements="sampled")
-    settings = Settings.of(estimator, loss=make_loss("squared_error"))
-    full = null_slope(X, targets, np.ones(200), settings, 0)
+    settings = Settings.of(estimator, loss=Separable(make_loss("squared_error")))
+    full = null_slope(X, Y, np.ones(200), settings, 0)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
-    short = null_slope(X, targets, np.ones(200), settings, 0, perf_counter() + 30.0)
+    short = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() + 30.0)
     assert 0.3 * full < short <= (1.0 + 1e-6) * full
-    # Outputs that come too late are left out.
-    late = null_slope(X, targets, np.ones(200), settings, 0, perf_counter() - 1.0)
+    # What takes no search.
+    late = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() - 1.0)
     assert 0.0 < late <= short
 
 

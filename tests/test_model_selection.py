@@ -751,7 +751,7 @@ def test_failed_fit_keeps_the_former_state():
     ],
 )
 def test_parameters_are_those_of_the_base_estimator(kind, base):
-    own = {"alphas": 20, "eps": 1e-2, "cv": None, "scoring": None}
+    own = {"alphas": 20, "eps": 1e-2, "cv": None, "scoring": None, "n_jobs": None}
     expected = {**base().get_params(), **own}
     for name in ("alpha", "warm_start", "depth"):
         del expected[name]
