@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 
 from sklearn_convexnn._advice import advice
 from sklearn_convexnn._alpha_max import check_base, largest_slope
-from sklearn_convexnn._base import ConvexReLUMixin, Neighbour
+from sklearn_convexnn._base import ReLUNetworkMixin, Neighbour
 from sklearn_convexnn._memory import require_memory
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.types import Data
@@ -86,14 +86,14 @@ def joined(parts: list[Short]) -> Short:
 
 
 def convex_relu_path(
-    estimator: ConvexReLUMixin,
+    estimator: ReLUNetworkMixin,
     X: Data,
     y: ArrayLike,
     *,
     alphas: int | ArrayLike = 100,
     eps: float = EPS,
     sample_weight: ArrayLike | None = None,
-) -> tuple[np.ndarray, list[ConvexReLUMixin], np.ndarray]:
+) -> tuple[np.ndarray, list[ReLUNetworkMixin], np.ndarray]:
     """Networks for a sequence of weight decays, each started from its neighbours.
 
     Parameters
@@ -175,7 +175,7 @@ def convex_relu_path(
 
 
 def grid(
-    estimator: ConvexReLUMixin,
+    estimator: ReLUNetworkMixin,
     X: Data,
     y: ArrayLike,
     sample_weight: ArrayLike | None,
@@ -225,13 +225,13 @@ def _distinct(alphas):
 
 
 def fit_path(
-    estimator: ConvexReLUMixin,
+    estimator: ReLUNetworkMixin,
     X: Data,
     y: ArrayLike,
     sample_weight: ArrayLike | None,
     alphas: np.ndarray,
     label: str | None = None,
-) -> tuple[list[ConvexReLUMixin], Short]:
+) -> tuple[list[ReLUNetworkMixin], Short]:
     """Models for decreasing values of `alpha`.
 
     Parameters
@@ -255,14 +255,14 @@ def fit_path(
 
 
 def scoring_path(
-    estimator: ConvexReLUMixin,
+    estimator: ReLUNetworkMixin,
     X: Data,
     y: ArrayLike,
     sample_weight: ArrayLike | None,
     alphas: np.ndarray,
     label: str | None = None,
     task: FitTask | None = None,
-) -> tuple[list[ConvexReLUMixin], Short]:
+) -> tuple[list[ReLUNetworkMixin], Short]:
     """As `fit_path`, for scores: without proofs, and where it will do, bounds.
 
     Parameters

@@ -12,6 +12,7 @@ import pytest
 from numpy.linalg import LinAlgError
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn._utils.breakdown import row_space
@@ -23,7 +24,6 @@ from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.solvers import mini_batches
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 from sklearn_convexnn.training import at_scale as large
 
 NUMPY = (

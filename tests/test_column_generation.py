@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
@@ -23,7 +24,6 @@ from sklearn_convexnn.model.neurons import activation, features
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 from sklearn_convexnn.training import column_generation
 from sklearn_convexnn.training.bounds import cone_slopes
 from sklearn_convexnn.training.column_generation import generate_neurons

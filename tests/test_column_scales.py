@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_convexnn.families.two_layer.vector_placing import (
+    place_neurons as place_units,
+)
+from sklearn_convexnn.model.vector_problem import VectorProblem
 
 from sklearn_convexnn import (
     ConvexReLUClassifier,
@@ -17,14 +21,10 @@ from sklearn_convexnn.families.two_layer import vector_pricing
 from sklearn_convexnn.families.two_layer.placing import place_neurons
 from sklearn_convexnn.families.two_layer.pricing import along_biases, merge_candidates
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
-from sklearn_convexnn.families.two_layer.vector_placing import (
-    place_neurons as place_units,
-)
 from sklearn_convexnn.losses import Separable, SquaredError
 from sklearn_convexnn.model.neurons import features
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.scales import scales_ratio
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.training import generation

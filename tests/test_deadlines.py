@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
+from sklearn_convexnn.model.vector_problem import VectorProblem
 
 from sklearn_convexnn import ConvexReLURegressor
 from sklearn_convexnn._null_slope import null_slope
@@ -18,7 +19,6 @@ from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.neurons import row_space_in_time
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Settings
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns import arrangements
 from sklearn_convexnn.patterns.arrangements import (
     count_patterns,

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
+from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.families.two_layer.recovery import (
@@ -21,7 +22,6 @@ from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
 from sklearn_convexnn.model.neurons import Neurons, features
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 from sklearn_convexnn.training.smallest import allowed_objective, smallest_network
 from tests.problems import (
     FEW_LOSSES,

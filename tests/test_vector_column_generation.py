@@ -7,7 +7,6 @@ import cvxpy as cp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-
 from sklearn_convexnn.families.two_layer.vector_placing import (
     improve_neurons,
     improve_outputs,
@@ -19,9 +18,12 @@ from sklearn_convexnn.families.two_layer.vector_recovery import (
     prune,
     simplify,
 )
+from sklearn_convexnn.model.vector_problem import VectorProblem
+from sklearn_convexnn.training.vector_column_generation import generate_neurons
+from sklearn_convexnn.training.vector_proving import prove
+
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.problem import Problem
-from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,
@@ -29,8 +31,6 @@ from sklearn_convexnn.patterns.arrangements import (
 from sklearn_convexnn.solvers.descent import descend
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.training.lifted import lifted_bound
-from sklearn_convexnn.training.vector_column_generation import generate_neurons
-from sklearn_convexnn.training.vector_proving import prove
 from sklearn_convexnn.training.vector_smallest import smallest_network
 
 from .problems import LOSSES, as_targets
