@@ -4,7 +4,12 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    Separable,
+    make_loss,
+)
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
@@ -130,7 +135,7 @@ def train_network(
 
 def problem_of(program, X):
     """The training problem that `program`, on the data `X`, is restricted from."""
-    return Problem(
+    return problem_of_one(
         X,
         program.y,
         program.sample_weight,
@@ -139,3 +144,19 @@ def problem_of(program, X):
         program.fit_intercept,
         program.operator.negative_slope,
     )
+
+
+def problem_of_one(X, y, s, loss, alpha, bias=False, slope=0.0, **options):
+    """The training problem of one output."""
+    return Problem(X, y[:, None], s, Separable(loss), alpha, bias, slope, **options)
+
+
+def unit_outputs(neurons, X, slope=0.0):
+    """Outputs of the units of neurons, shape (n_samples, n_neurons)."""
+    z = X @ neurons.directions.T + neurons.biases
+    return np.where(neurons.linear, z, activation(z, slope))
+
+
+def outputs_of(neurons, X, slope=0.0):
+    """Outputs of a network of one output, shape (n_samples,)."""
+    return (unit_outputs(neurons, X, slope) @ neurons.outputs + neurons.offset)[:, 0]

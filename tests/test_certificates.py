@@ -530,9 +530,7 @@ def test_kinds_with_several_outputs(monkeypatch):
         assert_allclose(certificate.kappa, best.kappa, rtol=2e-3)
         assert_allclose(certificate.dual_bound, best.dual_bound, rtol=1.5e-2)
     # Where branch and bound is out of reach, all patterns are visited ...
-    monkeypatch.setattr(
-        "sklearn_convexnn.training.vector_proving.node_limit", lambda p: 0
-    )
+    monkeypatch.setattr("sklearn_convexnn.training.proving.node_limit", lambda p: 0)
     proven = certify(network, X, Y, kind="global", **options)
     assert proven.kind == "global"
     assert 0.7 * best.dual_bound < proven.dual_bound <= certificate.dual_bound

@@ -14,7 +14,6 @@ from sklearn_convexnn.families.two_layer.closed_forms import (
 )
 from sklearn_convexnn.families.two_layer.splines import Spline
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES, make_loss
-from sklearn_convexnn.model.neurons import features
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.training.bounds import cone_slopes
@@ -24,6 +23,7 @@ from tests.problems import (
     loss_of,
     make_program,
     network_objective,
+    outputs_of,
     tiny_data,
     train_network,
 )
@@ -36,8 +36,8 @@ def objective(solution, loss, X, y, s, alpha, slope=0.0):
     """Objective of the recovered network from its definition."""
     neurons = solution.neurons
     assert_allclose(np.linalg.norm(neurons.directions, axis=1), 1.0, rtol=1e-12)
-    f = features(neurons, X, slope) @ neurons.magnitudes + neurons.offset
-    penalty = alpha * np.sum(neurons.magnitudes)
+    f = outputs_of(neurons, X, slope)
+    penalty = alpha * np.sum(neurons.sizes)
     return loss_of(loss).value(f, y, s) + penalty
 
 
@@ -137,7 +137,7 @@ def test_interpolation_limit(tilt):
     assert (least > variation) == (tilt > 0)
     alpha = 1e-7
     solution = spline("squared_error", x, y, np.ones(10), alpha)
-    assert_allclose(np.sum(solution.neurons.magnitudes), least, rtol=1e-3)
+    assert_allclose(np.sum(solution.neurons.sizes), least, rtol=1e-3)
     assert_allclose(solution.objective, alpha * least, rtol=1e-3)
 
 
@@ -150,9 +150,9 @@ def test_neurons_of_a_spline(tilt, slope):
     function = Spline(knots, 0.3, tilt, changes)
     neurons = function.neurons(slope)
     x = rng.uniform(knots[0], knots[-1], 50)
-    f = features(neurons, x[:, None], slope) @ neurons.magnitudes + neurons.offset
+    f = outputs_of(neurons, x[:, None], slope)
     assert_allclose(f, function(x), atol=1e-13)
-    assert_allclose(np.sum(neurons.magnitudes), function.magnitude(slope))
+    assert_allclose(np.sum(neurons.sizes), function.magnitude(slope))
     assert len(neurons) <= 5
 
 
@@ -257,8 +257,7 @@ def test_rank_one_squared_error_is_soft_thresholding():
     c, y = np.array([2.0, 1.0, -1.0]), np.array([1.0, 3.0, -2.0])
     loss = make_loss("squared_error")
     solution = solve_rank_one(c, np.ones(1), y, np.ones(3), loss, 0.5)
-    assert_allclose(solution.neurons.magnitudes, [4.5 / 5.0, 1.5])
-    assert_allclose(solution.neurons.signs, [1.0, -1.0])
+    assert_allclose(solution.neurons.coefficients, [4.5 / 5.0, -1.5])
 
 
 @pytest.mark.parametrize("unequal", [False, True])
@@ -286,7 +285,7 @@ def test_whitened_squared_error():
     y, alpha = np.array([3.0, 4.0, -1.0]), 0.5
     loss = make_loss("squared_error")
     solution = solve_orthogonal(np.eye(3), y, np.ones(3), loss, alpha)
-    assert_allclose(solution.neurons.magnitudes, [4.5, 0.5])
+    assert_allclose(solution.neurons.sizes, [4.5, 0.5])
     assert_allclose(solution.neurons.directions, [[0.6, 0.8, 0], [0, 0, 1]])
 
 
@@ -311,7 +310,7 @@ def test_objective_has_no_half_of_alpha():
     neurons = closed_form(X, y, s, loss, ALPHA, fit_intercept=True).neurons
     bent = ~neurons.linear
     assert bent.all()
-    root = np.sqrt(neurons.magnitudes)
+    root = np.sqrt(neurons.sizes)
     value = network_objective(
         "squared_error",
         X,
@@ -320,8 +319,8 @@ def test_objective_has_no_half_of_alpha():
         ALPHA,
         neurons.directions.T * root,
         neurons.biases * root,
-        neurons.signs * root,
-        neurons.offset,
+        neurons.coefficients / root,
+        neurons.offset[0],
     )
     assert_allclose(value, exact("squared_error", X, y, s, ALPHA, bias=True), rtol=1e-5)
 

@@ -8,22 +8,21 @@ from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
-from sklearn_convexnn.families.two_layer.pricing import FAR, search_neurons
+from sklearn_convexnn.families.two_layer.pricing import FAR, search_units
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
     OneSided,
     make_loss,
 )
-from sklearn_convexnn.model.neurons import activation, features
-from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training import column_generation
 from sklearn_convexnn.training.bounds import cone_slopes
 from sklearn_convexnn.training.column_generation import generate_neurons
@@ -34,7 +33,9 @@ from tests.problems import (
     as_targets,
     loss_of,
     make_program,
+    problem_of_one,
     tiny_data,
+    unit_outputs,
 )
 
 ALPHA = 0.3
@@ -46,7 +47,7 @@ def make_problem(loss, bias=False, slope=0.0, n=12, d=2, alpha=ALPHA):
     X, y, s = tiny_data(loss, n=n, d=d, weighted=True)
     if bias:
         X = X - X.mean(axis=0)
-    return Problem(X, y, s, loss_of(loss), alpha, bias, slope)
+    return problem_of_one(X, y, s, loss_of(loss), alpha, bias, slope)
 
 
 def exact_value(problem, tol=1e-9):
@@ -94,17 +95,16 @@ def test_search_finds_the_steepest_neuron(bias, slope):
     if bias:
         nu -= nu.mean()
     starts = rng.standard_normal((60, 3))
-    found = search_neurons(
+    found = search_units(
         X,
-        nu,
-        np.concatenate([starts, starts]),
-        np.repeat([1.0, -1.0], 60),
+        nu[:, None],
+        starts,
         free_bias=bias,
         negative_slope=slope,
         widths=FAR,
     )
     z = activation(X @ found.directions.T + found.biases, slope)
-    assert_allclose(found.slopes, found.signs * (nu @ z), atol=1e-12)
+    assert_allclose(found.slopes, found.outputs[:, 0] * (nu @ z), atol=1e-12)
     assert_allclose(np.linalg.norm(found.directions, axis=1), 1.0)
     assert np.all(np.diff(found.slopes) <= 0)
     exact = cone_slopes(
@@ -120,29 +120,39 @@ def test_search_finds_the_steepest_neuron(bias, slope):
 
 def test_search_gives_up_what_is_far_below_the_floor():
     X = np.random.default_rng(0).standard_normal((20, 3))
-    nu = 1e-3 * np.ones(20)
-    found = search_neurons(X, nu, X, np.ones(20), free_bias=False, floor=1.0)
+    N = 1e-3 * np.ones((20, 1))
+    found = search_units(X, N, X, free_bias=False, floor=1.0)
     assert len(found) == 0
 
 
+@pytest.mark.parametrize("non_negative", [False, True])
 @pytest.mark.parametrize("free_offset", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_magnitudes_solve_the_lasso(loss, free_offset):
+def test_lasso(loss, free_offset, non_negative):
     problem = make_problem(loss, n=30, d=3)
     rng = np.random.default_rng(0)
     Z = rng.choice([-1.0, 1.0], 40) * np.maximum(
         problem.X @ rng.standard_normal((3, 40)), 0.0
     )
-    data = problem.y, problem.sample_weight
-    found = solve_magnitudes(Z, *data, problem.loss, 0.5, free_offset=free_offset)
+    data, term = (problem.y, problem.sample_weight), problem.single_loss
+    options = {"free_offset": free_offset, "non_negative": non_negative}
+    found = solve_lasso(Z, *data, term, 0.5, **options)
     f = Z @ found.values + found.offset
-    value = problem.loss.value(f, *data) + 0.5 * found.values.sum()
+    value = term.value(f, *data) + 0.5 * np.abs(found.values).sum()
     assert_allclose(found.objective, value, rtol=1e-6)
     assert -1e-9 <= value - found.dual_bound <= 1e-6 * value
-    assert np.all(found.values >= 0) and np.sum(found.values > 0) <= 30
+    assert np.sum(found.values != 0) <= 30
+    assert np.all(found.values >= 0) == non_negative
     # The dual point is feasible up to the scaling that the bound applies.
-    nu = problem.loss.project_dual(found.nu, *data, centred=free_offset)
-    assert np.max(nu @ Z) <= 0.5 * (1 + 1e-3)
+    slopes = term.project_dual(found.nu, *data, centred=free_offset) @ Z
+    assert np.max(slopes if non_negative else np.abs(slopes)) <= 0.5 * (1 + 1e-3)
+    # Both signs are what columns of both signs give.
+    both = solve_lasso(
+        np.column_stack([Z, -Z]), *data, term, 0.5, **{**options, "non_negative": True}
+    )
+    assert both.objective <= found.objective * (1 + 1e-7)
+    if not non_negative:
+        assert_allclose(both.objective, found.objective, rtol=1e-7)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -152,18 +162,17 @@ def test_open_sides_reach_below_single_cells(loss, bias):
     problem = make_problem(loss, bias, n=30, d=3)
     rng = np.random.RandomState(1)
     neurons = place_neurons(problem, 15, rng)
-    chosen = solve_magnitudes(
-        features(neurons, problem.X),
+    chosen = solve_lasso(
+        unit_outputs(neurons, problem.X),
         problem.y,
         problem.sample_weight,
-        problem.loss,
+        problem.single_loss,
         problem.alpha,
         free_offset=bias,
     )
-    start = replace(neurons, magnitudes=chosen.values, offset=chosen.offset).select(
-        chosen.values > 0
-    )
-    nu = problem.project(chosen.nu)
+    start = neurons.with_coefficients(chosen.values, chosen.offset)
+    start = start.select(chosen.values != 0)
+    nu = problem.project(chosen.nu[:, None])[:, 0]
     labels = loss in CLASSIFICATION_LOSSES
     # Where it is small the sign may change, which would make the move worse.
     certain = np.abs(nu) > np.quantile(np.abs(nu), 0.7)
@@ -202,7 +211,6 @@ def test_placing_descends(bias):
     problem = make_problem("squared_error", bias, n=40, d=3)
     placed = place_neurons(problem, 30, np.random.RandomState(0))
     assert_allclose(np.linalg.norm(placed.directions, axis=1), 1.0)
-    assert set(placed.signs) <= {-1.0, 1.0}
     assert bias or not placed.biases.any()
     result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
     assert result.objective <= problem.objective(placed) <= 1.1 * result.objective
@@ -226,7 +234,7 @@ def test_descent_improves_a_network(loss, bias, slope):
 def test_large_problems_are_moved_by_descent(monkeypatch):
     problem = make_problem("squared_error", n=40, d=3)
     exact = generate_neurons(problem, np.random.RandomState(0), tol=1e-3)
-    monkeypatch.setattr(column_generation, "_MOST_WORK", 0)
+    monkeypatch.setattr(column_generation, "_MOST_CELL_WORK", 0)
     monkeypatch.setattr(column_generation, "solve_on_cells", None)
     result = generate_neurons(problem, np.random.RandomState(0), tol=1e-2)
     assert result.status == "optimal"
@@ -257,7 +265,7 @@ def test_search_finds_a_narrow_hill():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((45, 2)) + 3.0
     y = np.where(np.sin(2 * X[:, 0]) + X[:, 1] - 3.0 > 0, 1.0, -1.0)
-    problem = Problem(X, y, np.ones(45), make_loss("log_loss"), 0.02, False, 0.0)
+    problem = problem_of_one(X, y, np.ones(45), make_loss("log_loss"), 0.02)
     result = generate_neurons(problem, np.random.RandomState(0), tol=1e-3)
     best, _ = exact_value(problem, tol=1e-6)
     assert result.objective <= best * (1 + 2e-3)
@@ -270,9 +278,7 @@ def test_search_finds_a_narrow_hill():
 def test_network_within_the_limit_of_neurons(limit, reached):
     """As good as the best of some trainings of that width."""
     X, y = reference_data("diabetes")
-    problem = Problem(
-        X, y, np.ones(len(y)), make_loss("squared_error"), 5.0, False, 0.0
-    )
+    problem = problem_of_one(X, y, np.ones(len(y)), make_loss("squared_error"), 5.0)
     local = min(
         problem.objective(place_neurons(problem, limit, np.random.RandomState(seed)))
         for seed in range(5)
@@ -384,7 +390,7 @@ def test_global_bound_is_never_above_the_optimum(loss):
         s = rng.uniform(0.5, 2.0, n)
         alpha = float(10 ** rng.uniform(-1.5, 0.3))
         centred = X - X.mean(axis=0) if bias else X
-        problem = Problem(centred, y, s, loss_of(loss), alpha, bias, 0.0)
+        problem = problem_of_one(centred, y, s, loss_of(loss), alpha, bias)
         best, bound = exact_value(problem, tol=1e-8)
         model = cls(
             alpha, loss=loss, fit_intercept=bias, tol=1e-3, random_state=seed, **params

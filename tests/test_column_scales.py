@@ -6,10 +6,6 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_convexnn.families.two_layer.vector_placing import (
-    place_neurons as place_units,
-)
-from sklearn_convexnn.model.vector_problem import VectorProblem
 
 from sklearn_convexnn import (
     ConvexReLUClassifier,
@@ -17,17 +13,19 @@ from sklearn_convexnn import (
     ConvexReLURegressorCV,
     convex_relu_path,
 )
-from sklearn_convexnn.families.two_layer import vector_pricing
-from sklearn_convexnn.families.two_layer.placing import place_neurons
+from sklearn_convexnn.families.two_layer.placing import (
+    place_neurons,
+    place_neurons as place_units,
+)
 from sklearn_convexnn.families.two_layer.pricing import along_biases, merge_candidates
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
 from sklearn_convexnn.losses import Separable, SquaredError
-from sklearn_convexnn.model.neurons import features
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.scales import scales_ratio
 from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.training import generation
+from tests.problems import outputs_of, problem_of_one
 
 WARNING = "StandardScaler"
 
@@ -43,7 +41,7 @@ def raw_problem(n, scales_ratio=1e4):
     X, y = raw_data(n)
     options = {"scales_ratio": scales_ratio}
     X = X - X.mean(axis=0)
-    return Problem(X, y, np.ones(n), SquaredError(), 1.0, True, 0.0, **options)
+    return problem_of_one(X, y, np.ones(n), SquaredError(), 1.0, True, **options)
 
 
 def messages(call):
@@ -181,7 +179,7 @@ def test_descent_of_several_outputs_sees_small_columns():
     X, y = raw_data(100)
     values = []
     for ratio in (1.0, 1e4):
-        p = VectorProblem(
+        p = Problem(
             X - X.mean(axis=0),
             np.c_[y, 2 * X[:, 0]],
             np.ones(100),
@@ -215,7 +213,7 @@ def test_blocks_active_on_all_samples_are_a_linear_term():
     unit = program._unit
     theta = np.array([[1e-14, 1e6 / unit], [1e-3, 1e6 / unit], [1.0, 0.0]])
     neurons = neurons_from_blocks(program, theta, 0.5)
-    outputs = features(neurons, X) @ neurons.magnitudes + neurons.offset
+    outputs = outputs_of(neurons, X)
     exact = program.operator.activate(theta) + 0.5
     np.testing.assert_allclose(outputs, exact, atol=1e-8)
     assert neurons.linear.all()
@@ -224,11 +222,11 @@ def test_blocks_active_on_all_samples_are_a_linear_term():
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_slopes_of_one_direction_at_all_biases(sign):
     p = raw_problem(30)
-    nu = sign * p.dual_point(np.zeros(30))
-    u = np.array([[0.6, 0.8]])
-    found = along_biases(p.X, nu, u, 0.1, 0.0)
+    N = sign * p.dual_point(np.zeros((30, 1)))
+    nu, u = N[:, 0], np.array([[0.6, 0.8]])
+    found = along_biases(p.X, N, u, 0.1, 0.0)
     z = p.X @ u.T + found.biases
-    slopes = found.signs * (nu @ np.where(z > 0, z, 0.1 * z))
+    slopes = found.outputs[:, 0] * (nu @ np.where(z > 0, z, 0.1 * z))
     np.testing.assert_allclose(found.slopes, slopes)
     # No bias is steeper than the best of these.
     biases = np.linspace(-1.0, 1.0, 501) * np.abs(p.X @ u[0]).max()
@@ -239,10 +237,10 @@ def test_slopes_of_one_direction_at_all_biases(sign):
 
 def test_slopes_of_several_outputs_at_all_biases():
     p = raw_problem(30)
-    nu = p.dual_point(np.zeros(30))
-    N = np.c_[nu, nu[::-1]]
+    N = p.dual_point(np.zeros((30, 1)))
+    N = np.c_[N, N[::-1]]
     u = np.array([[0.6, 0.8]])
-    found = vector_pricing.along_biases(p.X, N, u, 0.1, 0.0)
+    found = along_biases(p.X, N, u, 0.1, 0.0)
     z = p.X @ u.T + found.biases
     slopes = np.where(z > 0, z, 0.1 * z).T @ N
     np.testing.assert_allclose(np.sum(slopes * found.outputs, axis=1), found.slopes)
@@ -251,9 +249,9 @@ def test_slopes_of_several_outputs_at_all_biases():
 
 def test_candidates_of_unlike_outputs_stay_apart():
     p = raw_problem(30)
-    nu = p.dual_point(np.zeros(30))
+    N = p.dual_point(np.zeros((30, 1)))
     directions = np.array([[1.0, 0.0], [1.0, 1e-3]])
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    found = along_biases(p.X, nu, directions, 0.0, 0.0, each=1)
+    found = along_biases(p.X, N, directions, 0.0, 0.0)
     assert len(merge_candidates([found], p.X)) < len(found)
     assert len(merge_candidates([found], p.X, True)) == len(found)

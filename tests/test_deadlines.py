@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_convexnn.model.vector_problem import VectorProblem
 
 from sklearn_convexnn import ConvexReLURegressor
 from sklearn_convexnn._null_slope import null_slope
@@ -198,7 +197,7 @@ def test_smallest_network_in_no_time():
     X, Y = data(2)
     model = ConvexReLURegressor(alpha=0.5, random_state=0, tol=0.2).fit(X, Y)
     loss = Separable(make_loss("squared_error", 1.0))
-    problem = VectorProblem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0)
+    problem = Problem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0)
     W, V = model.coefs_
     size = np.linalg.norm(W, axis=0)
     neurons = problem.unused(

@@ -50,7 +50,7 @@ TO_SPLIT = {
         "families.two_layer.splines.fit_spline",
         "families.two_layer.vector_branch_and_bound.maximise_vector_slope",
         "families.two_layer.vector_cells.search_cells",
-        "families.two_layer.vector_pricing.search_units",
+        "families.two_layer.pricing.search_units",
         "programs.subnetworks.DeepProgram.__init__",
         "programs.two_layer.TwoLayerProgram.__init__",
         "solvers.descent.descend",
@@ -62,7 +62,6 @@ TO_SPLIT = {
         "training.cutting_planes.cutting_planes",
         "training.proving.generate_and_prove",
         "training.subnetwork_generation.generate_subnetworks",
-        "training.vector_column_generation.generate_neurons",
     },
 }
 

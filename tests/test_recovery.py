@@ -5,21 +5,25 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.two_layer.recovery import (
+    layers_of_neurons,
     merge_parallel,
-    network_weights,
     neurons_from_blocks,
     prune,
     simplify,
 )
-from sklearn_convexnn.model.neurons import Neurons, features
+from sklearn_convexnn.model.neurons import Neurons
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from tests.problems import (
     LOSSES,
+    loss_of,
     make_program,
     network_objective,
+    outputs_of,
     problem_of,
+    problem_of_one,
     tiny_data,
+    unit_outputs,
 )
 
 ALPHA = 0.3
@@ -43,7 +47,8 @@ def test_network_has_the_value_of_the_program(loss, bias, slope):
     program, result, X, neurons = solved(loss, bias, slope=slope)
     value = problem_of(program, X).objective(neurons)
     assert_allclose(value, result.objective, rtol=1e-9)
-    weights = network_weights(neurons, X)
+    (W, a), (b, c) = layers_of_neurons(neurons, X)
+    weights = W, b, a[:, 0], c[0]
     data = X, program.y, program.sample_weight
     explicit = network_objective(loss, *data, ALPHA, *weights, slope=slope)
     assert_allclose(explicit, result.objective, rtol=1e-9)
@@ -64,41 +69,28 @@ def test_simplify_never_raises_the_objective(loss, bias, tol):
     assert len(small) <= len(X)
     if tol == 1e-9:
         assert len(small) <= len(neurons)
-    Z = features(small, X)
+    Z = unit_outputs(small, X)
     assert np.linalg.matrix_rank(Z, tol=1e-10) == len(small)
 
 
 def test_merging_parallel_neurons_changes_nothing():
     program, _, X, neurons = solved()
     small = simplify(problem_of(program, X), neurons)
-    halves = replace(
-        Neurons(*(np.concatenate([part, part]) for part in parts(small)), 0.0),
-        offset=small.offset,
-    )
-    halves = replace(halves, magnitudes=halves.magnitudes / 2)
+    halves = small.joined(small)
+    halves = replace(halves, outputs=halves.outputs / 2)
     merged = merge_parallel(halves)
     assert len(merged) == len(small)
-    assert_allclose(np.sort(merged.magnitudes), np.sort(small.magnitudes), rtol=1e-12)
-    f, g = (features(x, X) @ x.magnitudes + x.offset for x in (small, merged))
-    assert_allclose(f, g, atol=1e-12)
+    assert_allclose(np.sort(merged.sizes), np.sort(small.sizes), rtol=1e-12)
+    assert_allclose(outputs_of(small, X), outputs_of(merged, X), atol=1e-12)
 
 
-def parts(neurons):
-    return (
-        neurons.directions,
-        neurons.biases,
-        neurons.magnitudes,
-        neurons.signs,
-        neurons.linear,
-    )
-
-
-def test_neurons_of_opposite_sign_are_not_merged():
+def test_neurons_of_opposite_sign_cancel():
     program, _, X, neurons = solved()
     one = neurons.select([0])
-    both = Neurons(*(np.concatenate([part, part]) for part in parts(one)), 0.0)
-    both.signs[1] *= -1
-    assert len(merge_parallel(both)) == 2
+    other = replace(one, outputs=-0.25 * one.outputs)
+    merged = merge_parallel(one.joined(other))
+    assert len(merged) == 1
+    assert_allclose(merged.outputs, 0.75 * one.outputs)
 
 
 def test_pruning_keeps_outputs_and_does_not_raise_the_penalty():
@@ -106,31 +98,31 @@ def test_pruning_keeps_outputs_and_does_not_raise_the_penalty():
     X = rng.standard_normal((7, 3))
     directions = rng.standard_normal((30, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    neurons = Neurons(
+    neurons = Neurons.of_one_output(
         directions,
         rng.standard_normal(30),
-        rng.uniform(0.1, 1.0, 30),
-        rng.choice([-1.0, 1.0], 30),
+        rng.uniform(0.1, 1.0, 30) * rng.choice([-1.0, 1.0], 30),
         np.zeros(30, dtype=bool),
         0.5,
     )
-    Z = features(neurons, X)
-    pruned = prune(neurons, Z)
-    assert len(pruned) <= np.linalg.matrix_rank(Z) <= 7
-    assert_allclose(
-        features(pruned, X) @ pruned.magnitudes, Z @ neurons.magnitudes, atol=1e-10
-    )
-    assert pruned.magnitudes.sum() <= neurons.magnitudes.sum() + 1e-12
-    assert pruned.magnitudes.min() > 0
+    pruned = prune(plain_problem(X), neurons)
+    assert len(pruned) <= np.linalg.matrix_rank(unit_outputs(neurons, X)) <= 7
+    assert_allclose(outputs_of(pruned, X), outputs_of(neurons, X), atol=1e-10)
+    assert pruned.sizes.sum() <= neurons.sizes.sum() + 1e-12
+    assert pruned.sizes.min() > 0
+
+
+def plain_problem(X):
+    loss = loss_of("squared_error")
+    return problem_of_one(X, np.zeros(len(X)), np.ones(len(X)), loss, 1.0, True)
 
 
 def test_pruning_drops_neurons_that_are_off():
     X = np.ones((4, 1))
-    neurons = Neurons(
-        np.array([[1.0], [-1.0]]), np.zeros(2), np.ones(2), np.ones(2),
-        np.zeros(2, dtype=bool), 0.0,
-    )  # fmt: skip
-    assert len(prune(neurons, features(neurons, X))) == 1
+    neurons = Neurons.of_one_output(
+        np.array([[1.0], [-1.0]]), np.zeros(2), np.ones(2), np.zeros(2, bool), 0.0
+    )
+    assert len(prune(plain_problem(X), neurons)) == 1
 
 
 def test_linear_term_stays_linear_a_range_beyond_the_data():
@@ -139,16 +131,15 @@ def test_linear_term_stays_linear_a_range_beyond_the_data():
     X = rng.uniform(-1, 1, (30, 2))
     direction = np.array([[0.6, -0.8]])
     for sign in (1.0, -1.0):
-        neurons = Neurons(
-            direction, np.zeros(1), np.array([2.0]), np.array([sign]), np.ones(1, bool),
-            3.0,
-        )  # fmt: skip
-        W, b, a, c = network_weights(neurons, X)
+        neurons = Neurons.of_one_output(
+            direction, np.zeros(1), np.array([2.0 * sign]), np.ones(1, bool), 3.0
+        )
+        (W, a), (b, c) = layers_of_neurons(neurons, X)
         z = X @ direction[0]
         assert_allclose((X @ W + b).min(), np.ptp(z) * 2**0.5)
         for factor in (1.0, 1.9):
             f = np.maximum(factor * X @ W + b, 0) @ a + c
-            assert_allclose(f, 2.0 * sign * factor * z + 3.0)
+            assert_allclose(f[:, 0], 2.0 * sign * factor * z + 3.0)
 
 
 def test_linear_data_cost_the_norm_of_their_slope():
@@ -164,6 +155,6 @@ def test_linear_data_cost_the_norm_of_their_slope():
 def test_network_without_neurons():
     program, _, X, neurons = solved()
     empty = neurons.select(slice(0, 0))
-    W, b, a, c = network_weights(empty, X)
-    assert W.shape == (3, 0) and b.shape == a.shape == (0,)
+    (W, a), (b, c) = layers_of_neurons(empty, X)
+    assert W.shape == (3, 0) and b.shape == (0,) and a.shape == (0, 1)
     assert len(simplify(problem_of(program, X), empty)) == 0

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.two_layer.recovery import (
-    network_weights,
+    layers_of_neurons,
     neurons_from_blocks,
     simplify,
 )
@@ -28,7 +28,9 @@ def solved(program, X, tol=1e-9):
     """Result of the program, and the weights of the simplified network."""
     result = solve_interior_point(program, tol=tol)
     neurons = neurons_from_blocks(program, result.theta, result.offset)
-    return result, network_weights(simplify(problem_of(program, X), neurons), X)
+    layers = layers_of_neurons(simplify(problem_of(program, X), neurons), X)
+    (W, a), (b, c) = layers
+    return result, (W, b, a[:, 0], c[0])
 
 
 def ones_column(X):

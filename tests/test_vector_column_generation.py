@@ -7,21 +7,19 @@ import cvxpy as cp
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from sklearn_convexnn.families.two_layer.vector_placing import (
+
+from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     improve_outputs,
     place_neurons,
 )
-from sklearn_convexnn.families.two_layer.vector_pricing import search_widely
-from sklearn_convexnn.families.two_layer.vector_recovery import (
+from sklearn_convexnn.families.two_layer.pricing import search_widely
+from sklearn_convexnn.families.two_layer.recovery import (
     network_weights,
     prune,
     simplify,
 )
-from sklearn_convexnn.model.vector_problem import VectorProblem
-from sklearn_convexnn.training.vector_column_generation import generate_neurons
-from sklearn_convexnn.training.vector_proving import prove
-
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import (
@@ -30,8 +28,12 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.solvers.descent import descend
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound
-from sklearn_convexnn.training.vector_smallest import smallest_network
+from sklearn_convexnn.training.proving import prove
+from sklearn_convexnn.training.vector_smallest import (
+    smallest_of_several_outputs as smallest_network,
+)
 
 from .problems import LOSSES, as_targets
 from .test_vector_formulations import separate_program
@@ -62,7 +64,7 @@ def make_problem(
         Y, loss = np.eye(c)[np.argmax(F, axis=1)], Softmax()
     else:
         Y, loss = as_targets(name, F), Separable(make_loss(name, 0.5, 0.3))
-    return VectorProblem(X, Y, s, loss, alpha, bias, slope)
+    return Problem(X, Y, s, loss, alpha, bias, slope)
 
 
 def network_objective(problem, neurons):
@@ -354,15 +356,11 @@ def test_smaller_networks():
     assert len(smallest_network(p, neurons, 1e9)) == 0
 
 
-def test_one_output_is_the_scalar_problem():
+def test_exact_steps_of_one_output_end_where_others_do():
     p = make_problem("squared_error", True, c=1, n=40)
-    scalar = Problem(p.X, p.Y[:, 0], p.sample_weight, p.loss.loss, p.alpha, True, 0.0)
-    from sklearn_convexnn.training.column_generation import (
-        generate_neurons as generate_scalar,
-    )
-
-    one = generate_scalar(scalar, np.random.RandomState(0), tol=1e-4)
-    several = generate_neurons(p, np.random.RandomState(0), tol=1e-4)
+    one = generate_neurons(p, np.random.RandomState(0), tol=1e-4)
+    run = Run(p, np.random.RandomState(0), 1e-4, None, np.inf)
+    several = run.solve(100, None, (), 200, None, FitTask())
     assert_allclose(one.objective, several.objective, rtol=2e-4)
     assert several.dual_bound <= one.objective * (1 + 1e-6)
 
@@ -413,7 +411,7 @@ def test_binary_softmax_is_another_program_than_the_log_loss():
     """Its outputs share the logit, so that it is penalised less."""
     p = make_problem("softmax", True, c=2, n=40, alpha=0.3)
     y = p.Y[:, 1] - p.Y[:, 0]
-    one = VectorProblem(
+    one = Problem(
         p.X,
         y[:, None],
         p.sample_weight,

@@ -7,26 +7,26 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_convexnn.families.two_layer.vector_placing import (
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.families.two_layer import pricing
+from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     network_of,
     random_weights,
 )
-from sklearn_convexnn.families.two_layer.vector_pricing import search_units
-from sklearn_convexnn.model.vector_problem import VectorProblem
-from sklearn_convexnn.training.vector_column_generation import generate_neurons
-
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn.families.two_layer import pricing
+from sklearn_convexnn.families.two_layer.pricing import search_units
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
 )
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model import vector_problem as problem_module
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.solvers import descent
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.training.at_scale import generate_at_scale, goes_at_scale
+from sklearn_convexnn.training.column_generation import generate_neurons
 
 
 def planted(n, d=5, c=2, *, loss="squared_error", alpha=1.0, seed=0, **options):
@@ -41,7 +41,7 @@ def planted(n, d=5, c=2, *, loss="squared_error", alpha=1.0, seed=0, **options):
         Y = np.eye(c)[np.argmax(Y, axis=1)]
     kind = Softmax() if loss == "softmax" else Separable(make_loss(loss))
     defaults = {"fit_intercept": True, "negative_slope": 0.0}
-    return VectorProblem(X, Y, s, kind, alpha, **{**defaults, **options})
+    return Problem(X, Y, s, kind, alpha, **{**defaults, **options})
 
 
 def single(problem):
