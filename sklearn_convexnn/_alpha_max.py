@@ -18,9 +18,6 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     planar_maximisers,
     triangle_bound,
 )
-from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
-    maximise_vector_slope,
-)
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.model.vector_problem import VectorProblem
@@ -317,10 +314,11 @@ def _prove(problem, nu, slope):
     """The largest slope known, and a proven upper bound of all."""
     p = problem
     geometry = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
-    options = {**geometry, "lower": slope, "rtol": 0.5 * _RTOL}
+    rtol = 0.5 * _RTOL
+    options = {**geometry, "target": (1.0 + rtol) * slope, "rtol": rtol}
     if _shared(p):
         nodes = vector_proofs.node_limit(p)
-        found = [maximise_vector_slope(p.X, nu, max_nodes=nodes, **options)]
+        found = [maximise_slope(p.X, nu, max_nodes=nodes, **options)]
     else:
         nodes = proofs.node_limit(p.X)
         columns = nu.reshape(len(nu), -1).T

@@ -8,10 +8,8 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
-from sklearn_convexnn.families.two_layer.branch_and_bound import (
-    maximise_slope,
-    prefers_cones,
-)
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.signed_slope import prefers_cones
 from sklearn_convexnn.training.column_generation import generate_neurons
 
 # Sizes up to which a proof is attempted, and the nodes it may take.
@@ -107,14 +105,15 @@ def prove(problem, result, tol, deadline, nodes=None):
     nodes = node_limit(problem.X) if nodes is None else nodes
     if not nodes:
         return None
+    rtol = min(1e-4, 0.1 * tol)
+    allowed = largest_slope_allowed(problem, result, tol)
     found = maximise_slope(
         problem.X,
         result.nu,
         free_bias=problem.fit_intercept,
         negative_slope=problem.negative_slope,
-        lower=result.kappa,
-        target=largest_slope_allowed(problem, result, tol),
-        rtol=min(1e-4, 0.1 * tol),
+        target=max(allowed, (1.0 + rtol) * result.kappa),
+        rtol=rtol,
         deadline=deadline,
         max_nodes=nodes,
     )
@@ -124,7 +123,7 @@ def prove(problem, result, tol, deadline, nodes=None):
     missed = None
     if problem.bound(result.nu, found.lower) < wanted:
         missed = problem.unused(
-            found.direction[None], np.array([found.bias]), np.array([1.0 * found.sign])
+            found.direction[None], np.array([found.bias]), found.outputs
         )
     return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)
 

@@ -2,10 +2,7 @@
 
 import numpy as np
 
-from sklearn_convexnn.families.two_layer import branch_and_bound
-from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
-    maximise_vector_slope,
-)
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.training.proving import Proof, largest_slope_allowed, rank_up_to
 
 # Ranks up to which a proof is attempted, without and with a free bias, and the
@@ -57,26 +54,26 @@ def prove(problem, result, tol, deadline, nodes=None):
     nodes = node_limit(problem) if nodes is None else nodes
     if not nodes:
         return None
-    target = largest_slope_allowed(problem, result, tol)
+    rtol = min(1e-4, 0.1 * tol)
+    allowed = largest_slope_allowed(problem, result, tol)
     options = {
         "free_bias": problem.fit_intercept,
         "negative_slope": problem.negative_slope,
-        "lower": result.kappa,
-        "target": target,
-        "rtol": min(1e-4, 0.1 * tol),
+        "target": max(allowed, (1.0 + rtol) * result.kappa),
+        "rtol": rtol,
         "deadline": deadline,
         "max_nodes": nodes,
     }
     if problem.separate:
         found = [
-            (branch_and_bound.maximise_slope(problem.X, nu, **options), k)
+            (maximise_slope(problem.X, nu, **options), k)
             for k, nu in enumerate(result.nu.T)
         ]
         upper = max(slope.upper for slope, _ in found)
         steepest, k = max(found, key=lambda pair: pair[0].lower)
-        outputs = steepest.sign * (np.arange(problem.n_outputs) == k)
+        outputs = steepest.outputs * (np.arange(problem.n_outputs) == k)
     else:
-        steepest = maximise_vector_slope(problem.X, result.nu, **options)
+        steepest = maximise_slope(problem.X, result.nu, **options)
         upper, outputs = steepest.upper, steepest.outputs
     kappa = max(upper, result.kappa)
     bound = problem.bound(result.nu, kappa)
