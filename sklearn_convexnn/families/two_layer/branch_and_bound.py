@@ -139,7 +139,7 @@ def maximise_slope(
     search = _Search(ceiling, target, rtol, max_nodes)
     with until(deadline):
         upper = search.run(reduced.slopes(**geometry)) + reduced.slack
-    upper = min(upper, ceiling)
+    upper = float(min(upper, ceiling))
     slope, u, b, g = 0.0, np.zeros(X.shape[1]), 0.0, np.zeros(N.shape[1])
     for w in search.candidates():
         direction, bias = reduced.neuron(*search.slope.neuron(w))
@@ -331,9 +331,10 @@ class _Queue:
         return -self.heap[0][0] if self.heap else 0.0
 
     def push(self, nodes, bounds):
-        for start in range(0, len(nodes), self.size):
-            block = slice(start, start + self.size)
-            entry = (-bounds[block].max(), next(self.ticket))
+        order = np.argsort(-bounds)
+        for start in range(0, len(order), self.size):
+            block = order[start : start + self.size]
+            entry = (-bounds[block[0]], next(self.ticket))
             heappush(self.heap, (*entry, nodes[block], bounds[block]))
 
     def pop(self):
@@ -343,7 +344,7 @@ class _Queue:
             blocks.append(heappop(self.heap)[2:])
             n_nodes += len(blocks[-1][0])
         nodes, bounds = (np.concatenate(part) for part in zip(*blocks))
-        order = np.argsort(-bounds)
-        first, rest = order[: self.size], order[self.size :]
-        self.push(nodes[rest], bounds[rest])
-        return nodes[first], bounds[first]
+        if n_nodes > self.size:
+            self.push(nodes, bounds)
+            nodes, bounds = heappop(self.heap)[2:]
+        return nodes, bounds

@@ -42,10 +42,12 @@ class Cones:
         """Bounds, the edges where to split, -1 if too short, and the centres."""
         U = V[..., : self.slope.rank]
         gram = U @ U.transpose(0, 2, 1)
-        products = gram.reshape(len(V), -1)
-        longest = products.argmin(axis=1)
-        cosines = products[np.arange(len(V)), longest]
-        longest[cosines > 1.0 - 0.5 * _RESOLUTION**2] = -1
+        # Of edges equally long, as in orthants, one far from the other generators.
+        closeness = gram.sum(axis=2)
+        closeness = gram + 1e-9 * (closeness[:, :, None] + closeness[:, None, :])
+        longest = closeness.reshape(len(V), -1).argmin(axis=1)
+        tiny = gram.min(axis=(1, 2)) > 1.0 - 0.5 * _RESOLUTION**2
+        longest[tiny] = -1
         return self.slope.cone_bounds(V, gram), longest, V.sum(axis=1)
 
     def split(self, V, edges):
