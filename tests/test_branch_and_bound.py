@@ -524,6 +524,15 @@ def test_few_cones_are_enough(bias, n_nodes):
     assert maximum.n_nodes <= n_nodes
 
 
+def test_ties_of_edges_cost_few_cones():
+    rng = np.random.default_rng(0)
+    X, nu = rng.standard_normal((60, 5)), rng.standard_normal(60)
+    maximum = maximise_slope(X, nu, free_bias=False, rtol=1e-2)
+    assert maximum.status == "optimal"
+    # It would be 6470 if the first of the longest edges were always split.
+    assert maximum.n_nodes <= 5500
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "n, r, free_bias", [(200, 5, False), (200, 4, True), (60, 6, False), (40, 10, True)]

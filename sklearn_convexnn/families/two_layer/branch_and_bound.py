@@ -141,7 +141,8 @@ def maximise_slope(
         upper = search.run(reduced.slopes(**geometry)) + reduced.slack
     upper = float(min(upper, ceiling))
     slope, u, b, g = 0.0, np.zeros(X.shape[1]), 0.0, np.zeros(N.shape[1])
-    for w in search.candidates():
+    # An even slope does not tell a direction from its opposite.
+    for w in () if search.w is None else (search.w, -search.w):
         direction, bias = reduced.neuron(*search.slope.neuron(w))
         f = N.T @ activation(X @ direction + bias, negative_slope)
         size = float(np.linalg.norm(f))
@@ -239,10 +240,6 @@ class _Search:
         """Slopes up to this one need not be told apart."""
         return max(self.value * (1 + self.rtol), self.target)
 
-    def candidates(self):
-        """The best direction, which an even slope takes for its opposite."""
-        return () if self.w is None else (self.w, -self.w)
-
     def offer(self, slope, W):
         """Keep the best of some directions if it is better than all before."""
         values = slope.values(W)
@@ -267,7 +264,7 @@ class _Search:
         """Lower bound by local searches, of a single step if no node is allowed."""
         if slope.rank <= 2 or not len(slope.rows):
             return
-        W = slope.ascend(slope.starts(), n_steps=50 if self.max_nodes else 1)
+        W = slope.ascend(slope.starts(), n_steps=30 if self.max_nodes else 1)
         if self.max_nodes:
             W = slope.polish(W[np.argsort(-slope.values(W))[:n_polished]])
         self.offer(slope, W)
@@ -293,7 +290,12 @@ class _Search:
         return min(self.ceiling, (1 + ROUNDING) * upper + slope.slack)
 
     def branch(self, slope, nodes):
-        """Upper bound by branch and bound over nodes of one kind."""
+        """Upper bound by branch and bound over nodes of one kind.
+
+        These are `Cones` or `Signs`: arrays of nodes, of which `examine` says how
+        steep the slope can be there, where to split them, if at all, and which
+        directions are worth a try.
+        """
         queue, roots = _Queue(nodes.size), nodes.roots()
         queue.push(roots, np.full(len(roots), self.ceiling))
         # What is cut off is not above the threshold, but counts.

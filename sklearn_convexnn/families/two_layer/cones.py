@@ -39,7 +39,10 @@ class Cones:
         return V.reshape(-1, *V.shape[2:])
 
     def examine(self, V, threshold):
-        """Bounds, the edges where to split, -1 if too short, and the centres."""
+        """Bounds, the edges where to split, -1 if too short, and the centres.
+
+        The centres cost so little that they do not depend on the threshold.
+        """
         U = V[..., : self.slope.rank]
         gram = U @ U.transpose(0, 2, 1)
         # Of edges equally long, as in orthants, one far from the other generators.
