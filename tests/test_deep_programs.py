@@ -71,7 +71,7 @@ class Case:
         data = X, y, s, loss_of(loss), alpha
         self.program = DeepProgram(*data, blocks, norm=norm, fit_intercept=bias)
         self.problem = DeepProblem(
-            X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, False, arch
+            X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, arch
         )
 
     def solve(self, tol=1e-8):

@@ -81,7 +81,12 @@ def fits(operations=0.0, share=1.0):
 
 
 def left():
-    """Seconds until the time is up."""
+    """Seconds until the time is up.
+
+    Returns
+    -------
+    seconds : float
+    """
     return _end.get() - perf_counter()
 
 

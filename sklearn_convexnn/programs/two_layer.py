@@ -36,6 +36,8 @@ class TwoLayerProgram:
     fit_intercept : bool
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1).
+    outputs, open_sides : ndarray or None
+        As of `MaskedOperator`.
 
     Attributes
     ----------

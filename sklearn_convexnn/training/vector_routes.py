@@ -186,17 +186,15 @@ def _train_by_structure(problem, name, settings):
     neurons = problem.null()
     objective = bound = problem.objective(neurons)
     if objective > 0 and np.any(problem.X):
-        form = None
-        if not problem.separate:
-            form = soft_thresholded_svd(
-                problem.X,
-                problem.Y,
-                problem.sample_weight,
-                problem.loss,
-                problem.alpha,
-                problem.fit_intercept,
-                problem.negative_slope,
-            )
+        form = soft_thresholded_svd(
+            problem.X,
+            problem.Y,
+            problem.sample_weight,
+            problem.loss,
+            problem.alpha,
+            problem.fit_intercept,
+            problem.negative_slope,
+        )
         if form is None:
             return None
         zeros = np.zeros(len(form.directions))

@@ -227,7 +227,6 @@ def _refitted(problem, units, rebuilt):
         problem.loss,
         problem.alpha,
         free_offset=problem.fit_intercept,
-        separate=False,
     )
     return _largest(replace(pool, outputs=found.values, offset=found.offset))
 

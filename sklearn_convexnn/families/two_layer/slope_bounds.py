@@ -448,12 +448,30 @@ def _solved_policy(C, B, r, free_bias):
 
 
 def planar_maximiser(parts):
-    """Direction ``w`` of the largest slope, for parts of rank one or two."""
+    """Direction ``w`` of the largest slope, for parts of rank one or two.
+
+    Parameters
+    ----------
+    parts : SlopeParts or VectorSlope
+
+    Returns
+    -------
+    w : ndarray of shape (n_coordinates,)
+    """
     return max(planar_maximisers(parts), key=parts.values)
 
 
 def planar_maximisers(parts):
-    """Directions ``w`` of the largest slope for each pivot, of rank one or two."""
+    """Directions ``w`` of the largest slope for each pivot, of rank one or two.
+
+    Parameters
+    ----------
+    parts : SlopeParts or VectorSlope
+
+    Returns
+    -------
+    W : ndarray of shape (n_pivots, n_coordinates)
+    """
     if parts.rank == 1:
         return parts.best_biases(np.array([[1.0], [-1.0]]))
     candidates = []
