@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     both_signs,
@@ -21,7 +22,7 @@ from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import gated_arrangement
-from sklearn_convexnn.training.proving import node_limit, steepest_unit
+from sklearn_convexnn.training.proving import node_limit
 from sklearn_convexnn.two_layer import TwoLayerMixin
 
 # Random directions of each kind that the search starts from.
@@ -307,7 +308,15 @@ def _prove(problem, N, slope):
     """The largest slope known, and a proven upper bound of all."""
     p = problem
     geometry = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
-    found = steepest_unit(p, N, lower=slope, rtol=0.5 * _RTOL, max_nodes=node_limit(p))
+    rtol = 0.5 * _RTOL
+    found = maximise_slope(
+        p.X,
+        N,
+        **geometry,
+        target=(1.0 + rtol) * slope,
+        rtol=rtol,
+        max_nodes=node_limit(p),
+    )
     slope = max(slope, found.lower)
     upper = max(slope, found.upper)
     wide = upper > (1.0 + _RTOL) * slope

@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state, check_scalar
 
 from sklearn_convexnn._advice import advice
 from sklearn_convexnn._alpha_max import check_base, largest_slope
-from sklearn_convexnn._base import ReLUNetworkMixin, Neighbour
+from sklearn_convexnn._base import Neighbour, ReLUNetworkMixin
 from sklearn_convexnn._memory import require_memory
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.types import Data

@@ -42,13 +42,11 @@ TO_SPLIT = {
     },
     "Many parameters": {
         "_fitting.fit_network",
-        "families.two_layer.branch_and_bound.maximise_slope",
         "families.two_layer.closed_forms._without_bias",
         "families.two_layer.closed_forms.closed_form",
         "families.two_layer.closed_forms.solve_spline",
         "families.two_layer.pricing.search_neurons",
         "families.two_layer.splines.fit_spline",
-        "families.two_layer.vector_branch_and_bound.maximise_vector_slope",
         "families.two_layer.vector_cells.search_cells",
         "families.two_layer.pricing.search_units",
         "programs.subnetworks.DeepProgram.__init__",

@@ -3,9 +3,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import nnls
 
-from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
-    maximise_vector_slope,
-)
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.vector_cells import (
     cell_slope_bound,
     search_cells,
@@ -112,7 +110,7 @@ def test_is_exact_over_all_cells_with_a_free_bias(d, negative_slope):
     for seed in range(3):
         X, N = random_problem(seed, 8, d, 3, free_bias=True)
         arrangement = enumerate_arrangement(X, free_bias=True)
-        maximum = maximise_vector_slope(X, N, **options)
+        maximum = maximise_slope(X, N, **options)
         found = search_cells(X, N, arrangement, **options)
         assert_valid(found, X, N, arrangement, **options)
         assert_allclose(found.slopes[0], maximum.lower, rtol=1e-8)

@@ -80,6 +80,16 @@ def fits(operations=0.0, share=1.0):
     return operations <= share * left * _speed() * _processor(now)
 
 
+def left():
+    """Seconds until the time is up.
+
+    Returns
+    -------
+    seconds : float
+    """
+    return _end.get() - perf_counter()
+
+
 def seconds(operations):
     """About how long so many operations, as of `check`, take."""
     return operations / _speed()

@@ -10,7 +10,7 @@ from scipy.optimize import nnls
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
-from sklearn_convexnn.families.two_layer import branch_and_bound
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
@@ -20,9 +20,6 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     norm_bound,
     semidefinite_bound,
     triangle_bound,
-)
-from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
-    maximise_vector_slope,
 )
 from sklearn_convexnn.families.two_layer.vector_cells import (
     cell_slope_bound,
@@ -443,18 +440,18 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
     options = {
         "free_bias": p.fit_intercept,
         "negative_slope": p.negative_slope,
-        "lower": lower,
-        "target": allowed,
+        "target": max(allowed, (1.0 + rtol) * lower),
         "rtol": rtol,
         "deadline": deadline,
     }
     if p.n_outputs == 1:
-        return _proven_slope_of_one(p, N[:, 0], options, upper)
+        slope, closed = _proven_slope_of_one(p, N[:, 0], options, upper)
+        return max(slope, lower), closed
     closed = False
     if upper is None:
         # Without nodes it still has a bound from norms.
         nodes = proofs.node_limit(p)
-        found = maximise_vector_slope(p.X, N, max_nodes=nodes, **options)
+        found = maximise_slope(p.X, N, max_nodes=nodes, **options)
         upper, closed = found.upper, found.status == "optimal"
     left = deadline - perf_counter()
     if not closed and left > 0 and can_enumerate(p.X, free_bias=p.fit_intercept):
@@ -465,7 +462,7 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
     if not closed:
         # The squares of the slopes add up over any orthonormal basis of the
         # outputs; along the singular vectors few of them are large.
-        options = {**options, "lower": 0.0, "target": None}
+        options = {**options, "target": 0.0}
         along = N @ np.linalg.svd(N, full_matrices=False)[2].T
         slopes = [_proven_slope_of_one(p, nu, options)[0] for nu in along.T]
         upper = min(upper, float(np.linalg.norm(slopes)))
@@ -480,7 +477,7 @@ def _proven_slope_of_one(problem, nu, options, upper=None):
         upper = norm_bound(X, nu, **geometry)
         nodes = proofs.node_limit(replace(problem, Y=problem.Y[:, :1]))
         if nodes:
-            found = branch_and_bound.maximise_slope(X, nu, max_nodes=nodes, **options)
+            found = maximise_slope(X, nu, max_nodes=nodes, **options)
             upper, closed = found.upper, found.status == "optimal"
     left = deadline - perf_counter()
     if not closed and left > 0 and can_enumerate(X, free_bias=options["free_bias"]):
@@ -494,4 +491,4 @@ def _proven_slope_of_one(problem, nu, options, upper=None):
         if len(X) * np.linalg.matrix_rank(X) <= _SEMIDEFINITE:
             with suppress(OutOfTime), until(deadline):
                 upper = min(upper, semidefinite_bound(X, nu, **geometry))
-    return max(upper, options["lower"]), closed
+    return upper, closed

@@ -588,7 +588,7 @@ class _Run:
             top = self._bracket(N, lower)
             if top.lower > lower:
                 missed = _as_candidates(
-                    [(top.direction, top.bias, float(top.sign), top.lower)],
+                    [(top.direction, top.bias, top.outputs[0], top.lower)],
                     p.X.shape[1],
                 )
                 found = merge_candidates([missed, found], p.X)
@@ -617,12 +617,13 @@ class _Run:
         if not hopeful:
             # No proof can close the gap at this point.
             nodes = int(_ROUGH * nodes)
+        rtol = float(np.clip(0.1 * gap / self.objective, 0.1 * self.tol, 1e-2))
         top = maximise_slope(
             p.X,
             nu,
             **self.geometry,
-            lower=lower,
-            rtol=float(np.clip(0.1 * gap / self.objective, 0.1 * self.tol, 1e-2)),
+            target=(1.0 + rtol) * lower,
+            rtol=rtol,
             deadline=self.deadline,
             max_nodes=nodes,
         )

@@ -8,13 +8,8 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
-from sklearn_convexnn.families.two_layer.branch_and_bound import (
-    maximise_slope,
-    prefers_cones,
-)
-from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
-    maximise_vector_slope,
-)
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.signed_slope import prefers_cones
 from sklearn_convexnn.training.column_generation import generate_neurons
 
 # Sizes up to which a proof is attempted, and the nodes it may take.
@@ -118,12 +113,15 @@ def prove(problem, result, tol, deadline, nodes=None):
     nodes = node_limit(problem) if nodes is None else nodes
     if not nodes:
         return None
-    found = steepest_unit(
-        problem,
+    rtol = min(1e-4, 0.1 * tol)
+    allowed = largest_slope_allowed(problem, result, tol)
+    found = maximise_slope(
+        problem.X,
         result.nu,
-        lower=result.kappa,
-        target=largest_slope_allowed(problem, result, tol),
-        rtol=min(1e-4, 0.1 * tol),
+        free_bias=problem.fit_intercept,
+        negative_slope=problem.negative_slope,
+        target=max(allowed, (1.0 + rtol) * result.kappa),
+        rtol=rtol,
         deadline=deadline,
         max_nodes=nodes,
     )
@@ -138,31 +136,6 @@ def prove(problem, result, tol, deadline, nodes=None):
             np.zeros((1, problem.n_outputs)),
         )
     return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)
-
-
-def steepest_unit(problem, N, **limits):
-    """Branch and bound over the units at a dual point.
-
-    Parameters
-    ----------
-    problem : Problem
-    N : ndarray of shape (n_samples, n_outputs)
-    **limits
-        Of `maximise_slope`.
-
-    Returns
-    -------
-    found : object
-        With bounds `lower` and `upper` of the largest slope, and the unit of the
-        former.
-    """
-    geometry = {
-        "free_bias": problem.fit_intercept,
-        "negative_slope": problem.negative_slope,
-    }
-    if problem.n_outputs > 1:
-        return maximise_vector_slope(problem.X, N, **geometry, **limits)
-    return maximise_slope(problem.X, N[:, 0], **geometry, **limits)
 
 
 def largest_slope_allowed(problem, result, tol):

@@ -27,8 +27,8 @@ import numpy as np
 from scipy.optimize import lsq_linear
 from scipy.sparse import csc_matrix, csr_array, eye_array, hstack, kron, vstack
 
-from sklearn_convexnn._utils.deadlines import check, svd_work
-from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn._utils.deadlines import check, left, svd_work
+from sklearn_convexnn.families.two_layer.directions import Directions
 
 # Rows whose directions agree to so many digits are merged; what that changes is
 # added to the bounds.
@@ -42,7 +42,7 @@ ROUNDING = 1e-11
 
 
 @dataclass(frozen=True)
-class SlopeParts:
+class SlopeParts(Directions):
     """One sign of the slope as a difference of sums of absolute values.
 
     The last coordinate of ``w`` is the bias if it is free; the others are
@@ -82,12 +82,16 @@ class SlopeParts:
         return slopes / np.linalg.norm(W[..., : self.rank], axis=-1)
 
     def gradients(self, W):
-        """Gradients of the slopes along the penalised coordinates."""
-        r = self.rank
-        return (
-            np.sign(W @ self.convex.T) @ self.convex[:, :r]
-            - np.sign(W @ self.concave.T) @ self.concave[:, :r]
-        )
+        """Gradients along ``u``, with the nearest pivot kept on the hyperplane."""
+        products = W @ self.concave.T
+        slopes = np.sign(W @ self.convex.T) @ self.convex
+        slopes -= np.sign(products) @ self.concave
+        if not self.free_bias:
+            return slopes
+        if not len(self.concave):
+            return slopes[:, :-1]
+        nearest = np.abs(products / self.concave[:, -1]).argmin(axis=1)
+        return slopes[:, :-1] - slopes[:, -1:] * self.pivots()[nearest]
 
     def pivots(self):
         """Points ``p`` such that some best bias is ``-p^T u``.
@@ -107,12 +111,6 @@ class SlopeParts:
             rows[:, :-1] - rows[:, -1:] * pivot for rows in (self.convex, self.concave)
         )
 
-    def lift(self, U, pivots):
-        """Directions ``w`` on hyperplanes through pivots, from their ``u``."""
-        if not self.free_bias:
-            return U
-        return np.concatenate([U, -(U * pivots).sum(-1, keepdims=True)], axis=-1)
-
     def best_biases(self, U):
         """Directions ``w`` with the best bias for each row of `U`."""
         if not self.free_bias or not len(self.concave):
@@ -131,11 +129,16 @@ class SlopeParts:
         best = np.argmax(value, axis=1)
         return np.column_stack([U, sorted_kinks[np.arange(len(U)), best]])
 
+    def best_in_plane(self, pivot):
+        """Direction ``u`` of the largest slope on a pivot, of rank two."""
+        convex, concave = self.on_pivot(pivot)
+        return _best_angle(np.concatenate([convex, concave]), len(convex))
+
     def neuron(self, w):
         """Unit direction and bias, in coordinates of the features."""
-        w = w / np.linalg.norm(w[: self.rank])
-        u = self.basis @ w[: self.rank]
-        return u, float(w[-1] - self.centre @ u) if self.free_bias else 0.0
+        u, b = super().neuron(w)
+        u = self.basis @ u
+        return u, b - float(self.centre @ u)
 
 
 def split_slope(X, nu, sign, *, free_bias=False, negative_slope=0.0):
@@ -199,24 +202,6 @@ def split_slope(X, nu, sign, *, free_bias=False, negative_slope=0.0):
         convex = convex[1:]
     concave = -lines[total < 0] * total[total < 0, None]
     return SlopeParts(convex, concave, basis, centre, float(slack), radius)
-
-
-def slope_at(X, nu, u, b, *, negative_slope=0.0):
-    """Slope ``nu^T act(X u + b)`` of one neuron.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    nu : ndarray of shape (n_samples,)
-    u : ndarray of shape (n_features,)
-    b : float
-    negative_slope : float, default=0.0
-
-    Returns
-    -------
-    slope : float
-    """
-    return float(nu @ activation(X @ u + b, negative_slope))
 
 
 def norm_bound(X, nu, *, free_bias=False, negative_slope=0.0):
@@ -344,7 +329,7 @@ def semidefinite_bound(X, nu, *, free_bias=False, negative_slope=0.0):
     .. [1] Raghunathan, A., Steinhardt, J. and Liang, P. (2018). "Semidefinite
        Relaxations for Certifying Robustness to Adversarial Examples". NeurIPS.
     """
-    # It cannot be interrupted.
+    # A solver that is interrupted has no bound that is worth its time.
     check(_POLICY_WORK * X.shape[1] * len(X) ** _POLICY_POWER)
     bounds = [
         policy_bound(parts, parts.convex)[0] + parts.slack
@@ -353,7 +338,7 @@ def semidefinite_bound(X, nu, *, free_bias=False, negative_slope=0.0):
     return (1 + ROUNDING) * max(bounds)
 
 
-def policy_bound(parts, columns, *, time_limit=np.inf):
+def policy_bound(parts, columns):
     r"""Bound of ``max ||columns^T sigma - B^T s||`` over signs ``sigma``.
 
     Parameters
@@ -362,14 +347,12 @@ def policy_bound(parts, columns, *, time_limit=np.inf):
         Gives the concave rows ``B``.
     columns : ndarray of shape (k, n_coordinates)
         The sign of the first may be fixed to one.
-    time_limit : float, default=inf
-        Seconds.  A solver that is stopped gives a weaker bound.
 
     Returns
     -------
     bound : float
         Proven: evaluated at the feasible ``(D, K)`` next to what the solver
-        returns.
+        returns.  It is weaker if the time is up before the solver ends.
     diagonal : ndarray of shape (k,)
         Diagonal ``D``, by which the columns matter.
     correlation : ndarray of shape (k,)
@@ -381,7 +364,7 @@ def policy_bound(parts, columns, *, time_limit=np.inf):
         return 0.0, np.empty(0), np.empty(0)
     scale = np.linalg.norm(columns[:, :r], axis=1).max()
     C, B = columns / scale, concave / scale
-    solution = _solved_policy(C, B, r, parts.free_bias, time_limit)
+    solution = _solved_policy(C, B, r, parts.free_bias)
     if solution is None:
         return np.inf, np.ones(k), np.zeros(k)
     diagonal, policy, moments, variances = solution
@@ -398,7 +381,7 @@ def policy_bound(parts, columns, *, time_limit=np.inf):
     return float(scale * bound), diagonal, moments / lengths
 
 
-def _solved_policy(C, B, r, free_bias, time_limit):
+def _solved_policy(C, B, r, free_bias):
     """The semidefinite program in the standard form of Clarabel.
 
     That is ``A x + slack = b`` with slacks in cones.  The unknowns are the diagonal
@@ -444,8 +427,8 @@ def _solved_policy(C, B, r, free_bias, time_limit):
         cones.append(clarabel.ZeroConeT(k))
     settings = clarabel.DefaultSettings()
     settings.verbose = False
-    if np.isfinite(time_limit):
-        settings.time_limit = max(time_limit, 1e-3)
+    if np.isfinite(left()):
+        settings.time_limit = max(left(), 1e-3)
     size = k + 2 * m * k
     found = clarabel.DefaultSolver(
         csc_matrix((size, size)),
@@ -464,44 +447,18 @@ def _solved_policy(C, B, r, free_bias, time_limit):
     return x[:k], up - down, moments, variances
 
 
-def planar_slope(X, nu, *, free_bias=False, negative_slope=0.0):
-    """The slope ``kappa(nu)`` of data of rank at most two, to rounding.
-
-    Angles are sorted, and gradients are cumulative sums: ``O(n log n)``, or
-    ``O(n^2 log n)`` for rank two with `free_bias`.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-        Of rank at most two (after centring, if `free_bias`).
-    nu : ndarray of shape (n_samples,)
-    free_bias : bool, default=False
-    negative_slope : float, default=0.0
-
-    Returns
-    -------
-    slope : float
-    """
-    slopes = [0.0]
-    for parts in both_signs(X, nu, free_bias, negative_slope):
-        if parts.rank and len(parts.convex):
-            slopes.append(float(parts.values(planar_maximiser(parts))))
-    return max(slopes)
-
-
 def planar_maximiser(parts):
     """Direction ``w`` of the largest slope, for parts of rank one or two.
 
     Parameters
     ----------
-    parts : SlopeParts
+    parts : SlopeParts or VectorSlope
 
     Returns
     -------
     w : ndarray of shape (n_coordinates,)
     """
-    candidates = planar_maximisers(parts)
-    return candidates[np.argmax(parts.values(candidates))]
+    return max(planar_maximisers(parts), key=parts.values)
 
 
 def planar_maximisers(parts):
@@ -509,19 +466,18 @@ def planar_maximisers(parts):
 
     Parameters
     ----------
-    parts : SlopeParts
+    parts : SlopeParts or VectorSlope
 
     Returns
     -------
     W : ndarray of shape (n_pivots, n_coordinates)
     """
     if parts.rank == 1:
-        return parts.best_biases(np.ones((1, 1)))
+        return parts.best_biases(np.array([[1.0], [-1.0]]))
     candidates = []
     for pivot in parts.pivots():
-        convex, concave = parts.on_pivot(pivot)
-        u = _best_angle(np.concatenate([convex, concave]), len(convex))
-        candidates.append(parts.lift(u, pivot))
+        check()
+        candidates.append(parts.lift(parts.best_in_plane(pivot), pivot))
     return np.array(candidates)
 
 
