@@ -655,7 +655,7 @@ def test_failed_fit_leaves_the_estimator_as_it_was(error, monkeypatch):
     def fail(*args, **kwargs):
         raise error("stopped")
 
-    monkeypatch.setattr("sklearn_convexnn._fitting.network_weights", fail)
+    monkeypatch.setattr("sklearn_convexnn._fitting.layers_of_neurons", fail)
     with pytest.raises(error):
         model.fit(X[:, :2], -y)
     assert vars(model) == before

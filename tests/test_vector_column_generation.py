@@ -16,7 +16,7 @@ from sklearn_convexnn.families.two_layer.placing import (
 )
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.families.two_layer.recovery import (
-    network_weights,
+    layers_of_neurons,
     prune,
     simplify,
 )
@@ -69,7 +69,7 @@ def make_problem(
 
 def network_objective(problem, neurons):
     """Loss and weight decay of the weights of an MLP, written down once more."""
-    hidden, hidden_bias, output, output_bias = network_weights(neurons, problem.X)
+    (hidden, output), (hidden_bias, output_bias) = layers_of_neurons(neurons, problem.X)
     z = problem.X @ hidden + hidden_bias
     z = np.where(z > 0, z, problem.negative_slope * z)
     decay = np.sum(hidden**2) + np.sum(output**2)

@@ -9,7 +9,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
-from sklearn_convexnn.families.two_layer import pricing
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     network_of,
@@ -21,7 +20,7 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     sample_residuals,
 )
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
-from sklearn_convexnn.model import vector_problem as problem_module
+from sklearn_convexnn.model import problem as problem_module
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.solvers import descent
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
@@ -255,5 +254,5 @@ def test_search_among_many_features(monkeypatch):
     monkeypatch.setattr(pricing, "_MANY_FEATURES", 2)
     found = search_units(p.X, N, starts, **options)
     assert_allclose(found.slopes[0], expected.slopes[0], rtol=1e-3)
-    plain, shaped = pricing.random_directions(p.X, 6, np.random.RandomState(0), True)
+    plain, shaped = starts.random_directions(p.X, 6, np.random.RandomState(0), True)
     assert plain.shape == (3, 5) and shaped.shape == (6, 5)
