@@ -187,7 +187,8 @@ def table():
 def test_regressor(table, dtype):
     X, Y, s = table
     X = X.astype(dtype)
-    assert goes_at_scale(X, 1, "adaptive") and not goes_at_scale(X, 1, "sampled")
+    assert goes_at_scale(X.shape, 1, "adaptive")
+    assert not goes_at_scale(X.shape, 1, "sampled")
     model = ConvexReLURegressor(alpha=30.0, tol=0.02, random_state=0)
     model.fit(X, Y[:, 0], sample_weight=s)
     assert model.coefs_[0].dtype == dtype
@@ -251,8 +252,10 @@ def test_search_among_many_features(monkeypatch):
     starts = np.random.RandomState(0).standard_normal((100, 5))
     options = {"free_bias": True, "rescale": True}
     expected = search_units(p.X, N, starts, **options)
-    monkeypatch.setattr(pricing, "_MANY_FEATURES", 2)
+    monkeypatch.setattr(starts_module, "_MANY_FEATURES", 2)
     found = search_units(p.X, N, starts, **options)
     assert_allclose(found.slopes[0], expected.slopes[0], rtol=1e-3)
-    plain, shaped = starts.random_directions(p.X, 6, np.random.RandomState(0), True)
+    plain, shaped = starts_module.random_directions(
+        p.X, 6, np.random.RandomState(0), True
+    )
     assert plain.shape == (3, 5) and shaped.shape == (6, 5)
