@@ -198,7 +198,7 @@ def test_only_what_is_proven_has_a_closed_form():
     oblique = np.array([[2.0, 0.1], [2.0, -0.1], [2.0, 0.0], [2.0, 0.0]])
     assert solve(Y=oblique, alpha=0.5) is not None
     assert solve(Y=oblique, alpha=0.1) is None
-    assert len(solve(alpha=1e3).outputs) == 0
+    assert len(solve(alpha=1e3).neurons) == 0
     assert solve(Y=np.zeros((4, 2))).objective == 0.0
 
 

@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn.families.two_layer import starts as starts_module
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     network_of,
