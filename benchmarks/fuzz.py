@@ -32,6 +32,7 @@ from sklearn_convexnn.losses import (
     Softmax,
     make_loss,
 )
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
@@ -235,16 +236,8 @@ def reference(case):
         X = without_rounding(X - X.mean(axis=0))
     arrangement = enumerate_arrangement(X, free_bias=free)
     for y in case.targets[used].T:
-        program = TwoLayerProgram(
-            X,
-            y,
-            s,
-            loss,
-            case.params["alpha"],
-            arrangement,
-            fit_intercept=free,
-            negative_slope=case.params["negative_slope"],
-        )
+        params = case.params["alpha"], free, case.params["negative_slope"]
+        program = TwoLayerProgram(Problem(X, y, s, loss, *params), arrangement)
         if not program.can_improve:
             low, high = low + program.null_objective(), high + program.null_objective()
             continue

@@ -19,10 +19,10 @@ from sklearn_convexnn.losses import Separable
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import _keys, blocks_of, distinct, simplified
-from sklearn_convexnn.programs.subnetworks import DeepProgram
+from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
-from sklearn_convexnn.solvers.cvxpy_reference import _block_matrices, _deep
+from sklearn_convexnn.solvers.cvxpy_reference import _form
 from tests.problems import LOSSES, as_targets, loss_of
 
 
@@ -68,11 +68,10 @@ class Case:
         if blocks is None:
             blocks = all_blocks(n, d, width, bias, norm, seed, depth)
         self.blocks, arch = blocks, Architecture(depth, width, norm)
-        data = X, y, s, loss_of(loss), alpha
-        self.program = DeepProgram(*data, blocks, norm=norm, fit_intercept=bias)
         self.problem = DeepProblem(
             X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, False, arch
         )
+        self.program = SubnetworkProgram(self.problem, blocks)
 
     def solve(self, tol=1e-8):
         result = solve_interior_point(self.program, tol=tol)
@@ -231,11 +230,8 @@ def test_trainings_reach_the_program(seed):
 def test_one_inner_unit_is_two_layers(bias, norm):
     """Without biases; with them the second one makes more of the same unit."""
     case = Case(6, 1 if bias else 2, 1, bias=bias, norm=norm)
-    X, p = case.problem.X, case.program
-    arrangement = enumerate_arrangement(X, free_bias=bias)
-    two_layer = TwoLayerProgram(
-        X, p.y, p.sample_weight, p.loss, p.alpha, arrangement, fit_intercept=bias
-    )
+    arrangement = enumerate_arrangement(case.problem.X, free_bias=bias)
+    two_layer = TwoLayerProgram(case.problem.scalar(), arrangement)
     value, expected = case.value(), solve_interior_point(two_layer, tol=1e-8).objective
     if bias:
         assert value <= expected * (1 + 1e-7)
@@ -355,7 +351,7 @@ def test_null_network(bias):
     program = Case(**args).program
     f = np.full(4, program.null_offset())
     nu = -program.loss.gradient(f, program.y, program.sample_weight)
-    form = _deep(cp, program)
+    form = _form(cp, program)
     unit_cost = [form.penalty <= 1.0, *form.cones]
     slope = cp.Problem(cp.Maximize(nu @ form.outputs), unit_cost).solve("CLARABEL")
     null = program.null_objective()
@@ -412,14 +408,8 @@ def test_operator_against_matrices(n, d, bias, norm, depth):
     blocks = blocks.select(rng.permutation(len(blocks))[:30])
     program = Case(n, d, bias=bias, norm=norm, depth=depth, blocks=blocks).program
     op = program.operator
-    pairs = [_block_matrices(op, program.blocks, b) for b in range(op.n_cones)]
-    features = [o * F.toarray() for o, (F, _) in zip(op.outputs, pairs)]
-    if bias:
-        last = np.zeros((n, op.p))
-        last[:, : op.n_straight * d] = np.tile(op.M, op.n_straight)
-        features.append(last)
-    F, A = np.stack(features), np.stack([A.toarray() for _, A in pairs])
-    own = op.own.reshape(op.n_cones, -1)
+    features, cones = zip(*(program.matrices(b) for b in range(op.n_blocks)))
+    F, A, own = np.stack(features), np.stack(cones[: op.n_cones]), op.own
     assert_allclose(np.any(A != 0, axis=2), own)
 
     theta, nu = rng.standard_normal((op.n_blocks, op.p)), rng.standard_normal(n)
@@ -499,7 +489,7 @@ def test_a_small_penalty_is_below_and_its_network_above():
         found = solve_deep_penalised(
             case.program, case.problem, penalty=penalty, max_iter=20
         )
-        outside = np.maximum(-op.cone(found.theta), 0.0)[op.own.reshape(op.n_cones, -1)]
+        outside = np.maximum(-op.cone(found.theta), 0.0)[op.own]
         penalised = case.program.objective(found.theta, found.offset)
         penalised += penalty * np.sum(outside)
         rebuilt = case.problem.objective(case.recovered(found))
@@ -554,20 +544,16 @@ def test_constraints_of_no_need_are_none():
 @pytest.mark.parametrize("bias", [False, True])
 def test_reference_in_other_units(bias):
     case = Case(4, 1 if bias else 2, 1, bias=bias)
-    p = case.program
-    value = solve_cvxpy(p, tol=1e-6).objective
+    value = solve_cvxpy(case.program, tol=1e-6).objective
     for power in (-7, 7):
         unit = 10.0**power
         for rows, targets, scale in ((unit, 1.0, 1.0), (1.0, unit, unit**2)):
-            program = DeepProgram(
-                case.problem.X * rows,
-                p.y * targets,
-                p.sample_weight,
-                p.loss,
-                p.alpha * rows * targets,
-                p.blocks,
-                fit_intercept=bias,
-                norm=p.norm,
+            problem = replace(
+                case.problem,
+                X=case.problem.X * rows,
+                Y=case.problem.Y * targets,
+                alpha=case.problem.alpha * rows * targets,
             )
+            program = SubnetworkProgram(problem, case.blocks)
             found = solve_cvxpy(program, tol=1e-6)
             assert_allclose(found.objective, value * scale, rtol=1e-5)

@@ -12,6 +12,7 @@ from scipy.optimize import nnls
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import (
@@ -120,9 +121,8 @@ def test_one_block_for_each_pattern(name):
     X, y, s = tiny_data("huber", n=40, d=4)
     arrangement = sample_arrangement(X, 15, free_bias=True, random_state=0)
     signs = np.where(np.arange(len(arrangement)) % 3, 1.0, -1.0)
-    program = TwoLayerProgram(
-        X, y, s, loss_of("huber"), 0.3, arrangement, fit_intercept=True, outputs=signs
-    )
+    problem = Problem(X, y, s, loss_of("huber"), 0.3, True, 0.0)
+    program = TwoLayerProgram(problem, arrangement, outputs=signs)
     optimum = solve_interior_point(program, tol=1e-9).objective
     check(program, FIRST_ORDER[name](program, tol=1e-5), optimum, 1e-5)
 
@@ -139,16 +139,9 @@ def test_newton_system_of_one_block_for_each_pattern(bias):
         arrangement = type(arrangement)(
             arrangement.patterns[keep], arrangement.gates[keep], False
         )
-        program = TwoLayerProgram(
-            X,
-            y,
-            s,
-            loss_of("log_loss"),
-            0.5,
-            arrangement,
-            fit_intercept=bias,
-            outputs=np.where(keep % 2, 1.0, -1.0),
-        )
+        problem = Problem(X, y, s, loss_of("log_loss"), 0.5, bias, 0.0)
+        outputs = np.where(keep % 2, 1.0, -1.0)
+        program = TwoLayerProgram(problem, arrangement, outputs=outputs)
         smaller = program.operator.n_distinct * program.operator.p < len(y)
         assert smaller == (copies == 1)
         values.append(solve_interior_point(program, tol=1e-9).objective)
@@ -158,13 +151,8 @@ def test_newton_system_of_one_block_for_each_pattern(bias):
 def test_open_sides_are_refused(monkeypatch):
     X, y, s = tiny_data("squared_error", n=20, d=3)
     program = TwoLayerProgram(
-        X,
-        y,
-        s,
-        loss_of("squared_error"),
-        0.5,
+        Problem(X, y, s, loss_of("squared_error"), 0.5, False, 0.0),
         sample_arrangement(X, 4, random_state=0),
-        fit_intercept=False,
         outputs=-np.ones(4),
         open_sides=np.arange(20) % 5 == np.zeros((4, 1)),
     )
@@ -398,9 +386,8 @@ def test_a_sample_of_many_patterns():
     """More patterns than are taken in at once."""
     X, y, s = tiny_data("squared_error", n=60, d=6)
     arrangement = sample_arrangement(X, 450, random_state=0)
-    program = TwoLayerProgram(
-        X, y, s, make_loss("squared_error"), 1.0, arrangement, fit_intercept=False
-    )
+    problem = Problem(X, y, s, make_loss("squared_error"), 1.0, False, 0.0)
+    program = TwoLayerProgram(problem, arrangement)
     result = solve_direction_generation(program, tol=1e-4)
     optimum = solve_interior_point(program, tol=1e-6).objective
     check(program, result, optimum, 1e-4)

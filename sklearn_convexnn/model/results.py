@@ -202,7 +202,7 @@ def null_result(program):
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
         With ``can_improve`` false.
 
     Returns
@@ -238,7 +238,7 @@ def broken_result(program):
 
     Parameters
     ----------
-    program : TwoLayerProgram or DeepProgram
+    program : Program
 
     Returns
     -------

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn_convexnn._utils.breakdown import furthest
 from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn.model.neurons import activation
-from sklearn_convexnn.model.problem import best_scaled_value
+from sklearn_convexnn.model.problem import Problem, best_scaled_value
 from sklearn_convexnn.model.scales import GoesByScales
 
 # Entries of the features of neurons that are in memory at once (32 MB).
@@ -101,6 +101,19 @@ class VectorProblem(GoesByScales):
     @property
     def n_outputs(self):
         return self.Y.shape[1]
+
+    def scalar(self):
+        """The `Problem` of the only output."""
+        return Problem(
+            self.X,
+            self.Y[:, 0],
+            self.sample_weight,
+            self.loss.loss,
+            self.alpha,
+            self.fit_intercept,
+            self.negative_slope,
+            scales_ratio=self.scales_ratio,
+        )
 
     def null(self):
         """The network without neurons."""

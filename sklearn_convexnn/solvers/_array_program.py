@@ -24,8 +24,8 @@ class ArrayProgram:
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
     like : array
         The namespace, the device and the floating dtype to use.
 

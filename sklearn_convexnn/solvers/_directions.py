@@ -26,8 +26,8 @@ class Directions:
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
     tol : float
         Duality gap, relative to the objective, that is asked for.
     deadline : float
@@ -43,10 +43,12 @@ class Directions:
 
     def __init__(self, program, tol, deadline, callback):
         op = program.operator
-        if len(op.open[0]):
+        if op.has_open_sides or not op.single_units:
+            missing = "cells without open sides"
+            if not op.single_units:
+                missing = "blocks of single units"
             raise ValueError(
-                "this solver needs cells without open sides; use "
-                "solver='interior_point'."
+                f"this solver needs {missing}; use solver='interior_point'."
             )
         self.program, self.operator = program, op
         self.tol, self.deadline, self.callback = tol, deadline, callback

@@ -33,8 +33,8 @@ def solve_augmented_lagrangian(
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
     tol : float, default=1e-6
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200

@@ -24,7 +24,7 @@ def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callbac
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
     tol : float, default=1e-6
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -37,9 +37,10 @@ def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callbac
     -------
     result : SolverResult
     """
-    work = newton_work(program.operator)
+    op = program.operator
+    work = newton_work(op)
     options = {"deadline": deadline, "callback": callback}
-    if work <= _SMALL or len(program.operator.open[0]):
+    if work <= _SMALL or op.has_open_sides or not op.single_units:
         return solve_interior_point(program, tol=tol, max_iter=max_iter, **options)
     progress = _PROGRESS if work <= _LARGE else (1.0, max_iter)
     first = generate_directions(program, tol, max_iter, progress=progress, **options)

@@ -29,8 +29,8 @@ def solve_direction_generation(
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
     tol : float, default=1e-6
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -61,7 +61,7 @@ def generate_directions(program, tol, max_iter, deadline, callback, progress):
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
     tol : float
     max_iter : int
     deadline : float

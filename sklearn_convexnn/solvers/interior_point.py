@@ -49,7 +49,7 @@ def solve_interior_point(
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
     tol : float, default=1e-6
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -84,7 +84,7 @@ def newton_work(operator):
 
     Parameters
     ----------
-    operator : MaskedOperator
+    operator : Operator
 
     Returns
     -------

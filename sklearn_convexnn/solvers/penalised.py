@@ -43,7 +43,7 @@ def solve_penalised(
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
         With a smooth loss and without open sides.
     tol : float, default=1e-6
         Stop when the duality gap is at most `tol` times the objective.

@@ -286,16 +286,7 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
     )
     # The network's own dual point may be far from the best one.
     if p.n_outputs == 1:
-        program = TwoLayerProgram(
-            p.X,
-            p.Y[:, 0],
-            p.sample_weight,
-            p.loss.loss,
-            p.alpha,
-            arrangement,
-            fit_intercept=p.fit_intercept,
-            negative_slope=p.negative_slope,
-        )
+        program = TwoLayerProgram(p.scalar(), arrangement)
         if program.can_improve:
             result = solve_interior_point(program, deadline=deadline)
         else:

@@ -294,16 +294,8 @@ class _CellCuts:
     def solve(self, tol, deadline):
         """Network and dual point of the restricted problem."""
         p = self.problem
-        program = TwoLayerProgram(
-            p.X,
-            p.y,
-            p.sample_weight,
-            p.loss,
-            p.alpha,
-            Arrangement(self.patterns, self.gates, False),
-            fit_intercept=p.fit_intercept,
-            negative_slope=p.negative_slope,
-        )
+        arrangement = Arrangement(self.patterns, self.gates, False)
+        program = TwoLayerProgram(p, arrangement)
         if not program.can_improve:
             null = p.null()
             return null, p.dual_point(np.full(len(p.y), null.offset))

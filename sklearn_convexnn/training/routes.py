@@ -313,16 +313,7 @@ def _train_on_patterns(problem, known, seed, deadline, name, settings):
             f"[{name}] {len(problem.y)} distinct samples, {len(arrangement)} "
             f"patterns ({scope})"
         )
-    program = TwoLayerProgram(
-        problem.X,
-        problem.y,
-        problem.sample_weight,
-        problem.loss,
-        problem.alpha,
-        arrangement,
-        fit_intercept=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
-    )
+    program = TwoLayerProgram(problem, arrangement)
 
     def report(iteration, objective, bound):
         if verbose > 1:

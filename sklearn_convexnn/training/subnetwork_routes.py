@@ -16,7 +16,7 @@ from sklearn_convexnn.families.two_layer.vector_recovery import simplify
 from sklearn_convexnn.model.results import MESSAGES, DualPoint, SolverError, null_result
 from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import blocks_of, distinct
-from sklearn_convexnn.programs.subnetworks import DeepProgram
+from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.solvers import SOLVERS
 from sklearn_convexnn.training.routes import HISTORY, Trained, round_printer
 from sklearn_convexnn.training.subnetwork_generation import generate_subnetworks
@@ -219,17 +219,7 @@ def _solve_on_blocks(problem, known, seed, deadline, name, settings):
             f"[{name}] {len(problem.X)} distinct samples, {len(blocks)} blocks "
             f"({scope})"
         )
-    y, loss = problem.Y[:, 0], problem.loss.loss
-    program = DeepProgram(
-        problem.X,
-        y,
-        problem.sample_weight,
-        loss,
-        problem.alpha,
-        blocks,
-        norm=problem.architecture.norm,
-        fit_intercept=problem.fit_intercept,
-    )
+    program = SubnetworkProgram(problem, blocks)
 
     def report(iteration, objective, bound):
         if verbose > 1:

@@ -102,7 +102,7 @@ def solve_deep_penalised(
 
     Parameters
     ----------
-    program : DeepProgram
+    program : SubnetworkProgram
         With a smooth loss.
     problem : DeepProblem
         Of one output, from which the program is restricted.
@@ -254,7 +254,7 @@ class _Descent:
         self.inertia = 1.0
         self.centre = np.zeros((op.n_cones, op.n_constraints))
         # Constraints that are there only to repeat others are none.
-        self.own = op.own.reshape(self.centre.shape)
+        self.own = op.own
         self.fixed = penalty is not None
         largest = np.max(np.abs(self.nu()), initial=0.0)
         self.weight = float(penalty) if self.fixed else _EXACT * largest
