@@ -1,6 +1,7 @@
 """Fits of depth three and more that end early: out of time, broken down, too large."""
 
 import warnings
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.subnetworks import architecture, slope_bounds
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import (
     place_subnetworks,
     random_subnetworks,
@@ -25,6 +26,7 @@ from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.patterns.blocks import blocks_of
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
+from sklearn_convexnn.solvers import solve_penalised
 from sklearn_convexnn.training import subnetwork_generation as column_generation
 from sklearn_convexnn.training.subnetwork_generation import DeepRun
 
@@ -275,7 +277,8 @@ def test_steps_that_are_never_short_enough_end(small, monkeypatch):
         type(program.loss), "gradient", lambda *args: np.full(4, np.inf)
     )
     with np.errstate(all="ignore"):
-        result = solve_deep_penalised(program, problem)
+        contest = partial(SubnetworkContest, problem)
+        result = solve_penalised(program, contest=contest)
     assert result.status == "breakdown"
 
 

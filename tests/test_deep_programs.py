@@ -1,7 +1,7 @@
 """Convex programs of parallel sub-networks: references, recovery, invariances."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import permutations
 from math import comb
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import place_subnetworks
 from sklearn_convexnn.families.subnetworks.problem import DeepProblem
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
@@ -21,7 +21,7 @@ from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import _keys, blocks_of, distinct, simplified
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
+from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point, solve_penalised
 from sklearn_convexnn.solvers.cvxpy_reference import _form
 from tests.problems import LOSSES, as_targets, loss_of
 
@@ -80,6 +80,10 @@ class Case:
 
     def value(self):
         return self.solve().objective
+
+    def penalised(self, **options):
+        contest = partial(SubnetworkContest, self.problem)
+        return solve_penalised(self.program, contest=contest, **options)
 
     def recovered(self, result):
         return subnetworks_of_blocks(
@@ -462,9 +466,7 @@ def test_adjoints(bias):
 def test_penalised_form_agrees(case):
     case = Case(**case)
     calls = []
-    found = solve_deep_penalised(
-        case.program, case.problem, tol=1e-5, callback=lambda *args: calls.append(args)
-    )
+    found = case.penalised(tol=1e-5, callback=lambda *args: calls.append(args))
     assert found.status == "optimal"
     value = case.value()
     assert_allclose(found.objective, value, rtol=1e-5)
@@ -486,9 +488,7 @@ def test_a_small_penalty_is_below_and_its_network_above():
     value, op = case.value(), case.program.operator
     below = []
     for penalty in (0.05, 0.2, 3.0):
-        found = solve_deep_penalised(
-            case.program, case.problem, penalty=penalty, max_iter=20
-        )
+        found = case.penalised(penalty=penalty, max_iter=20)
         outside = np.maximum(-op.cone(found.theta), 0.0)[op.own]
         penalised = case.program.objective(found.theta, found.offset)
         penalised += penalty * np.sum(outside)
@@ -505,15 +505,15 @@ def test_a_small_penalty_is_below_and_its_network_above():
 
 def test_penalised_form_stops():
     case = Case()
-    found = solve_deep_penalised(case.program, case.problem, tol=0.0, max_iter=2)
+    found = case.penalised(tol=0.0, max_iter=2)
     assert found.status == "max_iter" and found.n_iter == 2
-    found = solve_deep_penalised(case.program, case.problem, deadline=0.0)
+    found = case.penalised(deadline=0.0)
     assert found.status == "max_time" and len(found.units) == 0
-    null = solve_deep_penalised(*(lambda c: (c.program, c.problem))(Case(alpha=1e3)))
+    null = Case(alpha=1e3).penalised()
     assert null.status == "optimal" and null.n_iter == 0
     hinge = Case(loss="hinge")
     with pytest.raises(ValueError, match="needs a smooth loss"):
-        solve_deep_penalised(hinge.program, hinge.problem)
+        hinge.penalised()
 
 
 def test_a_program_without_blocks():
@@ -523,7 +523,7 @@ def test_a_program_without_blocks():
     reference = solve_cvxpy(case.program, tol=1e-8)
     assert_allclose(reference.dual_bound, reference.objective, rtol=1e-6)
     assert reference.objective < case.program.null_objective()
-    found = solve_deep_penalised(case.program, case.problem, tol=1e-8)
+    found = case.penalised(tol=1e-8)
     assert_allclose(found.objective, reference.objective, rtol=1e-6)
 
 

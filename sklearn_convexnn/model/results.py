@@ -174,6 +174,9 @@ class SolverResult:
     history : dict of ndarray
         One entry per iteration: 'time' in seconds, 'objective', 'dual_bound',
         'neurons' (blocks that are not negligible).
+    units : Subnetworks or None
+        The network that the objective is of, if it is not that of the blocks, which
+        may then be outside of their cones.
     """
 
     theta: np.ndarray
@@ -186,6 +189,7 @@ class SolverResult:
     message: str
     n_iter: int
     history: dict = field(repr=False)
+    units: object = None
 
 
 def gap_closed(objective, dual_bound, tol, scale):

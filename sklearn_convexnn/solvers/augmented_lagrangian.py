@@ -9,9 +9,6 @@ from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.solvers._directions import Directions
 from sklearn_convexnn.solvers._splitting import Splitting
 
-# Steps of the splitting between two looks at the gap, which cost about as much.
-_STEPS = 20
-
 
 def solve_augmented_lagrangian(
     program, *, tol=1e-6, max_iter=200, deadline=np.inf, callback=None, like=None
@@ -67,14 +64,14 @@ def solve_augmented_lagrangian(
         with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
             like = program.operator.M if like is None else like
             splitting = Splitting(program, like)
-            directions.add_starts()
+            directions.begin()
             while True:
-                status = directions.round()
+                status = directions.record()
                 if status is None and n_iter >= max_iter:
                     status = "max_iter"
                 if status is not None:
                     return directions.result(status, n_iter)
-                splitting.run(_STEPS, deadline)
-                directions.add_nearest(splitting.blocks())
+                splitting.run(directions.steps, deadline)
+                directions.enter(splitting.blocks())
                 n_iter += 1
         return directions.broken(n_iter)

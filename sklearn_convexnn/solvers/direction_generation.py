@@ -79,9 +79,9 @@ def generate_directions(program, tol, max_iter, deadline, callback, progress):
         factor, rounds = progress
         n_iter, gaps = 0, []
         with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
-            directions.add_starts()
+            directions.begin()
             while True:
-                status = directions.round()
+                status = directions.record()
                 gaps.append(directions.objective - directions.dual_bound)
                 if status is None and n_iter >= max_iter:
                     status = "max_iter"
@@ -90,5 +90,6 @@ def generate_directions(program, tol, max_iter, deadline, callback, progress):
                     status = "stalled" if slow else None
                 if status is not None:
                     return directions.result(status, n_iter)
+                directions.round()
                 n_iter += 1
         return directions.broken(n_iter)

@@ -1,6 +1,7 @@
 """The routes from data to parallel sub-networks, with their certificates."""
 
 import warnings
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -8,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits
-from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
@@ -242,7 +243,8 @@ def _solve_on_blocks(problem, known, seed, deadline, name, settings):
         result = null_result(program)
         units = problem.null()
     elif solver == "penalised":
-        result = solve_deep_penalised(program, problem, **options)
+        contest = partial(SubnetworkContest, problem)
+        result = SOLVERS[solver](program, contest=contest, **options)
         units = result.units
     else:
         check(_FIRST * program.operator.cone_masks.size)
