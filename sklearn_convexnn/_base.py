@@ -40,8 +40,9 @@ from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import KnownNeurons
-from sklearn_convexnn.training.routes import CUTS, HISTORY
-from sklearn_convexnn.training.subnetwork_routes import SOLVERS_OF_BLOCKS
+from sklearn_convexnn.solvers import SOLVERS_OF_BLOCKS
+from sklearn_convexnn.training.routes import CUTS
+from sklearn_convexnn.training.trained import HISTORY
 
 # Sizes of data, targets and weights within which units do not matter: scales of
 # weights and predictions are numbers in single precision too.

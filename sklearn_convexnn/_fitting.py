@@ -32,9 +32,10 @@ from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.solvers.gated import null_network, solve_gated
 from sklearn_convexnn.training.at_scale import goes_at_scale, precision_at_scale
 from sklearn_convexnn.training.descents import train_by_descent
-from sklearn_convexnn.training.routes import Trained, null_training, train
+from sklearn_convexnn.training.routes import train
 from sklearn_convexnn.training.smallest import allowed_objective, smallest_network
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
+from sklearn_convexnn.training.trained import Trained, null_training
 from sklearn_convexnn.training.vector_routes import train_at_scale, train_outputs
 from sklearn_convexnn.training.vector_smallest import (
     smallest_network as vector_smallest_network,

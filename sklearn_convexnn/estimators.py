@@ -48,7 +48,8 @@ from sklearn_convexnn.losses import (
 )
 from sklearn_convexnn.model.results import MESSAGES
 from sklearn_convexnn.solvers import SOLVERS
-from sklearn_convexnn.training.routes import CUTS, HISTORY, Trained
+from sklearn_convexnn.training.routes import CUTS
+from sklearn_convexnn.training.trained import HISTORY, Trained
 
 _COMMON_CONSTRAINTS = {
     "alpha": [StrOptions({"scale"}), Interval(Real, 0, None, closed="neither")],

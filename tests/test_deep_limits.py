@@ -258,7 +258,7 @@ def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkey
 def test_a_breakdown_of_blocks_is_said(small, monkeypatch):
     X, y, _, _ = small[0]
     monkeypatch.setattr(
-        "sklearn_convexnn.training.subnetwork_routes.SubnetworkProgram", broken
+        "sklearn_convexnn.families.subnetworks.given.SubnetworkProgram", broken
     )
     model = ConvexReLURegressor(depth=3, alpha=0.1, **ROUTES["sampled"])
     with pytest.warns(ConvergenceWarning, match="broke down"):

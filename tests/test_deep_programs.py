@@ -21,7 +21,14 @@ from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import _keys, blocks_of, distinct, simplified
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point, solve_penalised
+from sklearn_convexnn.solvers import (
+    SINGLE_UNITS,
+    SOLVERS,
+    SOLVERS_OF_BLOCKS,
+    solve_cvxpy,
+    solve_interior_point,
+    solve_penalised,
+)
 from sklearn_convexnn.solvers.cvxpy_reference import _form
 from tests.problems import LOSSES, as_targets, loss_of
 
@@ -514,6 +521,13 @@ def test_penalised_form_stops():
     hinge = Case(loss="hinge")
     with pytest.raises(ValueError, match="needs a smooth loss"):
         hinge.penalised()
+
+
+@pytest.mark.parametrize("name", SINGLE_UNITS)
+def test_solvers_of_single_units_refuse_others(name):
+    assert name not in SOLVERS_OF_BLOCKS
+    with pytest.raises(ValueError, match="needs blocks of single units"):
+        SOLVERS[name](Case().program)
 
 
 def test_a_program_without_blocks():

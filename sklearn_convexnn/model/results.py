@@ -1,6 +1,6 @@
 """What every method tells: results, their history, and the words for it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -199,62 +199,3 @@ def gap_closed(objective, dual_bound, tol, scale):
     a relative gap loses its meaning, a fraction of 1e-12 of it is enough.
     """
     return objective - dual_bound <= max(tol * abs(objective), 1e-12 * scale)
-
-
-def null_result(program):
-    """Solution of a program that no neuron can improve: no neurons.
-
-    Parameters
-    ----------
-    program : Program
-        With ``can_improve`` false.
-
-    Returns
-    -------
-    result : SolverResult
-    """
-    op, value = program.operator, program.null_objective()
-    offset = program.null_offset()
-    gradient = program.loss.gradient(
-        np.full(op.n_samples, offset), program.y, program.sample_weight
-    )
-    return SolverResult(
-        theta=np.zeros((op.n_blocks, op.p)),
-        offset=offset,
-        nu=-gradient,
-        rho=np.zeros((op.n_cones, op.n_constraints)),
-        objective=value,
-        dual_bound=value,
-        status="optimal",
-        message="no neuron can improve on the constant",
-        n_iter=0,
-        history={
-            "time": np.zeros(1),
-            "objective": np.array([value]),
-            "dual_bound": np.array([value]),
-            "neurons": np.zeros(1, dtype=int),
-        },
-    )
-
-
-def broken_result(program):
-    """No neurons, and a bound that needs no computation: a solver broke down.
-
-    Parameters
-    ----------
-    program : Program
-
-    Returns
-    -------
-    result : SolverResult
-    """
-    result, zeros = null_result(program), np.zeros(len(program.y))
-    bound = program.loss.dual_value(zeros, program.y, program.sample_weight)
-    return replace(
-        result,
-        nu=zeros,
-        dual_bound=bound,
-        status="breakdown",
-        message=MESSAGES["breakdown"],
-        history={**result.history, "dual_bound": np.array([bound])},
-    )

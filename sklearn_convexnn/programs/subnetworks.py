@@ -54,8 +54,7 @@ class SubnetworkProgram(Program):
             blocks = blocks.joined(blocks)
         self.blocks = blocks
         n_leaves = blocks.vectors.shape[1]
-        # Of each leaf, or of the whole block.
-        n_norms = 1 if problem.architecture.norm == "path" else n_leaves
+        n_norms = n_leaves if problem.architecture.has_leaf_norms else 1
         self.operator = op = CoupledOperator(
             problem.X @ self._basis, self._unit, blocks, outputs, n_norms
         )

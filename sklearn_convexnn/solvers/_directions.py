@@ -164,6 +164,6 @@ class Directions(Contest):
                 points[b], rows, multipliers = found
                 self.rho[b] = 0.0
                 self.rho[b, rows] = multipliers
-        self.bound_by(nu, self.rho)
+        self.bound_by(nu, self.rho.copy())
         steep = program.norms(points) >= (1.0 - _CLOSE) * program.alpha
         self.add(np.flatnonzero(steep), points[steep])

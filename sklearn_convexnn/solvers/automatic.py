@@ -25,13 +25,8 @@ def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callbac
     Parameters
     ----------
     program : Program
-    tol : float, default=1e-6
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called with the iteration, objective and dual bound.
+    tol, max_iter, deadline, callback
+        As of `solve_interior_point`.
 
     Returns
     -------

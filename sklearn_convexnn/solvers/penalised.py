@@ -1,12 +1,10 @@
 """The penalised form of restricted programs, by accelerated gradient steps."""
 
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._utils.breakdown import BREAKDOWNS
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.solvers._array_program import ArrayProgram, NumpyProgram
 from sklearn_convexnn.solvers._directions import Directions
@@ -17,8 +15,8 @@ _DESCENT = 0.7
 _EXACT = 2.0
 # Step that only numbers which are not finite lead to.
 _SHORTEST = 1e-290
-# Iterations without progress after which no more is to be expected.
-_PATIENCE = 50
+# The gap has to fall by a factor in so many iterations, or no more is to be expected.
+_PROGRESS = 0.9, 50
 # Steps of the power method, of which the order of magnitude is wanted.
 _POWER = 10
 
@@ -57,13 +55,8 @@ def solve_penalised(
     ----------
     program : Program
         With a smooth loss and without open sides.
-    tol : float, default=1e-6
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called with the iteration, objective and dual bound.
+    tol, max_iter, deadline, callback
+        As of `solve_interior_point`.
     like : array, default=None
         With single units, the steps use its array namespace, its device and its type
         of numbers; those of the program's data if None.
@@ -101,28 +94,20 @@ def solve_penalised(
         )
     with blas_threads_for(program.operator.p):
         best = contest(program, tol, deadline, callback)
-        n_iter, progress = 0, (np.inf, 0)
-        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
-            best.begin()
+
+        def steps():
             descent = _Descent(program, like, best, penalty)
-            while True:
-                status = best.record()
-                gap = best.objective - best.dual_bound
-                if gap < 0.9 * progress[0]:
-                    progress = gap, n_iter
-                if status is None and n_iter >= max_iter:
-                    status = "max_iter"
-                if status is None and n_iter > progress[1] + _PATIENCE:
-                    status = "stalled"
-                if status is not None:
-                    return best.result(status, n_iter)
+
+            def step():
                 now = perf_counter()
                 # Some time is for the network that comes of them.
                 descent.run(best.steps, now + _DESCENT * (deadline - now))
-                n_iter += 1
                 best.enter(descent.blocks(), descent.update_multipliers())
                 descent.outweigh(best.rho)
-        return best.broken(n_iter)
+
+            return step
+
+        return best.run(steps, max_iter, _PROGRESS)
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ from sklearn_convexnn.families.two_layer.vector_pricing import (
 from sklearn_convexnn.losses import Separable
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.problem import Problem
-from sklearn_convexnn.model.results import null_result
 from sklearn_convexnn.model.vector_problem import VectorProblem
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
@@ -44,7 +43,7 @@ from sklearn_convexnn.patterns.arrangements import (
     with_ones,
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs, vector_proving as vector_proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
 from sklearn_convexnn.training.vector_column_generation import (

@@ -8,7 +8,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn.families.two_layer import placing, vector_placing
 from sklearn_convexnn.model.vector_problem import VectorProblem
-from sklearn_convexnn.training.routes import HISTORY, Trained
+from sklearn_convexnn.training.trained import HISTORY, Trained
 
 # Steps from random neurons, and from those of a neighbour.
 _FIRST_STEPS, _STEPS = 300, 100

@@ -8,18 +8,14 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
+from sklearn_convexnn.families.two_layer.given import sampled_arrangement
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.families.two_layer.vector_recovery import merge_parallel, simplify
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.training.at_scale import generate_at_scale
 from sklearn_convexnn.training.proving import generate_and_prove
-from sklearn_convexnn.training.routes import (
-    HISTORY,
-    Trained,
-    null_training,
-    round_printer,
-    sampled_arrangement,
-)
+from sklearn_convexnn.training.routes import round_printer
+from sklearn_convexnn.training.trained import HISTORY, Trained, null_training
 from sklearn_convexnn.training.vector_column_generation import generate_neurons
 from sklearn_convexnn.training.vector_proving import node_limit, prove
 

@@ -47,8 +47,7 @@ def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
         for parts in (units.weights, units.biases)
     ]
     blocks = blocks_of(p.X, *beside, free_bias=free)
-    merge = p.architecture.norm == "frobenius"
-    blocks = distinct(blocks, merge=merge, free_bias=free)
+    blocks = distinct(blocks, merge=p.architecture.has_leaf_norms, free_bias=free)
     if len(blocks) == 0:
         return None
     program = SubnetworkProgram(p, blocks)
