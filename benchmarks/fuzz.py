@@ -157,12 +157,9 @@ def draw(seed):
         "max_time": 20.0,
     }
     several = outputs > 1 or classes > 2
-    shared = several and (classes > 2 or rng.random() < 0.5)
-    if several:
-        params["hidden_layer"] = "shared" if shared else "separate"
     if method != "gated":
         params["negative_slope"] = float(rng.choice([0.0, 0.0, 0.1, -0.5, -1.0]))
-    if method == "cuts" and not shared:
+    if method == "cuts" and not several:
         params["arrangements"] = str(rng.choice(["cutting_planes", "cutting_cells"]))
         params["pricing"] = str(rng.choice(PRICINGS))
         if params["pricing"] == "nonnegative":
@@ -180,7 +177,7 @@ def draw(seed):
         params["formulation"] = "gated_relu"
         params["arrangements"] = str(rng.choice(["sampled", "exact"]))
     case = Case(X, y, weight, classes, params, [str(method), *tags])
-    case.shared = shared
+    case.several = several
     return case
 
 
@@ -224,34 +221,31 @@ def reference(case):
     """Lower and upper bound of the optimum over all activation patterns."""
     if case.gated:
         return gated_reference(case)
-    if case.shared:
+    if case.several:
         runs = [case.fit(**long_run(case, seed)) for seed in range(2)]
         proven = [run.dual_bound_ for run in runs if run.certificate_ == "global"]
         return max(proven, default=0.0), min(run.objective_ for run in runs)
-    low = high = 0.0
     used, loss = case.sample_weight > 0, make_loss(case.params["loss"])
     X, s = case.X[used], case.sample_weight[used]
     free = case.params["fit_intercept"]
     if free:
         X = without_rounding(X - X.mean(axis=0))
     arrangement = enumerate_arrangement(X, free_bias=free)
-    for y in case.targets[used].T:
-        params = case.params["alpha"], free, case.params["negative_slope"]
-        program = TwoLayerProgram(Problem(X, y, s, loss, *params), arrangement)
-        if not program.can_improve:
-            low, high = low + program.null_objective(), high + program.null_objective()
-            continue
-        results = [solve_interior_point(program, tol=1e-8)]
-        with suppress(SolverError):
-            results.append(solve_cvxpy(program, tol=1e-8))
-        bounds = [result.dual_bound for result in results]
-        low += max(bounds) if arrangement.complete else 0.0
-        # Blocks that have left their cones are no network.
-        high += min(
-            result.objective
-            for result in results
-            if np.all(program.operator.cone(result.theta) >= -1e-9)
-        )
+    params = case.params["alpha"], free, case.params["negative_slope"]
+    problem = Problem(X, case.targets[used][:, 0], s, loss, *params)
+    program = TwoLayerProgram(problem, arrangement)
+    if not program.can_improve:
+        return program.null_objective(), program.null_objective()
+    results = [solve_interior_point(program, tol=1e-8)]
+    with suppress(SolverError):
+        results.append(solve_cvxpy(program, tol=1e-8))
+    low = max(result.dual_bound for result in results) if arrangement.complete else 0.0
+    # Blocks that have left their cones are no network.
+    high = min(
+        result.objective
+        for result in results
+        if np.all(program.operator.cone(result.theta) >= -1e-9)
+    )
     return low, high
 
 
@@ -276,36 +270,31 @@ def gated_reference(case):
     centred = X - X.mean(axis=0) if free else X
     patterns = enumerate_arrangement(without_rounding(centred), free_bias=free).patterns
     loss = Softmax() if case.softmax else Separable(make_loss(case.params["loss"]))
-    groups = [list(range(Y.shape[1]))]
-    if not case.softmax and not case.shared:
-        groups = [[k] for k in range(Y.shape[1])]
-    total = 0.0
-    for group in groups:
-        blocks = [cp.Variable((X.shape[1], len(group))) for _ in patterns]
-        F = cp.Variable((len(X), len(group)))
-        link = sum((p[:, None] * X) @ V for p, V in zip(patterns, blocks, strict=True))
-        link = link if len(blocks) else np.zeros(F.shape)
-        if free:
-            offset = cp.Variable((1, len(group)))
-            link = link + np.ones((len(X), 1)) @ offset
-        value = loss.expression(cp, F, Y[:, group], s)
-        norm = cp.normNuc if len(group) > 1 else cp.pnorm
-        penalty = alpha * sum(norm(V) for V in blocks) if len(blocks) else 0.0
-        program = cp.Problem(cp.Minimize(value + penalty), [link == F])
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                program.solve(
-                    solver="CLARABEL",
-                    tol_feas=1e-10,
-                    tol_gap_abs=1e-10,
-                    tol_gap_rel=1e-10,
-                )
-        except cp.error.SolverError:
-            return 0.0, np.inf
-        if program.status != "optimal":
-            return 0.0, np.inf
-        total += float(program.value)
+    blocks = [cp.Variable((X.shape[1], Y.shape[1])) for _ in patterns]
+    F = cp.Variable(Y.shape)
+    link = sum((p[:, None] * X) @ V for p, V in zip(patterns, blocks, strict=True))
+    link = link if len(blocks) else np.zeros(F.shape)
+    if free:
+        offset = cp.Variable((1, Y.shape[1]))
+        link = link + np.ones((len(X), 1)) @ offset
+    value = loss.expression(cp, F, Y, s)
+    norm = cp.normNuc if Y.shape[1] > 1 else cp.pnorm
+    penalty = alpha * sum(norm(V) for V in blocks) if len(blocks) else 0.0
+    program = cp.Problem(cp.Minimize(value + penalty), [link == F])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program.solve(
+                solver="CLARABEL",
+                tol_feas=1e-10,
+                tol_gap_abs=1e-10,
+                tol_gap_rel=1e-10,
+            )
+    except cp.error.SolverError:
+        return 0.0, np.inf
+    if program.status != "optimal":
+        return 0.0, np.inf
+    total = float(program.value)
     # Conic solvers do not say how close they are.
     slack = 1e-5 * abs(total) + 1e-7 * (null_objective(case) + np.sum(s))
     return total - slack, total + slack

@@ -84,7 +84,6 @@ FULL = {
     "500 x 20 tol 1e-6": regression(500, 20, tol=1e-6),
     "1 feature, 100000": regression(100_000, 1, alpha=1.0, tol=1e-6),
     "3000 x 30, 4 outputs": regression(3000, 30, 4),
-    "2000 x 20, 4 outputs apart": regression(2000, 20, 4, hidden_layer="separate"),
     "2000 x 800, 3 outputs": regression(2000, 800, 3),
     "3000 x 50 binary": classification(3000, 50),
     "3000 x 50 softmax": classification(3000, 50, 6),

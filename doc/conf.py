@@ -31,6 +31,8 @@ myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 
 autosummary_generate = True
+# The types of parameters are in their descriptions.
+autodoc_typehints = "none"
 # The templates list the methods; numpydoc would list them a second time.
 numpydoc_show_class_members = False
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.linalg import svd
 from scipy.optimize import linprog
 from sklearn.base import clone
@@ -11,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._base import ConvexReLUMixin
 from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.families.two_layer import pricing, vector_pricing
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.slope_bounds import (
@@ -59,7 +61,13 @@ class AlphaMax:
     kind: str
 
 
-def alpha_max(estimator, X, y, *, sample_weight=None):
+def alpha_max(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> AlphaMax:
     r"""Smallest weight decay at which the network without neurons is optimal.
 
     It is the slope of the steepest neuron at the best constant,
@@ -67,10 +75,9 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
     .. math::
         \alpha_{\max} = \max_{\|u\|_2 \le 1,\, b}
         \Big\| \sum_i \nu_i\, \mathrm{act}(x_i^T u + b) \Big\|_2 ,
-        \qquad \nu_i = -\nabla \ell_i(f_0) ,
+        \qquad \nu_i = -\nabla \ell_i(f_0) .
 
-    with the maximum over the outputs in place of the norm if each neuron feeds
-    one.  The problem is as hard as the training problem in general [1]_, and the
+    The problem is as hard as the training problem in general [1]_, and the
     answer therefore comes as two numbers.
 
     Parameters
@@ -125,7 +132,7 @@ def alpha_max(estimator, X, y, *, sample_weight=None):
     return largest_slope(estimator, X, y, sample_weight)
 
 
-def check_base(estimator, name):
+def check_base(estimator: object, name: str) -> None:
     """Raise an error for estimators that do not train two layers for one `alpha`.
 
     Parameters
@@ -148,7 +155,13 @@ def check_base(estimator, name):
         )
 
 
-def largest_slope(estimator, X, y, sample_weight, prove=True):
+def largest_slope(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    prove: bool = True,
+) -> AlphaMax:
     """What `alpha_max` returns, `upper` being infinite if it is not to be proven.
 
     Parameters
@@ -165,32 +178,22 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     model._validate_params()
     X, Y, sample_weight, loss, _ = model._encoded(X, y, sample_weight)
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
-    targets, loss = model._targets(np.asarray(Y, np.float64), loss)
+    y, loss = model._target(np.asarray(Y, np.float64), loss)
     # The value does not depend on `alpha`.
     settings = Settings.of(model, loss=loss, alpha=1.0)
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
-    parts = [
-        _of_network(*canonical(X, target, sample_weight), settings, seed, prove)
-        for target in targets
-    ]
-    value, upper = max(part[0] for part in parts), max(part[1] for part in parts)
-    kinds = {part[2] for part in parts}
-    if "restricted" in kinds:
-        return AlphaMax(value, upper, "restricted")
-    proven = upper <= (1.0 + _RTOL) * value
-    return AlphaMax(value, upper, "global" if proven else "estimated")
-
-
-def _of_network(X, y, sample_weight, settings, seed, prove):
-    """Found and proven value for one network, and 'restricted' if that is all."""
+    X, y, sample_weight = canonical(X, y, sample_weight)
     problem, units = build_problem(X, y, sample_weight, settings)
-    slope, upper, kind = _in_units(
+    value, upper, kind = _in_units(
         X / units.data, sample_weight, problem, settings, seed, prove
     )
-    return units.slope * slope, units.slope * upper, kind
+    if not kind:
+        kind = "global" if upper <= (1.0 + _RTOL) * value else "estimated"
+    return AlphaMax(units.slope * value, units.slope * upper, kind)
 
 
 def _in_units(X, sample_weight, problem, settings, seed, prove):
+    """Found and proven value, and 'restricted' if they are of given patterns."""
     with blas_threads_for(len(X)):
         if settings.formulation == "gated_relu":
             return _of_gates(X, sample_weight, problem, settings, seed)
@@ -213,7 +216,7 @@ def _null_dual(problem):
 
 
 def _shared(problem):
-    return isinstance(problem, VectorProblem) and not problem.separate
+    return isinstance(problem, VectorProblem)
 
 
 def _search(problem, nu, rng):
@@ -224,7 +227,7 @@ def _search(problem, nu, rng):
     p, search = problem, pricing.search_widely
     options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
     if isinstance(p, VectorProblem):
-        search, options["separate"] = vector_pricing.search_widely, p.separate
+        search = vector_pricing.search_widely
     directions, biases = _planar_neurons(p, nu, options)
     if not len(directions):
         found = search(p.X, nu, _DIRECTIONS, rng, polish=60, **options)

@@ -3,20 +3,16 @@
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import ceil
 from time import perf_counter
 
 import numpy as np
-from joblib import effective_n_jobs
-from scipy.linalg import block_diag
 from scipy.sparse import issparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
-from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._advice import advice
-from sklearn_convexnn._fitting import fit_only, fit_part, run_in_turn
+from sklearn_convexnn._fitting import fit_network
 from sklearn_convexnn._memory import check_memory
 from sklearn_convexnn._null_slope import FRACTION, null_slope
 from sklearn_convexnn._sklearn import (
@@ -35,26 +31,28 @@ from sklearn_convexnn._utils.devices import (
     placed,
 )
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.families.subnetworks.recovery import layers_of_output
 from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import KnownNeurons
 from sklearn_convexnn.solvers import SOLVERS_OF_BLOCKS
-from sklearn_convexnn.training.routes import CUTS
-from sklearn_convexnn.training.trained import HISTORY
+from sklearn_convexnn.training.trained import CUTS, HISTORY
 
 # Sizes of data, targets and weights within which units do not matter: scales of
 # weights and predictions are numbers in single precision too.
 _RANGE = 1e20
 # Entries of the arrays that a prediction makes at once.
 _CHUNK = 4_000_000
-_WEAKEST_FIRST = ("restricted", "estimated", "global")
 
 
 @contextmanager
 def restored_on_failure(estimator):
-    """Give `estimator` its former attributes back if the body does not finish."""
+    """Give `estimator` its former attributes back if the body does not finish.
+
+    Parameters
+    ----------
+    estimator : estimator
+    """
     before = vars(estimator).copy()
     try:
         yield
@@ -77,6 +75,16 @@ def _check_range(**inputs):
             )
 
 
+def _attributes(layers):
+    """Attributes of an estimator with a network, for callbacks."""
+    coefs, intercepts = layers
+    return {
+        "coefs_": coefs,
+        "intercepts_": intercepts,
+        "n_outputs_": coefs[-1].shape[1],
+    }
+
+
 def _dense(X):
     """Data of any kind as an array of NumPy."""
     return X.toarray() if issparse(X) else in_numpy(X)
@@ -90,12 +98,12 @@ class Neighbour:
     ----------
     model : estimator
         Fitted.
-    duals : list of DualPoint or None
-        Of its networks; None for those of which none is known.
+    dual : DualPoint or None
+        None if none is known.
     """
 
     model: object
-    duals: list
+    dual: object
 
 
 class ConvexReLUMixin(CallbackSupportMixin):
@@ -106,7 +114,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
             begin = perf_counter()
             encoded = self._encoded(X, y, sample_weight)
             apart = warn_of_scales(encoded[0], encoded[2])
-            fitted = self._fit_networks(*encoded, begin=begin)
+            fitted = self._fit_network(*encoded, begin=begin)
             self._warn_if_short(fitted, apart)
             self._warn_if_constant(*encoded[:4], fitted)
         return self
@@ -116,7 +124,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         """As `fit`, from models of the same data; no warning, but what was trained."""
         begin = perf_counter()
         encoded = self._encoded(X, y, sample_weight)
-        return self._fit_networks(*encoded, neighbours, begin=begin, **how)
+        return self._fit_network(*encoded, neighbours, begin=begin, **how)
 
     def _validated(self, X, y, sample_weight):
         """The data as arrays, with a weight for each sample."""
@@ -133,11 +141,11 @@ class ConvexReLUMixin(CallbackSupportMixin):
         Returns
         -------
         encoded : tuple
-            The first arguments of `_fit_networks`.
+            The first arguments of `_fit_network`.
         """
         raise NotImplementedError
 
-    def _fit_networks(
+    def _fit_network(
         self,
         X,
         Y,
@@ -151,7 +159,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
         descent=False,
         label=None,
     ):
-        """Train one network, or one per column of `Y`, and store them as one.
+        """Train the network, and store it.
 
         Parameters
         ----------
@@ -176,7 +184,7 @@ class ConvexReLUMixin(CallbackSupportMixin):
 
         Returns
         -------
-        fitted : list of Fitted
+        fitted : Fitted
         """
         deadline = np.inf if self.max_time is None else begin + self.max_time
         gated = self.formulation == "gated_relu"
@@ -192,13 +200,17 @@ class ConvexReLUMixin(CallbackSupportMixin):
             self._check_deep(loss, n_outputs)
         elif gated:
             self._check_gated(loss)
+        elif n_outputs > 1 and self.arrangements in CUTS:
+            raise ValueError(
+                f"arrangements={self.arrangements!r} is not there for several outputs: "
+                "use arrangements='adaptive'."
+            )
         check_memory(self, X, n_outputs)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
-        targets, loss = self._targets(Y, loss)
-        joint = targets[0].ndim == 2
+        target, loss_of_all = self._target(Y, loss)
         settings = Settings.of(
             self,
-            loss=loss,
+            loss=loss_of_all,
             prove=prove,
             descent=descent,
             like=None if issparse(X) else X[:1, :],
@@ -210,37 +222,29 @@ class ConvexReLUMixin(CallbackSupportMixin):
         if self.alpha == "scale":
             # Class weights change the losses, and not what they are weighed against.
             plain = np.where(sample_weight > 0, given[2], 0.0)
-            slope = null_slope(data, targets, plain, settings, seed, deadline)
+            slope = null_slope(data, target, plain, settings, seed, deadline)
             self.alpha_ = FRACTION * slope
         self.alpha_ = float(self.alpha_)
         settings = replace(settings, alpha=self.alpha_)
-        starts = self._starts(X.shape[1], n_outputs, joint, neighbours)
-        names = [
-            (label or type(self).__name__)
-            + (f" {k + 1}/{len(targets)}" if len(targets) > 1 else "")
-            for k in range(len(targets))
-        ]
-        whole, tasks = self._begin_tasks(len(targets), given)
-        n_jobs = effective_n_jobs(self.n_jobs)
-        fitted = Parallel(n_jobs=self.n_jobs)(
-            delayed(run_in_turn)(
-                ceil((len(targets) - k) / n_jobs),
-                deadline,
-                run,
-                (data, y, sample_weight, start, seed),
-                (name, settings, task),
-            )
-            for k, (y, start, name, (run, task)) in enumerate(
-                zip(targets, starts, names, tasks)
-            )
+        start = self._start(X.shape[1], n_outputs, neighbours)
+        # Programs over given patterns are of one output, or of gated networks.
+        of_program = target.ndim == 1 or gated
+        rounds = 0 if of_program and self.arrangements in ("sampled", "exact") else None
+        task = fit_task(self, given, rounds).begin()
+        fitted = fit_network(
+            data,
+            target,
+            sample_weight,
+            start,
+            seed,
+            deadline,
+            label or type(self).__name__,
+            settings,
+            task.through(_attributes),
         )
-
         self._store(X, fitted)
-        raw = in_numpy(self._raw_predict(X))
-        if joint:
-            value = loss.value(raw, Y, sample_weight)
-        else:
-            value = sum(loss.value(f, y, sample_weight) for f, y in zip(raw.T, Y.T))
+        raw = in_numpy(self._raw_predict(X)).reshape(target.shape)
+        value = loss_of_all.value(raw, target, sample_weight)
         # The layers before have norms of one.
         squares = [
             np.sum(in_numpy(weights).astype(np.float64) ** 2)
@@ -249,69 +253,39 @@ class ConvexReLUMixin(CallbackSupportMixin):
         self.objective_ = float(value + 0.5 * self.alpha_ * sum(squares))
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
         self.dual_gap_ = self.objective_ - self.dual_bound_
-        whole.end({})
+        task.end({})
         return fitted
 
     def _store(self, X, fitted):
-        """The networks as one, and what is known of them, as fitted attributes."""
-        first, *others = zip(*(part.coefs for part in fitted))
-        self.coefs_ = [np.concatenate(first, axis=1)]
-        self.coefs_ += [block_diag(*parts) for parts in others]
-        self.intercepts_ = [
-            np.concatenate(parts)
-            for parts in zip(*(part.intercepts for part in fitted))
-        ]
-        self.coefs_ = [placed(part, X, X.dtype) for part in self.coefs_]
+        """The network, and what is known of it, as fitted attributes."""
+        self.coefs_ = [placed(part, X, X.dtype) for part in fitted.coefs]
         # To round biases of data or targets far from zero would change the network.
         self.intercepts_ = [
-            placed(part, X, highest_precision(X)) for part in self.intercepts_
+            placed(part, X, highest_precision(X)) for part in fitted.intercepts
         ]
-        if fitted[0].gates is not None:
-            gates = np.concatenate([part.gates for part in fitted], axis=1)
-            self.gates_ = placed(gates, X, highest_precision(X))
+        if fitted.gates is not None:
+            self.gates_ = placed(fitted.gates, X, highest_precision(X))
         elif hasattr(self, "gates_"):
             del self.gates_
         self.n_layers_ = len(self.coefs_) + 1
-        self.n_outputs_ = self.coefs_[-1].shape[1]
-        self.n_neurons_ = self.coefs_[-1].shape[0]
-        trained = [part.trained for part in fitted]
-        self.n_arrangements_ = max(part.n_patterns for part in trained)
-        self.n_iter_ = max(part.n_iter for part in trained)
-        kinds = {part.certificate for part in trained}
-        self.certificate_ = next(kind for kind in _WEAKEST_FIRST if kind in kinds)
-        lengths = [len(part.history["time"]) for part in trained]
-        self.history_ = {
-            key: np.concatenate([part.history[key] for part in trained])
-            for key in HISTORY
-        }
-        self.history_["output"] = np.repeat(np.arange(len(trained)), lengths)
-        self.dual_bound_ = float(sum(part.dual_bound for part in trained))
+        self.n_neurons_, self.n_outputs_ = self.coefs_[-1].shape
+        trained = fitted.trained
+        self.n_arrangements_ = trained.n_patterns
+        self.n_iter_ = trained.n_iter
+        self.certificate_ = trained.certificate
+        self.history_ = {key: trained.history[key] for key in HISTORY}
+        self.dual_bound_ = float(trained.dual_bound)
         if self.depth > 2:
-            self.proven_bound_ = float(sum(part.proven_bound for part in trained))
+            self.proven_bound_ = float(trained.proven_bound)
         elif hasattr(self, "proven_bound_"):
             del self.proven_bound_
 
-    def _targets(self, Y, loss):
-        """The targets of each network, two-dimensional of a joint one, and its loss."""
-        if not self._check_joint(Y.shape[1], loss):
-            return list(Y.T), loss
-        return [Y], loss if isinstance(loss, Softmax) else Separable(loss)
-
-    def _check_joint(self, n_outputs, loss):
-        """Whether the outputs are trained as one network; errors if they cannot."""
-        softmax = isinstance(loss, Softmax)
-        if n_outputs == 1 or not (softmax or self.hidden_layer == "shared"):
-            return False
-        reason = "outputs that share a hidden layer"
-        remedy = "or hidden_layer='separate'"
-        if self.hidden_layer == "separate":
-            reason, remedy = "the softmax of separate outputs", "or another loss"
-        if self.arrangements in CUTS:
-            raise ValueError(
-                f"arrangements={self.arrangements!r} is not there for {reason}: use "
-                f"arrangements='adaptive', {remedy}."
-            )
-        return True
+    @staticmethod
+    def _target(Y, loss):
+        """The target of the network, one-dimensional of one output, and its loss."""
+        if Y.shape[1] == 1:
+            return Y[:, 0], loss
+        return Y, loss if isinstance(loss, Softmax) else Separable(loss)
 
     def _check_gated(self, loss):
         """Raise ValueError for what gated networks do not have."""
@@ -325,11 +299,6 @@ class ConvexReLUMixin(CallbackSupportMixin):
             raise ValueError(
                 "formulation='gated_relu' needs a smooth loss, but "
                 f"loss={loss.name!r}; 'hinge' and 'quantile' are not."
-            )
-        if isinstance(loss, Softmax) and self.hidden_layer == "separate":
-            raise ValueError(
-                "formulation='gated_relu' with the log loss of several classes needs "
-                "hidden_layer='shared'."
             )
         for name, wanted in (("negative_slope", 0), ("minimal", False)):
             if getattr(self, name) != wanted:
@@ -355,13 +324,10 @@ class ConvexReLUMixin(CallbackSupportMixin):
                 )
         if self.arrangements == "adaptive":
             return
-        if n_outputs > 1 and (
-            isinstance(loss, Softmax) or self.hidden_layer != "separate"
-        ):
+        if n_outputs > 1:
             raise ValueError(
                 f"arrangements={self.arrangements!r} is not there for several outputs "
-                "of shared sub-networks: use arrangements='adaptive', or "
-                "hidden_layer='separate' and a loss other than the softmax."
+                f"with depth={self.depth}: use arrangements='adaptive'."
             )
         if self.depth > 3 and self.subnetwork_norm != "path":
             raise ValueError(
@@ -375,24 +341,12 @@ class ConvexReLUMixin(CallbackSupportMixin):
                 f"loss={loss.name!r}; use solver='interior_point'."
             )
 
-    def _begin_tasks(self, n_networks, given):
-        """The task of the fit, and for each network what runs it, and its task."""
-        by_rounds = self.arrangements not in ("sampled", "exact")
-        rounds = None if by_rounds else 0
-        if n_networks == 1:
-            whole = fit_task(self, given, rounds).begin()
-            return whole, [(fit_only, whole)]
-        whole = fit_task(self, given, n_networks, sequential=False).begin()
-        return whole, [
-            (fit_part, whole.subtask("output", k, rounds)) for k in range(n_networks)
-        ]
-
-    def _starts(self, n_features, n_outputs, joint, neighbours):
-        """What each network starts from, if anything: neurons and dual points."""
+    def _start(self, n_features, n_outputs, neighbours):
+        """What the network starts from, if anything: neurons and dual points."""
         if self.formulation == "gated_relu":
-            return self._known_gated(n_features, n_outputs, joint)
+            return self._known_gated(n_features, n_outputs)
         if self.depth > 2:
-            return self._known_subnetworks(n_features, n_outputs, joint)
+            return self._known_subnetworks(n_features, n_outputs)
         if not neighbours and self.warm_start and hasattr(self, "coefs_"):
             neighbours = [Neighbour(self, None)]
         neighbours = [
@@ -403,9 +357,8 @@ class ConvexReLUMixin(CallbackSupportMixin):
             and near.model.coefs_[1].shape[1] == n_outputs
             and not hasattr(near.model, "gates_")
         ]
-        n_networks = 1 if joint else n_outputs
         if not neighbours:
-            return [None] * n_networks
+            return None
         # The mixture of networks, as that of dual points, is hardly worse than they.
         shares = [1.0]
         if len(neighbours) == 2:
@@ -419,59 +372,47 @@ class ConvexReLUMixin(CallbackSupportMixin):
                 for share, near in zip(shares, neighbours)
             ]
         )
-        duals = [()] * n_networks
+        duals = ()
         if len(neighbours) == 2:
-            ends = zip(*(near.duals for near in neighbours))
-            duals = [self._between(*pair) for pair in ends]
-        if joint:
-            return [(gates, outputs, duals[0])]
-        return [
-            (gates[column != 0], column[column != 0], points)
-            for column, points in zip(outputs.T, duals)
-        ]
+            duals = self._between(*(near.dual for near in neighbours))
+        if n_outputs == 1:
+            outputs = outputs[:, 0]
+            gates, outputs = gates[outputs != 0], outputs[outputs != 0]
+        return gates, outputs, duals
 
-    def _known_gated(self, n_features, n_outputs, joint):
-        """Gated neurons of an earlier fit for each network, if they are to be used."""
-        n_networks = 1 if joint else n_outputs
+    def _known_gated(self, n_features, n_outputs):
+        """Gated neurons of an earlier fit, if they are to be used."""
         shape = (n_features + self.fit_intercept, n_outputs)
         if not self.warm_start or not hasattr(self, "gates_"):
-            return [None] * n_networks
+            return None
         if (self.gates_.shape[0], self.coefs_[1].shape[1]) != shape:
-            return [None] * n_networks
+            return None
         gates, hidden, output = (
             in_numpy(part).astype(np.float64) for part in (self.gates_, *self.coefs_)
         )
-        if joint:
-            return [KnownNeurons(gates.T, hidden.T, output)]
-        return [
-            KnownNeurons(gates.T[used], hidden.T[used], column[used, None])
-            for column, used in zip(output.T, output.T != 0)
-        ]
+        return KnownNeurons(gates.T, hidden.T, output)
 
-    def _known_subnetworks(self, n_features, n_outputs, joint):
-        """Layers of an earlier fit for each network, if they are to be used."""
-        n_networks = 1 if joint else n_outputs
+    def _known_subnetworks(self, n_features, n_outputs):
+        """Layers of an earlier fit, if they are to be used."""
         if not self.warm_start or not hasattr(self, "coefs_"):
-            return [None] * n_networks
+            return None
         architecture = Architecture(
             self.depth, self.subnetwork_width, self.subnetwork_norm
         )
         n_units = self.coefs_[-1].shape[0]
         shapes = [n_features, *(width * n_units for width in architecture.widths)]
         if [W.shape[0] for W in self.coefs_] != shapes or n_units == 0:
-            return [None] * n_networks
+            return None
         if self.coefs_[-1].shape[1] != n_outputs or hasattr(self, "gates_"):
-            return [None] * n_networks
+            return None
         coefs, intercepts = (
             [in_numpy(part).astype(np.float64) for part in parts]
             for parts in (self.coefs_, self.intercepts_)
         )
         if not self.fit_intercept and any(np.any(b) for b in intercepts):
             # Without their biases the sub-networks would be others.
-            return [None] * n_networks
-        if joint:
-            return [(coefs, intercepts, ())]
-        return [(*layers_of_output(coefs, intercepts, k), ()) for k in range(n_outputs)]
+            return None
+        return coefs, intercepts, ()
 
     def _gate_rows(self):
         """Hidden weights of the neurons as rows, with the biases if these are free."""
@@ -494,41 +435,37 @@ class ConvexReLUMixin(CallbackSupportMixin):
         rounding *= max(1.0, self.n_features_in_)
         allowed = (self.tol + rounding) * abs(self.objective_)
         # Where the solver stops, and as much again for rounding.
-        allowed += 2e-12 * sum(part.null_objective for part in fitted)
+        allowed += 2e-12 * fitted.null_objective
         # A gap that a short search alone has closed may be larger.
-        doubtful = any(part.trained.status == "unconfirmed" for part in fitted)
-        return doubtful or self.dual_gap_ > allowed
+        return fitted.trained.status == "unconfirmed" or self.dual_gap_ > allowed
 
     def _warn_if_short(self, fitted, columns_apart):
         if not self._stopped_short(fitted):
             return
-        trained = [part.trained for part in fitted]
-        reasons = {part.message for part in trained if part.status != "optimal"}
-        if not reasons:
-            reasons = {"the gap was closed until the weights were rounded"}
-        reasons = "; ".join(sorted(reasons))
-        statuses = {part.status for part in trained}
+        trained = fitted.trained
+        reason = "the gap was closed until the weights were rounded"
+        if trained.status != "optimal":
+            reason = trained.message
         relative = self.dual_gap_ / max(abs(self.objective_), np.finfo(float).tiny)
         small = "" if relative > self.tol else "not "
         warnings.warn(
             f"{type(self).__name__} stopped with a duality gap of "
             f"{self.dual_gap_:.3g} ({relative:.2g} of the objective), {small}above "
-            f"tol={self.tol:g}: {reasons}. {advice(statuses, columns_apart)}",
+            f"tol={self.tol:g}: {reason}. {advice({trained.status}, columns_apart)}",
             ConvergenceWarning,
         )
 
     def _warn_if_constant(self, X, Y, sample_weight, loss, fitted):
         """Warn if the weight decay that was asked for leaves no neurons."""
-        null_objective = sum(part.null_objective for part in fitted)
-        if self.n_neurons_ or self.alpha == "scale" or null_objective <= 0:
+        if self.n_neurons_ or self.alpha == "scale" or fitted.null_objective <= 0:
             return
-        if any(part.trained.status != "optimal" for part in fitted):
+        if fitted.trained.status != "optimal":
             # It may be for want of time.
             return
-        targets, loss = self._targets(np.asarray(Y, dtype=np.float64), loss)
+        target, loss = self._target(np.asarray(Y, dtype=np.float64), loss)
         slope = null_slope(
             X if self.formulation == "gated_relu" else _dense(X),
-            targets,
+            target,
             sample_weight,
             Settings.of(self, loss=loss),
             check_random_state(self.random_state).randint(np.iinfo(np.int32).max),

@@ -150,7 +150,7 @@ def fit_network(X, y, sample_weight, start, seed, deadline, name, settings, task
     if (deep or at_scale) and y.ndim == 1:
         # One method there, for any number of outputs.
         y, loss = y[:, None], Separable(settings.loss)
-        settings = replace(settings, loss=loss, hidden_layer="shared")
+        settings = replace(settings, loss=loss)
         if start is not None:
             *known, duals = start
             duals = [replace(point, nu=point.nu.reshape(-1, 1)) for point in duals]
@@ -263,8 +263,6 @@ def build_problem(X, y, sample_weight, settings, dtype=np.float64):
         )
     elif y.ndim == 2:
         kind = VectorProblem
-    if y.ndim == 2:
-        options["separate"] = settings.hidden_layer == "separate"
     problem = kind(
         without_rounding(centred),
         y,
@@ -424,55 +422,6 @@ def _unit_gates(gates, outputs, units, free_bias):
         biases = (gates[used, -1] / norms + directions @ units.centre) / units.data
     outputs = (outputs[used].T * norms).T
     return directions, biases, outputs * (units.data / units.output)
-
-
-def fit_only(*args):
-    """`fit_network` of the only network, whose task is the fit."""
-    *args, task = args
-    return fit_network(*args, task.through(_network_attributes))
-
-
-def fit_part(*args):
-    """`fit_network` of one output among several, a task of its own."""
-    *args, task = args
-    # It does not make an estimator that could predict.
-    fitted = fit_network(*args, task.begin().through(lambda weights: None))
-    task.end()
-    return fitted
-
-
-def run_in_turn(n_turns, deadline, run, before, after):
-    """Fit a network in its share of the time.
-
-    Parameters
-    ----------
-    n_turns : int
-        Networks that are trained one after the other from this one on.
-    deadline : float
-        That of all of them.
-    run : callable
-        `fit_only` or `fit_part`.
-    before, after : tuple
-        Its arguments before and after the deadline.
-
-    Returns
-    -------
-    fitted : Fitted
-    """
-    now = perf_counter()
-    if deadline < np.inf:
-        deadline = now + (deadline - now) / n_turns
-    return run(*before, deadline, *after)
-
-
-def _network_attributes(weights):
-    """Attributes of an estimator with this network."""
-    coefs, intercepts = weights
-    return {
-        "coefs_": coefs,
-        "intercepts_": intercepts,
-        "n_outputs_": coefs[-1].shape[1],
-    }
 
 
 def _minimal(problem, trained, deadline, name, settings):

@@ -63,16 +63,15 @@ def check_memory(estimator, X, n_outputs):
     X : {ndarray, sparse matrix} of shape (n_samples, n_features)
     n_outputs : int
     """
-    of_network = 1 if estimator.hidden_layer == "separate" else n_outputs
     if estimator.depth > 2:
         _check_subnetworks(estimator, X.shape, n_outputs)
     elif estimator.arrangements == "sampled":
         check_patterns(X.shape, estimator.n_arrangements, estimator.fit_intercept)
-    elif goes_at_scale(X, of_network, estimator.arrangements):
+    elif goes_at_scale(X, n_outputs, estimator.arrangements):
         n, d = X.shape
         units = float(estimator.n_arrangements)
         # In single precision there.
-        needed = units * (8.0 * _OF_WEIGHTS * (d + of_network) + 4.0 * n)
+        needed = units * (8.0 * _OF_WEIGHTS * (d + n_outputs) + 4.0 * n)
         require_memory(
             needed,
             f"n_arrangements={estimator.n_arrangements}, the neurons to start with,",

@@ -27,13 +27,13 @@ FRACTION = 0.02
 # Entries of the data in the search, its fewest samples, and its random directions of
 # each kind.
 _ENTRIES, _FEWEST, _DIRECTIONS = 60_000, 300, 60
-# Part of the time left that all searches may take.
+# Part of the time left that the search may take.
 _SHARE = 0.2
 # Candidates that are looked at on all samples.
 _FINISHED = 20
 
 
-def null_slope(X, targets, sample_weight, settings, seed, deadline=np.inf):
+def null_slope(X, y, sample_weight, settings, seed, deadline=np.inf):
     """Slope of the steepest neuron that a short search finds at the best constant.
 
     It does not depend on the units of data, targets and weights, but for its own
@@ -43,14 +43,13 @@ def null_slope(X, targets, sample_weight, settings, seed, deadline=np.inf):
     Parameters
     ----------
     X : {array, sparse array} of shape (n_samples, n_features)
-    targets : list of ndarray
-        Of each network.
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     settings : Settings
     seed : int
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which the fit has to end.  If that is
-        soon, the search is shorter, and leaves out networks in the end.
+        soon, the search is shorter.
 
     Returns
     -------
@@ -63,23 +62,14 @@ def null_slope(X, targets, sample_weight, settings, seed, deadline=np.inf):
     settings = replace(settings, alpha=1.0, depth=2)
     now = perf_counter()
     end = now + _SHARE * (deadline - now) if deadline < np.inf else np.inf
-    parts = []
     # Two threads bring little for products of this size.
     with blas_threads_for(0):
-        for k, y in enumerate(targets):
-            now = perf_counter()
-            if parts and now > end:
-                break
-            # Each of them is to have its part.
-            own = now + max(end - now, 0.0) / (len(targets) - k)
-            args = X, y, sample_weight, settings, seed
-            parts.append(of_network(*args, own if deadline < np.inf else np.inf))
-    steepest = max(slope for slope, _ in parts)
-    return steepest if steepest > 0 else max(unit for _, unit in parts)
+        slope, unit = of_network(X, y, sample_weight, settings, seed, end)
+    return slope if slope > 0 else unit
 
 
 def _of_neurons(X, y, sample_weight, settings, seed, end):
-    """The slope for one network, and its unit."""
+    """The slope, and its unit."""
     loss, rng = settings.loss, check_random_state(seed)
     if y.ndim == 1:
         y, loss = y[:, None], Separable(loss)
@@ -94,7 +84,6 @@ def _of_neurons(X, y, sample_weight, settings, seed, end):
         sample_weight[some],
         replace(settings, loss=loss),
     )
-    separate = p.separate or p.n_outputs == 1
     residual = p.project(N[some] / units.dual)
     options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
     found = no_candidates(p.X, N)
@@ -103,7 +92,6 @@ def _of_neurons(X, y, sample_weight, settings, seed, end):
             found,
             search_widely,
             *(p.X, residual, _DIRECTIONS, rng),
-            separate=separate,
             polish=_FINISHED,
             **options,
         )
@@ -119,11 +107,10 @@ def _of_neurons(X, y, sample_weight, settings, seed, end):
         z = rows @ found.directions.T + units.data * found.biases
         slopes += activation(z, p.negative_slope).T @ N[i : i + step]
         linear += rows.T @ N[i : i + step]
-    steepest = np.linalg.norm(slopes, np.inf if separate else 2, axis=1)
+    steepest = np.linalg.norm(slopes, axis=1)
     if p.fit_intercept:
         # A neuron that is active on all samples.
-        size = np.linalg.norm(linear, 2, axis=0) if separate else [_largest(linear)]
-        steepest = np.append(steepest, size)
+        steepest = np.append(steepest, _largest(linear))
     return float(np.max(steepest, initial=0.0)), units.slope
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from sklearn.base import _fit_context as fit_context
+from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._array_api import (
     _convert_to_numpy as convert_to_numpy,
@@ -23,14 +24,6 @@ from sklearn.utils.metadata_routing import (
     _routing_enabled as routing_enabled,
 )
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
-
-try:
-    from sklearn.callback import CallbackSupportMixin
-except ImportError:
-
-    class CallbackSupportMixin:
-        """Stands in before scikit-learn 1.9: there are no callbacks to set."""
-
 
 __all__ = [
     "CallbackSupportMixin",
@@ -180,8 +173,6 @@ def fit_task(estimator, data, max_subtasks, *, sequential=True):
     -------
     task : FitTask
     """
-    if not hasattr(estimator, "_init_callback_context"):
-        return FitTask()
     # Also without callbacks: those of a search or a pipeline may look at it.
     context = estimator._init_callback_context(
         max_subtasks=max_subtasks, sequential_subtasks=sequential

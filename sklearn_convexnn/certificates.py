@@ -7,12 +7,16 @@ and ``kappa(nu) = max ||nu^T act(X u)||`` over unit vectors ``u``.  Then
 ``nu`` in the domain, and the best one comes from training.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -26,6 +30,7 @@ from sklearn_convexnn._network_input import read_network, read_targets
 from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn._utils.types import Data, Seed
 from sklearn_convexnn.losses import NEVER
 from sklearn_convexnn.model.units import units_of
 from sklearn_convexnn.model.vector_problem import VectorProblem
@@ -76,23 +81,23 @@ class Certificate:
 
 
 def certify(
-    network,
-    X,
-    y,
+    network: BaseEstimator | tuple[Sequence[ArrayLike], Sequence[ArrayLike]],
+    X: Data,
+    y: ArrayLike,
     *,
-    alpha,
-    loss=None,
-    epsilon=None,
-    quantile=None,
-    sample_weight=None,
-    fit_intercept=None,
-    negative_slope=None,
-    kind="auto",
-    tol=1e-2,
-    max_time=None,
-    n_arrangements=100,
-    random_state=None,
-):
+    alpha: float,
+    loss: str | None = None,
+    epsilon: float | None = None,
+    quantile: float | None = None,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool | None = None,
+    negative_slope: float | None = None,
+    kind: Literal["auto", "global", "estimated", "restricted"] = "auto",
+    tol: float = 1e-2,
+    max_time: float | None = None,
+    n_arrangements: int = 100,
+    random_state: Seed = None,
+) -> Certificate:
     r"""Bound how far any two-layer network is from the best one.
 
     The network may come from anywhere: an :class:`MLPRegressor
@@ -202,10 +207,7 @@ def certify(
     weight decay [3]_.  Branch and bound is then attempted for data of rank at
     most 5, or 4 with free biases.  Where it does not close, the slope is
     bounded pattern by pattern, and in the end by the root of the sum of
-    squares of those of single outputs, which can be far above it.  Estimators
-    of this package with ``hidden_layer='separate'`` are compared with networks
-    in which each neuron feeds one output; these are certified output by
-    output, unless a softmax links them.
+    squares of those of single outputs, which can be far above it.
 
     References
     ----------
@@ -302,7 +304,6 @@ def certify(
         X = X - centre
     units, Y, weight, loss = units_of(X, Y, weight, loss, fit_intercept, centre)
     coefs, intercepts = units.layers(coefs, intercepts)
-    separate = getattr(network, "hidden_layer", "shared") == "separate"
     problem = VectorProblem(
         without_rounding(X) / units.data,
         Y,
@@ -311,7 +312,6 @@ def certify(
         units.weight_decay(float(alpha)),
         fit_intercept,
         negative_slope,
-        separate=separate or Y.shape[1] == 1,
     )
     if kind == "restricted":
         check_patterns(X.shape, n_arrangements, fit_intercept)

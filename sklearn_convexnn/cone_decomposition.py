@@ -2,13 +2,16 @@
 
 import warnings
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._utils.devices import float_dtypes, in_numpy
+from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.patterns.arrangements import with_ones
 
 # Growth of the penalty that is worth a warning.
@@ -44,7 +47,12 @@ class ConeDecomposition:
     penalty: float
 
 
-def cone_decomposition(estimator, X, *, method="minimal"):
+def cone_decomposition(
+    estimator: BaseEstimator,
+    X: Data,
+    *,
+    method: Literal["minimal", "explicit"] = "minimal",
+) -> ConeDecomposition:
     """ReLU network with the outputs of a gated network on its training data.
 
     A gated neuron with the pattern ``D`` of its gate and the weights ``w`` is written

@@ -4,6 +4,7 @@ from functools import update_wrapper
 from itertools import pairwise
 from numbers import Integral, Real
 from types import MethodType
+from typing import Self
 
 import numpy as np
 from sklearn.base import (
@@ -48,8 +49,7 @@ from sklearn_convexnn.losses import (
 )
 from sklearn_convexnn.model.results import MESSAGES
 from sklearn_convexnn.solvers import SOLVERS
-from sklearn_convexnn.training.routes import CUTS
-from sklearn_convexnn.training.trained import HISTORY, Trained
+from sklearn_convexnn.training.trained import CUTS, HISTORY, Trained
 
 _COMMON_CONSTRAINTS = {
     "alpha": [StrOptions({"scale"}), Interval(Real, 0, None, closed="neither")],
@@ -63,7 +63,6 @@ _COMMON_CONSTRAINTS = {
     "subnetwork_width": [Interval(Integral, 1, None, closed="left")],
     "subnetwork_norm": [StrOptions({"frobenius", "path"})],
     "formulation": [StrOptions({"relu", "gated_relu"})],
-    "hidden_layer": [StrOptions({"shared", "separate"})],
     "fit_intercept": ["boolean"],
     "solver": [StrOptions(set(SOLVERS))],
     "tol": [Interval(Real, 0, None, closed="neither")],
@@ -73,7 +72,6 @@ _COMMON_CONSTRAINTS = {
     "max_time": [Interval(Real, 0, None, closed="neither"), None],
     "warm_start": ["boolean"],
     "random_state": ["random_state"],
-    "n_jobs": [Integral, None],
     "verbose": ["verbose"],
 }
 
@@ -142,12 +140,6 @@ class ConvexReLURegressor(
         gates have offsets and outputs have biases, hidden neurons have none.
         Sparse data stay sparse.  Each 50 steps of its solver count as one
         iteration.
-    hidden_layer : {'shared', 'separate'}, default='shared'
-        With several outputs, whether they share the hidden neurons, under plain
-        weight decay as in scikit-learn's MLP, or each neuron feeds one of them.
-        The latter penalises ``(sum_k |v_jk|)^2`` for the output weights ``v_j``
-        of a neuron in place of ``sum_k v_jk^2``, and trains a network for each
-        output.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program: 'adaptive', 'sampled',
         'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
@@ -204,9 +196,9 @@ class ConvexReLURegressor(
         patterns are solved to 1e-4 or less in any case.
     max_iter : int, default=200
         Limit of solver iterations for 'sampled' and 'exact', otherwise of
-        rounds, for each network.
+        rounds.
     max_neurons : int, default=None
-        Limit of the neurons of each network, None for no limit; not for
+        Limit of the neurons, None for no limit; not for
         'sampled' and 'exact'.  When the optimum needs more, the fit stops with
         a good network within the limit; its gap is what the limit may cost.
     minimal : bool, default=False
@@ -228,8 +220,6 @@ class ConvexReLURegressor(
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
-    n_jobs : int, default=None
-        Number of jobs over the outputs, if they have networks of their own.
     verbose : int, default=0
         1 prints a line for each round, or two for each program over given
         patterns, 2 also the iterations of the latter.
@@ -276,16 +266,15 @@ class ConvexReLURegressor(
         most the number of samples times that of outputs, unless there was no time to
         leave out the others.  See `minimal`.
     n_arrangements_ : int
-        Number of patterns used, the largest over the networks; the most that
-        were in the program at once.  For 'cutting_planes' that of neurons.
+        Number of patterns used, the most that were in the program at once.  For
+        'cutting_planes' that of neurons.
     n_iter_ : int
-        Number of rounds or solver iterations, the largest over the networks.
+        Number of rounds or solver iterations.
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
         'dual_bound', 'kappa' (steepest slope found, or its bound with
         `pricing`, divided by `alpha`; nan where unknown), 'cells' (patterns
-        in the program, or cuts), 'neurons', and 'output', the index of the
-        network: 0, or the output that it is for.
+        in the program, or cuts) and 'neurons'.
     n_layers_ : int
         ``depth + 1``, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
@@ -343,13 +332,13 @@ class ConvexReLURegressor(
     There is no depth with `formulation` 'gated_relu', cutting planes,
     `negative_slope`, `minimal`, paths and cross-validation estimators.
 
-    Several outputs share a hidden layer by default, and the program has a norm of
+    Several outputs share the hidden layer, and the program has a norm of
     matrices for each pattern that is hard to compute [5]_; single neurons with
     a group lasso over their output weights take its place.  Then a proof is
     attempted for data of rank at most 5, or 4 with free biases, 'exact' is
     'adaptive' with a longer proof for such data, and with 'sampled' the bound
-    rests on a search within the cells.  Outputs that are `separate` have
-    networks of their own, and `objective_` and `dual_bound_` are sums.
+    rests on a search within the cells.  For a network of its own for each output
+    use :class:`~sklearn.multioutput.MultiOutputRegressor`.
 
     Scale the columns of `X` (:class:`~sklearn.preprocessing.StandardScaler`):
     the weight decay depends on their scale.
@@ -411,7 +400,6 @@ class ConvexReLURegressor(
         subnetwork_width=2,
         subnetwork_norm="frobenius",
         formulation="relu",
-        hidden_layer="shared",
         arrangements="adaptive",
         n_arrangements=100,
         pricing="exact",
@@ -424,7 +412,6 @@ class ConvexReLURegressor(
         max_time=None,
         warm_start=False,
         random_state=None,
-        n_jobs=None,
         verbose=0,
     ):
         self.alpha = alpha
@@ -436,7 +423,6 @@ class ConvexReLURegressor(
         self.subnetwork_width = subnetwork_width
         self.subnetwork_norm = subnetwork_norm
         self.formulation = formulation
-        self.hidden_layer = hidden_layer
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.pricing = pricing
@@ -449,7 +435,6 @@ class ConvexReLURegressor(
         self.max_time = max_time
         self.warm_start = warm_start
         self.random_state = random_state
-        self.n_jobs = n_jobs
         self.verbose = verbose
 
     def __sklearn_tags__(self):
@@ -460,7 +445,7 @@ class ConvexReLURegressor(
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Train the network.
 
         Parameters
@@ -625,12 +610,6 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         gates have offsets and outputs have biases, hidden neurons have none.
         Sparse data stay sparse.  Each 50 steps of its solver count as one
         iteration.
-    hidden_layer : {'shared', 'separate'}, default='shared'
-        With several outputs, whether they share the hidden neurons, under plain
-        weight decay as in scikit-learn's MLP, or each neuron feeds one of them.
-        The latter penalises ``(sum_k |v_jk|)^2`` for the output weights ``v_j``
-        of a neuron in place of ``sum_k v_jk^2``; other losses than the log loss
-        then train a network for each class.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program: 'adaptive', 'sampled',
         'exact', 'cutting_planes' or 'cutting_cells'.  'adaptive' is column
@@ -687,9 +666,9 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         patterns are solved to 1e-4 or less in any case.
     max_iter : int, default=200
         Limit of solver iterations for 'sampled' and 'exact', otherwise of
-        rounds, for each network.
+        rounds.
     max_neurons : int, default=None
-        Limit of the neurons of each network, None for no limit; not for
+        Limit of the neurons, None for no limit; not for
         'sampled' and 'exact'.  When the optimum needs more, the fit stops with
         a good network within the limit; its gap is what the limit may cost.
     minimal : bool, default=False
@@ -711,8 +690,6 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Determines the neurons placed at the start and the searches for more,
         or the sampled patterns.
-    n_jobs : int, default=None
-        Number of jobs over the classes, if they have networks of their own.
     verbose : int, default=0
         1 prints a line for each round, or two for each program over given
         patterns, 2 also the iterations of the latter.
@@ -762,16 +739,15 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         most the number of samples times that of outputs, unless there was no time to
         leave out the others.  See `minimal`.
     n_arrangements_ : int
-        Number of patterns used, the largest over the networks; the most that
-        were in the program at once.  For 'cutting_planes' that of neurons.
+        Number of patterns used, the most that were in the program at once.  For
+        'cutting_planes' that of neurons.
     n_iter_ : int
-        Number of rounds or solver iterations, the largest over the networks.
+        Number of rounds or solver iterations.
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
         'dual_bound', 'kappa' (steepest slope found, or its bound with
         `pricing`, divided by `alpha`; nan where unknown), 'cells' (patterns
-        in the program, or cuts), 'neurons', and 'output', the index of the
-        network: 0, or the output that it is for.
+        in the program, or cuts) and 'neurons'.
     n_layers_ : int
         ``depth + 1``, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int
@@ -893,7 +869,6 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         subnetwork_width=2,
         subnetwork_norm="frobenius",
         formulation="relu",
-        hidden_layer="shared",
         arrangements="adaptive",
         n_arrangements=100,
         pricing="exact",
@@ -906,7 +881,6 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         max_time=None,
         warm_start=False,
         random_state=None,
-        n_jobs=None,
         verbose=0,
     ):
         self.alpha = alpha
@@ -917,7 +891,6 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         self.subnetwork_width = subnetwork_width
         self.subnetwork_norm = subnetwork_norm
         self.formulation = formulation
-        self.hidden_layer = hidden_layer
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.pricing = pricing
@@ -930,7 +903,6 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         self.max_time = max_time
         self.warm_start = warm_start
         self.random_state = random_state
-        self.n_jobs = n_jobs
         self.verbose = verbose
 
     def __sklearn_tags__(self):
@@ -940,7 +912,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Train the network.
 
         Parameters
@@ -1008,7 +980,7 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
             self.classes_ = placed(self.classes_, X)
         return X, Y, sample_weight, loss, given
 
-    def _fit_networks(self, X, Y, sample_weight, loss, given, *args, **options):
+    def _fit_network(self, X, Y, sample_weight, loss, given, *args, **options):
         """As of the base; classes without weight have outputs that are never largest.
 
         For the others the network is as if there were no more classes.
@@ -1019,12 +991,12 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         if Y.shape[1] == 1 and not (known[0] and np.any(counted <= 0)):
             return self._fit_constant(X, known, given)
         if Y.shape[1] == 1 or known.all():
-            return super()._fit_networks(
+            return super()._fit_network(
                 X, Y, sample_weight, loss, given, *args, **options
             )
         if np.sum(known) == 1:
             return self._fit_constant(X, known, given)
-        fitted = super()._fit_networks(
+        fitted = super()._fit_network(
             X, Y[:, known], sample_weight, loss, given, *args, **options
         )
         self._insert_outputs(known)
@@ -1056,10 +1028,10 @@ class ConvexReLUClassifier(ConvexReLUMixin, ClassifierMixin, BaseEstimator):
         )
         self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
         self.negative_slope_ = float(self.negative_slope)
-        self._store(X, [fitted])
+        self._store(X, fitted)
         self.objective_ = self.loss_ = self.dual_gap_ = 0.0
         whole.end({})
-        return [fitted]
+        return fitted
 
     def _insert_outputs(self, known):
         """Give classes without weight an output each, after training without them."""

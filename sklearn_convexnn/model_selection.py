@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
 from sklearn.exceptions import FitFailedWarning
@@ -41,6 +42,7 @@ _OWN_CONSTRAINTS = {
     "eps": [Interval(Real, 0, 1, closed="neither")],
     "cv": ["cv_object"],
     "scoring": [StrOptions(set(get_scorer_names())), callable, None],
+    "n_jobs": [Integral, None],
 }
 
 
@@ -87,9 +89,8 @@ class _CrossValidatedMixin:
         score = type(self)._default_score
         if self.scoring is not None:
             score = check_scoring(model, scoring=self.scoring)
-        n_jobs, model.n_jobs = model.n_jobs, None
         name = type(self).__name__
-        results = Parallel(n_jobs=n_jobs)(
+        results = Parallel(n_jobs=self.n_jobs)(
             delayed(_fold_scores)(
                 model,
                 *(X, y, weight, train, test, self.alphas_, score, scoring),
@@ -101,7 +102,7 @@ class _CrossValidatedMixin:
         self._report(results)
         self.scores_path_ = np.column_stack([fold.scores for fold in results])
         self.alpha_ = float(self.alphas_[self._best(results)])
-        model.set_params(alpha=self.alpha_, n_jobs=n_jobs)
+        model.set_params(alpha=self.alpha_)
         with whole.within("refit", len(folds)):
             fitted = model._fit_between(
                 X, y, weight, label=f"{name}, all data, alpha = {self.alpha_:.4g}"
@@ -290,8 +291,6 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         Slope of the activation left of zero.
     formulation : {'relu', 'gated_relu'}, default='relu'
         Whether neurons learn their gates.
-    hidden_layer : {'shared', 'separate'}, default='shared'
-        Whether outputs share the hidden neurons.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program.
     n_arrangements : int, default=100
@@ -317,8 +316,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
     random_state : int, RandomState instance or None, default=None
         Seed of the searches, the same for all fits.
     n_jobs : int, default=None
-        Number of jobs over the folds; of the last fit over the outputs, if they
-        have networks of their own.  Backends are chosen from outside, with
+        Number of jobs over the folds.  Backends are chosen from outside, with
         :func:`joblib.parallel_config`.
     verbose : int, default=0
         As of the base estimator, for each fit; of those in folds that are from
@@ -397,7 +395,6 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         quantile=0.5,
         negative_slope=0.0,
         formulation="relu",
-        hidden_layer="shared",
         arrangements="adaptive",
         n_arrangements=100,
         pricing="exact",
@@ -421,7 +418,6 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         self.quantile = quantile
         self.negative_slope = negative_slope
         self.formulation = formulation
-        self.hidden_layer = hidden_layer
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.pricing = pricing
@@ -437,7 +433,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X, y, sample_weight=None, **params) -> Self:
         """Choose the weight decay, and train the network with it.
 
         Parameters
@@ -494,8 +490,6 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         Slope of the activation left of zero.
     formulation : {'relu', 'gated_relu'}, default='relu'
         Whether neurons learn their gates.
-    hidden_layer : {'shared', 'separate'}, default='shared'
-        Whether outputs share the hidden neurons.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program.
     n_arrangements : int, default=100
@@ -521,8 +515,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
     random_state : int, RandomState instance or None, default=None
         Seed of the searches, the same for all fits.
     n_jobs : int, default=None
-        Number of jobs over the folds; of the last fit over the outputs, if they
-        have networks of their own.  Backends are chosen from outside, with
+        Number of jobs over the folds.  Backends are chosen from outside, with
         :func:`joblib.parallel_config`.
     verbose : int, default=0
         As of the base estimator, for each fit; of those in folds that are from
@@ -600,7 +593,6 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         class_weight=None,
         negative_slope=0.0,
         formulation="relu",
-        hidden_layer="shared",
         arrangements="adaptive",
         n_arrangements=100,
         pricing="exact",
@@ -623,7 +615,6 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         self.class_weight = class_weight
         self.negative_slope = negative_slope
         self.formulation = formulation
-        self.hidden_layer = hidden_layer
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.pricing = pricing
@@ -639,7 +630,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X, y, sample_weight=None, **params) -> Self:
         """Choose the weight decay, and train the network with it.
 
         Parameters

@@ -6,15 +6,17 @@ from itertools import pairwise
 from numbers import Integral, Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state, check_scalar
 
 from sklearn_convexnn._advice import advice
 from sklearn_convexnn._alpha_max import check_base, largest_slope
-from sklearn_convexnn._base import Neighbour
+from sklearn_convexnn._base import ConvexReLUMixin, Neighbour
 from sklearn_convexnn._memory import require_memory
 from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.training.descents import suits_descent
 
@@ -42,7 +44,7 @@ class Short:
     largest: float = 0.0
     statuses: frozenset = frozenset()
 
-    def warn(self, name, tol):
+    def warn(self, name: str, tol: float) -> None:
         """Warn if there are any.
 
         Parameters
@@ -64,7 +66,7 @@ class Short:
         )
 
 
-def joined(parts):
+def joined(parts: list[Short]) -> Short:
     """The sum of several `Short`.
 
     Parameters
@@ -83,7 +85,15 @@ def joined(parts):
     )
 
 
-def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None):
+def convex_relu_path(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    *,
+    alphas: int | ArrayLike = 100,
+    eps: float = EPS,
+    sample_weight: ArrayLike | None = None,
+) -> tuple[np.ndarray, list[ConvexReLUMixin], np.ndarray]:
     """Networks for a sequence of weight decays, each started from its neighbours.
 
     Parameters
@@ -164,7 +174,14 @@ def convex_relu_path(estimator, X, y, *, alphas=100, eps=EPS, sample_weight=None
     return alphas, models, np.array([model.dual_gap_ for model in models])
 
 
-def grid(estimator, X, y, sample_weight, alphas, eps):
+def grid(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    alphas: int | ArrayLike,
+    eps: float,
+) -> np.ndarray:
     """Decreasing values of `alpha`.
 
     Parameters
@@ -207,7 +224,14 @@ def _distinct(alphas):
     return np.unique(values)[::-1]
 
 
-def fit_path(estimator, X, y, sample_weight, alphas, label=None):
+def fit_path(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    alphas: np.ndarray,
+    label: str | None = None,
+) -> tuple[list[ConvexReLUMixin], Short]:
     """Models for decreasing values of `alpha`.
 
     Parameters
@@ -230,7 +254,15 @@ def fit_path(estimator, X, y, sample_weight, alphas, label=None):
     return path.models, joined(list(path.shorts))
 
 
-def scoring_path(estimator, X, y, sample_weight, alphas, label=None, task=None):
+def scoring_path(
+    estimator: ConvexReLUMixin,
+    X: Data,
+    y: ArrayLike,
+    sample_weight: ArrayLike | None,
+    alphas: np.ndarray,
+    label: str | None = None,
+    task: FitTask | None = None,
+) -> tuple[list[ConvexReLUMixin], Short]:
     """As `fit_path`, for scores: without proofs, and where it will do, bounds.
 
     Parameters
@@ -271,7 +303,7 @@ class _Path:
     estimator, X, y, sample_weight, alphas, label
         As of `fit_path`.
     **how
-        As `_fit_networks` has it.
+        As `_fit_network` has it.
     """
 
     def __init__(self, estimator, X, y, sample_weight, alphas, label, **how):
@@ -302,7 +334,7 @@ class _Path:
         model = clone(self.base).set_params(alpha=alpha)
         label = f"{self.label}, alpha {k + 1}/{len(self.alphas)} = {alpha:.4g}"
         fitted = model._fit_between(*self.data, near, **self.how, **how, label=label)
-        self.done[k] = Neighbour(model, [part.trained.dual for part in fitted])
+        self.done[k] = Neighbour(model, fitted.trained.dual)
         self.shorts.append(shortness(model, fitted))
 
     def is_bettered(self, k):
@@ -331,7 +363,7 @@ def shortness(model, fitted):
     Parameters
     ----------
     model : estimator
-    fitted : list of Fitted
+    fitted : Fitted
         What its fit has returned.
 
     Returns
@@ -341,7 +373,7 @@ def shortness(model, fitted):
     if not model._stopped_short(fitted):
         return Short(1)
     gap = model.dual_gap_ / max(abs(model.objective_), np.finfo(np.float64).tiny)
-    return Short(1, 1, gap, frozenset(part.trained.status for part in fitted))
+    return Short(1, 1, gap, frozenset([fitted.trained.status]))
 
 
 def _order(alphas):

@@ -99,7 +99,6 @@ ROUTES = {
     "adaptive hinge": route(40, 3, "labels", classifier=True, loss="hinge"),
     "adaptive without biases": route(30, 3, fit_intercept=False),
     "outputs": route(40, 3, "outputs"),
-    "separate": route(30, 3, "outputs", hidden_layer="separate"),
     "softmax": route(40, 3, "classes", classifier=True),
     "at scale": route(120, 3),
     "at scale softmax": route(120, 3, "classes", classifier=True),
@@ -194,7 +193,6 @@ def test_no_neurons_and_neurons_that_are_zero():
             Separable(loss),
             0.1,
             free_offset=True,
-            separate=False,
         )
         assert one.values.shape == (m,) and several.values.shape == (m, 1)
         for solution in (one, several):

@@ -1,8 +1,6 @@
 """Callbacks of scikit-learn: what they are told of a fit, and that they can stop it."""
 
-import importlib
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,6 @@ from sklearn_convexnn import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
-    _sklearn as _callbacks,
 )
 from tests.problems import tiny_data
 
@@ -94,28 +91,6 @@ def test_other_routes_are_one_task(arrangements):
     assert recorder.events == in_fit()
 
 
-@pytest.mark.parametrize("cls", [ConvexReLURegressor, ConvexReLUClassifier])
-def test_several_outputs_are_a_task_each(cls):
-    X, y = wide_data()
-    Y, options = np.column_stack([y, X[:, 0], np.ones(70)]), {}
-    if cls is ConvexReLUClassifier:
-        Y, options = np.resize(["a", "b", "c", "a"], 70), {"loss": "squared_hinge"}
-    recorder = Recorder()
-    model = quick_model(cls, hidden_layer="separate", **options)
-    model.set_callbacks(recorder).fit(X, Y)
-    inner = []
-    for k in range(3):
-        count = np.sum(model.history_["output"] == k)
-        if cls is ConvexReLURegressor and k == 2:
-            count = 0  # constant, so no rounds
-        inner += [("begin", "output", k), *rounds(count), ("end", "output", k)]
-    assert recorder.events == in_fit(*inner)
-    # The network of one output is nothing that predicts; the whole is.
-    *parts, whole = [network[3] for network in recorder.networks]
-    assert parts and all(part is None for part in parts)
-    assert_array_equal(whole.predict(X), model.predict(X))
-
-
 def test_what_callbacks_are_given():
     X, y = wide_data()
     weight = np.linspace(1, 2, len(y))
@@ -179,18 +154,14 @@ def test_clone_pickle_and_wrong_callbacks():
 
 
 @pytest.mark.slow
-def test_scores_from_other_processes():
+def test_scores_of_the_rounds():
     X, y = wide_data()
     monitor = ScoringMonitor(scoring="r2")
-    model = quick_model(n_jobs=2)
+    model = quick_model()
     model.set_callbacks(monitor).fit(X, y)
     scores = {row["task_name"]: row["r2"] for row in monitor.get_logs().data}
     assert set(scores) == {"fit", "round"}
     assert_allclose(scores["round"], model.score(X, y), rtol=1e-4)
-    model.set_params(hidden_layer="separate").fit(X, np.column_stack([y, X[:, 0]]))
-    scores = {row["task_name"]: row["r2"] for row in monitor.get_logs().data}
-    assert set(scores) == {"fit"}
-    assert_allclose(scores["fit"], model.score(X, np.column_stack([y, X[:, 0]])))
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -200,11 +171,10 @@ def test_progress_bar(several, capsys):
 
     X, y = wide_data()
     y = np.column_stack([y, X[:, 0]]) if several else y
-    model = quick_model(hidden_layer="separate")
+    model = quick_model()
     model.set_callbacks(ProgressBar()).fit(X, y)
     shown = capsys.readouterr().out
     assert "ConvexReLURegressor - fit" in shown and "100%" in shown
-    assert ("output #1" in shown) == several
     model.set_params(arrangements="sampled")
     search = GridSearchCV(clone(model).set_callbacks(), {"alpha": [2.0, 4.0]}, cv=2)
     search.set_callbacks(ProgressBar()).fit(X, y)
@@ -237,18 +207,3 @@ def test_nobody_knows_the_number_of_rounds():
     recorder = Recorder()
     quick_model(arrangements="sampled").set_callbacks(recorder).fit(X, y)
     assert recorder.subtasks == {"fit": 0}
-
-
-def test_scikit_learn_without_callbacks(monkeypatch):
-    """An older one has no such module; then there is nothing to set, or to call."""
-    monkeypatch.setitem(sys.modules, "sklearn.callback", None)
-    spec = importlib.util.find_spec("sklearn_convexnn._sklearn")
-    old = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(old)
-    assert old.CallbackSupportMixin is not _callbacks.CallbackSupportMixin
-    assert not hasattr(old.CallbackSupportMixin, "set_callbacks")
-    estimator = old.CallbackSupportMixin()
-    task = old.fit_task(estimator, (None, None, None), 5)
-    assert task.begin() is task
-    assert task.subtask("round").begin().end() is False
-    assert task.through(len).end("state") is False

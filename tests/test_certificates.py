@@ -449,28 +449,6 @@ def test_bounds_of_a_random_network_of_three_outputs(loss, bias):
 
 
 @pytest.mark.parametrize(
-    "loss", ["squared_error", "hinge", pytest.param("log_loss", marks=pytest.mark.slow)]
-)
-def test_outputs_with_neurons_of_their_own(loss):
-    X, y = targets_of_three(loss)
-    model = estimator(loss, 0.5, hidden_layer="separate", tol=1e-3).fit(X, y)
-    certificate = certify(model, X, y, alpha=0.5, random_state=1)
-    assert_allclose(certificate.objective, model.objective_)
-    assert certificate.kind == model.certificate_ == "global"
-    assert certificate.dual_bound <= model.objective_
-    assert certificate.dual_bound >= 0.99 * model.dual_bound_
-    # To share neurons is cheaper.
-    shared = certify(
-        (model.coefs_, model.intercepts_), X, y, alpha=0.5, loss=loss, random_state=1
-    )
-    assert_allclose(shared.objective, model.objective_)
-    assert shared.dual_bound < certificate.dual_bound
-    restricted = certify(model, X, y, alpha=0.5, kind="restricted", random_state=1)
-    assert restricted.kind == "restricted" and restricted.n_patterns > 99
-    assert 0 <= restricted.dual_gap <= 1e-2 * restricted.objective
-
-
-@pytest.mark.parametrize(
     "columns, kinds",
     [([2, 3], ("global", "restricted")), ([0, 1, 2, 3], ["estimated"])],
 )

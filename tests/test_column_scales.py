@@ -139,11 +139,7 @@ def test_slow_is_neither_gap_nor_objective_falling(gap, objective, slow):
         (ConvexReLURegressor(), False),
         (ConvexReLURegressor(negative_slope=0.1), False),
         (ConvexReLURegressor(fit_intercept=False), False),
-        pytest.param(
-            ConvexReLURegressor(hidden_layer="separate"),
-            True,
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(ConvexReLURegressor(), True, marks=pytest.mark.slow),
         (ConvexReLUClassifier(), False),
         (ConvexReLUClassifier(loss="hinge"), False),
     ],
@@ -193,7 +189,6 @@ def test_descent_of_several_outputs_sees_small_columns():
             1.0,
             True,
             0.0,
-            False,
             scales_ratio=ratio,
         )
         values.append(p.objective(place_units(p, 50, np.random.RandomState(0))))
@@ -238,18 +233,16 @@ def test_slopes_of_one_direction_at_all_biases(sign):
     assert every.max() <= found.slopes.max() * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("separate", [False, True])
-def test_slopes_of_several_outputs_at_all_biases(separate):
+def test_slopes_of_several_outputs_at_all_biases():
     p = raw_problem(30)
     nu = p.dual_point(np.zeros(30))
     N = np.c_[nu, nu[::-1]]
     u = np.array([[0.6, 0.8]])
-    found = vector_pricing.along_biases(p.X, N, u, 0.1, 0.0, separate=separate)
+    found = vector_pricing.along_biases(p.X, N, u, 0.1, 0.0)
     z = p.X @ u.T + found.biases
     slopes = np.where(z > 0, z, 0.1 * z).T @ N
     np.testing.assert_allclose(np.sum(slopes * found.outputs, axis=1), found.slopes)
-    order = np.inf if separate else 2
-    np.testing.assert_allclose(np.linalg.norm(slopes, order, axis=1), found.slopes)
+    np.testing.assert_allclose(np.linalg.norm(slopes, axis=1), found.slopes)
 
 
 def test_candidates_of_unlike_outputs_stay_apart():

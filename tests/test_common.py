@@ -28,7 +28,6 @@ INSTANCES = [
     ConvexReLUClassifier(fit_intercept=False, **CHEAP),
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
     ConvexReLUClassifierCV(alphas=[3.0], cv=2, **SAMPLED),
-    ConvexReLURegressor(depth=3, hidden_layer="separate", **CHEAP),
 ]
 # As a user gets them, and others that together take long.
 OTHERS = [
@@ -45,7 +44,6 @@ OTHERS = [
     # Not of the Poisson loss: some checks have negative targets.
     ConvexReLURegressor(loss="quantile", **CHEAP),
     ConvexReLUClassifier(**ADAPTIVE),
-    ConvexReLUClassifier(hidden_layer="separate", **ADAPTIVE),
     ConvexReLUClassifier(loss="squared_hinge", minimal=True, **ADAPTIVE),
     ConvexReLUClassifier(formulation="gated_relu", **CHEAP),
     ConvexReLURegressor(formulation="gated_relu", fit_intercept=False, **CHEAP),
@@ -59,14 +57,8 @@ OTHERS = [
     # `alpha_max` lead to networks that see the classes of no weight.
     ConvexReLUClassifierCV(alphas=[3.0, 1.0, 0.3], cv=2, **ROUGH),
 ]
-# Without curvature a shared layer takes long to select.
 OTHERS += [
-    estimator(
-        loss=loss,
-        fit_intercept=bias,
-        hidden_layer="separate" if loss == "hinge" else "shared",
-        **CHEAP,
-    )
+    estimator(loss=loss, fit_intercept=bias, **CHEAP)
     for estimator, loss in (
         (ConvexReLURegressor, "huber"),
         (ConvexReLUClassifier, "squared_hinge"),

@@ -9,7 +9,6 @@ from scipy.special import softmax
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLURegressor
-from sklearn_convexnn._fitting import run_in_turn
 from sklearn_convexnn._null_slope import null_slope
 from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
@@ -85,7 +84,6 @@ WAYS = {
     "cells": (1, {"arrangements": "cutting_cells"}),
     "gated": (1, {"formulation": "gated_relu", "arrangements": "sampled"}),
     "outputs": (3, {}),
-    "apart": (2, {"hidden_layer": "separate"}),
     "sampled outputs": (2, {"arrangements": "sampled", "n_arrangements": 20}),
     "minimal outputs": (2, {"minimal": True, "max_neurons": 5}),
 }
@@ -195,20 +193,12 @@ def test_reduction_is_left_out(monkeypatch):
     assert np.all(X @ basis == X)
 
 
-@pytest.mark.parametrize("n_turns", [1, 2, 4])
-def test_turns_share_the_time(n_turns):
-    deadlines = []
-    start = perf_counter()
-    run_in_turn(n_turns, start + 100.0, lambda a, d, b: deadlines.append(d), (0,), (1,))
-    assert deadlines[0] == pytest.approx(start + 100.0 / n_turns, abs=1.0)
-
-
 def test_smallest_network_in_no_time():
     """The network that it was given, or the best so far."""
     X, Y = data(2)
     model = ConvexReLURegressor(alpha=0.5, random_state=0, tol=0.2).fit(X, Y)
     loss = Separable(make_loss("squared_error", 1.0))
-    problem = VectorProblem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0, False)
+    problem = VectorProblem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0)
     W, V = model.coefs_
     size = np.linalg.norm(W, axis=0)
     neurons = problem.unused(
@@ -351,17 +341,17 @@ def test_default_alpha_in_no_time(gated, monkeypatch):
     """A search for its scale that there is no time for leaves one that is rougher."""
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 4))
-    targets = list(np.maximum(X @ rng.standard_normal((4, 3)), 0.0).T)
+    Y = np.maximum(X @ rng.standard_normal((4, 3)), 0.0)
     estimator = ConvexReLURegressor(alpha=1.0)
     if gated:
         estimator.set_params(formulation="gated_relu", arrangements="sampled")
-    settings = Settings.of(estimator, loss=make_loss("squared_error"))
-    full = null_slope(X, targets, np.ones(200), settings, 0)
+    settings = Settings.of(estimator, loss=Separable(make_loss("squared_error")))
+    full = null_slope(X, Y, np.ones(200), settings, 0)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
-    short = null_slope(X, targets, np.ones(200), settings, 0, perf_counter() + 30.0)
+    short = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() + 30.0)
     assert 0.3 * full < short <= (1.0 + 1e-6) * full
-    # Outputs that come too late are left out.
-    late = null_slope(X, targets, np.ones(200), settings, 0, perf_counter() - 1.0)
+    # What takes no search.
+    late = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() - 1.0)
     assert 0.0 < late <= short
 
 

@@ -69,7 +69,7 @@ def problem_of(X, y, bias=True, depth=3, norm="frobenius", alpha=0.1):
     loss = Separable(make_loss("squared_error"))
     shape = Architecture(depth, 2, norm)
     weight = np.ones(len(X))
-    return DeepProblem(X, y[:, None], weight, loss, alpha, bias, 0.0, False, shape)
+    return DeepProblem(X, y[:, None], weight, loss, alpha, bias, 0.0, shape)
 
 
 def check_honest(model, best, null):

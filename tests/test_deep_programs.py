@@ -76,7 +76,7 @@ class Case:
             blocks = all_blocks(n, d, width, bias, norm, seed, depth)
         self.blocks, arch = blocks, Architecture(depth, width, norm)
         self.problem = DeepProblem(
-            X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, False, arch
+            X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, arch
         )
         self.program = SubnetworkProgram(self.problem, blocks)
 

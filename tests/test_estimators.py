@@ -145,15 +145,14 @@ def test_answer_does_not_depend_on_row_order_or_repetition():
 def test_history():
     # Too many samples and features for a proof, which would take its time.
     X, y, _ = tiny_data("squared_error", n=70, d=6)
-    model = ConvexReLURegressor(1.0, hidden_layer="separate", random_state=0)
-    model.fit(X, np.stack([y, -y, y**2], 1))
-    assert set(model.history_) == {
-        "time", "objective", "dual_bound", "kappa", "cells", "neurons", "output"
-    }  # fmt: skip
-    assert set(model.history_["output"]) == {0, 1, 2}
-    assert len({len(values) for values in model.history_.values()}) == 1
-    last = np.flatnonzero(np.diff(model.history_["output"], append=3))
-    assert model.history_["dual_bound"][last].sum() <= model.dual_bound_ * 1.01
+    model = ConvexReLURegressor(1.0, random_state=0)
+    for target in (y, np.stack([y, -y, y**2], 1)):
+        model.fit(X, target)
+        assert set(model.history_) == {
+            "time", "objective", "dual_bound", "kappa", "cells", "neurons"
+        }  # fmt: skip
+        assert len({len(values) for values in model.history_.values()}) == 1
+        assert model.history_["dual_bound"][-1] <= model.dual_bound_ * 1.01
     sampled = clone(model).set_params(arrangements="sampled").fit(X, y)
     assert_allclose(sampled.history_["dual_bound"][-1], sampled.dual_bound_)
 
@@ -203,26 +202,6 @@ def test_weights_in_an_mlp_classifier(iris, n_classes):
         assert_allclose(
             mlp.predict_proba(X), model.predict_proba(X), rtol=0, atol=1e-10
         )
-
-
-def test_separate_outputs_are_one_program_each(diabetes):
-    X, y = diabetes
-    model = ConvexReLURegressor(
-        5.0,
-        hidden_layer="separate",
-        n_arrangements=20,
-        random_state=0,
-        arrangements="sampled",
-    )
-    parts = [clone(model).fit(X, target) for target in (y, y**2)]
-    both = clone(model).fit(X, np.stack([y, y**2], axis=1))
-    parallel = clone(model).set_params(n_jobs=2).fit(X, np.stack([y, y**2], axis=1))
-    assert_allclose(both.objective_, sum(part.objective_ for part in parts))
-    assert_allclose(both.dual_bound_, sum(part.dual_bound_ for part in parts))
-    assert both.n_neurons_ == sum(part.n_neurons_ for part in parts)
-    assert_allclose(both.coefs_[0], parallel.coefs_[0], atol=1e-8)
-    prediction = np.stack([part.predict(X) for part in parts], axis=1)
-    assert_allclose(both.predict(X), prediction, atol=1e-12)
 
 
 # The ways people use an estimator
@@ -275,7 +254,6 @@ def test_poisson_predicts_means(diabetes):
     model = ConvexReLURegressor(
         20.0,
         loss="poisson",
-        hidden_layer="separate",
         n_arrangements=20,
         random_state=0,
         arrangements="sampled",
@@ -291,8 +269,6 @@ def test_poisson_predicts_means(diabetes):
     assert_allclose(model.predict(X), mlp.predict(X), rtol=1e-10)
     # A free offset makes the sums agree.
     assert_allclose(model.predict(X).sum(axis=0), Y.sum(axis=0), rtol=1e-3)
-    parts = [clone(model).fit(X, target).objective_ for target in Y.T]
-    assert_allclose(model.objective_, sum(parts))
     found = certify(model, X, Y, alpha=20.0, kind="restricted", tol=1.0)
     assert_allclose(found.objective, model.objective_)
 
@@ -307,7 +283,7 @@ def test_poisson_predicts_means(diabetes):
     ],
 )
 def test_targets_of_the_poisson_loss(y, sample_weight, message, monkeypatch):
-    monkeypatch.setattr(ConvexReLURegressor, "_fit_networks", None)
+    monkeypatch.setattr(ConvexReLURegressor, "_fit_network", None)
     with pytest.raises(ValueError, match=message):
         ConvexReLURegressor(loss="poisson").fit(np.eye(4), y, sample_weight)
 
@@ -448,10 +424,8 @@ def test_verbose(capsys):
     model.set_params(verbose=1).fit(X, y)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2 and "100 patterns (sampled)" in lines[0]
-    model.set_params(verbose=2, hidden_layer="separate")
-    model.fit(X, np.stack([y, y], axis=1))
-    out = capsys.readouterr().out
-    assert "[ConvexReLURegressor 2/2] iteration   0" in out
+    model.set_params(verbose=2).fit(X, y)
+    assert "[ConvexReLURegressor] iteration   0" in capsys.readouterr().out
 
 
 # Degenerate data

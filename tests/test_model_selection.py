@@ -101,7 +101,7 @@ def test_alpha_max_of_classifiers(params):
     "params",
     [
         {},
-        {"hidden_layer": "separate", "loss": "squared_hinge"},
+        {"loss": "squared_hinge"},
         {"class_weight": "balanced"},
         {"formulation": "gated_relu", "arrangements": "exact"},
     ],
@@ -179,11 +179,7 @@ PATHS = {
     "without biases": (ConvexReLURegressor(fit_intercept=False), load_diabetes, 8),
     "log loss": (ConvexReLUClassifier(), load_breast_cancer, 6),
     "softmax": (ConvexReLUClassifier(), load_wine, 6),
-    "separate": (
-        ConvexReLUClassifier(hidden_layer="separate", loss="squared_hinge"),
-        load_wine,
-        6,
-    ),
+    "squared hinge": (ConvexReLUClassifier(loss="squared_hinge"), load_wine, 6),
     "hinge": (ConvexReLUClassifier(loss="hinge"), load_breast_cancer, 6),
     "cuts": (ConvexReLURegressor(arrangements="cutting_cells", pricing="search"),)
     + (load_diabetes, 4),
@@ -196,7 +192,7 @@ PATHS = {
         *("scalar", "softmax"),
         *(
             pytest.param(case, marks=pytest.mark.slow)
-            for case in ("without biases", "log loss", "separate", "hinge", "cuts")
+            for case in ("without biases", "log loss", "squared hinge", "hinge", "cuts")
         ),
     ],
 )
@@ -564,7 +560,7 @@ def test_folds_prove_and_search_nothing(monkeypatch):
         (ConvexReLUClassifier(), load_wine, None),
         (ConvexReLUClassifier(class_weight={0: 0, 1: 1, 2: 1}), load_wine, None),
         pytest.param(
-            ConvexReLUClassifier(hidden_layer="separate", loss="squared_hinge"),
+            ConvexReLUClassifier(loss="squared_hinge"),
             load_wine,
             None,
             marks=pytest.mark.slow,
@@ -755,7 +751,7 @@ def test_failed_fit_keeps_the_former_state():
     ],
 )
 def test_parameters_are_those_of_the_base_estimator(kind, base):
-    own = {"alphas": 20, "eps": 1e-2, "cv": None, "scoring": None}
+    own = {"alphas": 20, "eps": 1e-2, "cv": None, "scoring": None, "n_jobs": None}
     expected = {**base().get_params(), **own}
     for name in ("alpha", "warm_start", "depth"):
         del expected[name]

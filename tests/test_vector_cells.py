@@ -122,20 +122,20 @@ def test_is_exact_over_all_cells_with_a_free_bias(d, negative_slope):
 
 @pytest.mark.parametrize("negative_slope", SLOPES)
 @pytest.mark.parametrize("free_bias", [False, True])
-@pytest.mark.parametrize("separate", [False, True])
-def test_candidates_are_feasible_and_bounded(separate, free_bias, negative_slope):
+def test_candidates_are_feasible_and_bounded(free_bias, negative_slope):
     options = {"free_bias": free_bias, "negative_slope": negative_slope}
-    for seed, (n, d, c) in enumerate([(8, 1, 2), (20, 3, 2), (40, 8, 4), (15, 20, 3)]):
+    for seed, (n, d, c) in enumerate(
+        [(8, 1, 2), (20, 3, 2), (40, 8, 4), (15, 20, 3), (20, 3, 1)]
+    ):
         X, N = random_problem(seed, n, d, c, free_bias=free_bias)
         arrangement = sample_arrangement(X, 12, free_bias=free_bias, random_state=0)
-        found = search_cells(X, N, arrangement, separate=separate, **options)
-        bound = cell_slope_bound(X, N, arrangement, separate=separate, **options)
+        found = search_cells(X, N, arrangement, **options)
+        bound = cell_slope_bound(X, N, arrangement, **options)
         assert_valid(found, X, N, arrangement, **options)
         assert found.slopes[0] <= bound * (1 + 1e-9)
-        if separate:
-            assert np.all(np.sum(found.outputs != 0, axis=1) == 1)
-            exact = [cone_slopes(X, nu, arrangement, **options).max() for nu in N.T]
-            assert_allclose([found.slopes[0], bound], np.max(exact), rtol=1e-6)
+        if c == 1:
+            exact = cone_slopes(X, N[:, 0], arrangement, **options).max()
+            assert_allclose([found.slopes[0], bound], exact, rtol=1e-6)
 
 
 @pytest.mark.parametrize("negative_slope", SLOPES)
@@ -213,22 +213,18 @@ def test_units_that_are_active_everywhere_are_linear(negative_slope):
 def test_no_slope(free_bias):
     X, N = random_problem(0, 10, 3, 2, free_bias=free_bias)
     arrangement = sample_arrangement(X, 9, free_bias=free_bias, random_state=0)
-    for separate in (False, True):
-        options = {"free_bias": free_bias, "separate": separate}
-        found = search_cells(X, 0.0 * N, arrangement, **options)
-        assert found.directions.shape == (0, 3)
-        assert found.outputs.shape == (0, 2)
-        assert cell_slope_bound(X, 0.0 * N, arrangement, **options) == 0.0
+    found = search_cells(X, 0.0 * N, arrangement, free_bias=free_bias)
+    assert found.directions.shape == (0, 3)
+    assert found.outputs.shape == (0, 2)
+    assert cell_slope_bound(X, 0.0 * N, arrangement, free_bias=free_bias) == 0.0
 
 
-@pytest.mark.parametrize("separate", [False, True])
-def test_floor_leaves_out_what_is_below(separate):
+def test_floor_leaves_out_what_is_below():
     X, N = random_problem(0, 30, 5, 3, free_bias=True)
     arrangement = sample_arrangement(X, 30, free_bias=True, random_state=0)
-    options = {"free_bias": True, "separate": separate}
-    everything = search_cells(X, N, arrangement, **options)
+    everything = search_cells(X, N, arrangement, free_bias=True)
     floor = everything.slopes[3]
-    found = search_cells(X, N, arrangement, floor=floor, **options)
+    found = search_cells(X, N, arrangement, floor=floor, free_bias=True)
     assert len(found) < len(everything)
     assert_allclose(found.slopes[:4], everything.slopes[:4])
 

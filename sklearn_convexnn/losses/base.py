@@ -47,13 +47,35 @@ def power_of_two(size):
     """The power of two that is closest to `size` on a logarithmic scale.
 
     To divide by it loses no digits.  One if `size` is zero.
+
+    Parameters
+    ----------
+    size : float
+
+    Returns
+    -------
+    power : float
     """
     return float(2.0 ** np.round(np.log2(size))) if size > 0 else 1.0
 
 
 def location_of(y, s, free):
-    """Size of targets, and the shift, in whole sizes, that brings them near zero."""
-    """Unit and shift of targets, powers of two and multiples of them."""
+    """Size of targets, and the shift, in whole sizes, that brings them near zero.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    s : ndarray of shape (n_samples,)
+    free : bool
+        Whether a shift is allowed; otherwise it is zero.
+
+    Returns
+    -------
+    size : float
+        A power of two.
+    shift : ndarray of shape () or (n_outputs,)
+        Multiples of `size`.
+    """
     shift = np.zeros(y.shape[1:])
     if free:
         shift = np.average(y, axis=0, weights=s)
@@ -66,7 +88,18 @@ def location_of(y, s, free):
 
 
 def means(y, s, group):
-    """Weighted means of groups, and their weights."""
+    """Weighted means of groups, and their weights.
+
+    Parameters
+    ----------
+    y, s : ndarray of shape (n_samples,)
+    group : ndarray of int, shape (n_samples,)
+        Numbers of the groups, from zero.
+
+    Returns
+    -------
+    means, weights : ndarray of shape (n_groups,)
+    """
     weight = np.bincount(group, weights=s)
     return np.bincount(group, weights=s * y) / weight, weight
 
@@ -89,9 +122,9 @@ class Loss:
         ``f``.  Otherwise ``nu`` has to come from a solver.
     """
 
-    name = None
+    name: str | None = None
     smooth = True
-    largest_bend = None
+    largest_bend: float | None = None
 
     def terms(self, f, y, xp=np):
         """Losses ``l(f, y)`` of the samples."""

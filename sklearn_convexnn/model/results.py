@@ -197,5 +197,13 @@ def gap_closed(objective, dual_bound, tol, scale):
 
     `scale` is the objective of the network without neurons: near zero, where
     a relative gap loses its meaning, a fraction of 1e-12 of it is enough.
+
+    Parameters
+    ----------
+    objective, dual_bound, tol, scale : float
+
+    Returns
+    -------
+    closed : bool
     """
     return objective - dual_bound <= max(tol * abs(objective), 1e-12 * scale)

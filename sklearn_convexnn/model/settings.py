@@ -14,7 +14,7 @@ class Settings:
     alpha : float
         Weight decay, in the user's units.
     loss : Loss, Separable or Softmax
-    formulation, hidden_layer, arrangements, pricing, solver : str
+    formulation, arrangements, pricing, solver : str
     depth : int
     subnetwork_width : int
     subnetwork_norm : str
@@ -41,7 +41,6 @@ class Settings:
     alpha: float
     loss: object
     formulation: str
-    hidden_layer: str
     arrangements: str
     pricing: str
     solver: str

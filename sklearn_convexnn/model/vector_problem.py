@@ -81,9 +81,6 @@ class VectorProblem(GoesByScales):
     alpha : float
     fit_intercept : bool
     negative_slope : float
-    separate : bool
-        Whether each neuron feeds one output only.  Otherwise the outputs share
-        the hidden layer.
     scales_ratio : float
         The largest scale of a feature over the smallest one.
     """
@@ -95,7 +92,6 @@ class VectorProblem(GoesByScales):
     alpha: float
     fit_intercept: bool
     negative_slope: float
-    separate: bool
     scales_ratio: float = field(default=1.0, kw_only=True)
 
     @property
@@ -183,8 +179,8 @@ class VectorProblem(GoesByScales):
 
     def objective(self, neurons):
         """Objective of a network."""
-        sizes = np.abs(neurons.outputs) if self.separate else neurons.sizes
-        return self.value(self.outputs(neurons)) + self.alpha * float(np.sum(sizes))
+        penalty = self.alpha * float(np.sum(neurons.sizes))
+        return self.value(self.outputs(neurons)) + penalty
 
     def value(self, F):
         """Loss at outputs `F`."""
@@ -201,12 +197,9 @@ class VectorProblem(GoesByScales):
     def slopes(self, neurons, N):
         """How steeply the dual function rises along units, shape (n_neurons,).
 
-        The norm of the slopes over the outputs, or the largest of them if
-        neurons are `separate`.
+        The norm of the slopes over the outputs.
         """
-        per_output = self.slopes_by_output(neurons, N)
-        order = np.inf if self.separate else 2
-        return np.linalg.norm(per_output, ord=order, axis=1)
+        return np.linalg.norm(self.slopes_by_output(neurons, N), axis=1)
 
     def slopes_by_output(self, units, N):
         """Slopes of units for each output, shape (n_units, n_outputs).

@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import check, svd_work
+from sklearn_convexnn._utils.types import Seed
 
 MAX_PATTERNS = 20_000
 """Largest number of patterns that an exact enumeration may predict."""
@@ -54,11 +55,11 @@ class Arrangement:
     gates: np.ndarray
     complete: bool
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.patterns)
 
 
-def without_rounding(X):
+def without_rounding(X: np.ndarray) -> np.ndarray:
     """`X` with zeros in place of entries that are zero up to rounding.
 
     A row of such entries would have a direction that is noise.
@@ -86,7 +87,7 @@ def without_rounding(X):
     return found
 
 
-def with_ones(X, free_bias):
+def with_ones(X: np.ndarray, free_bias: bool) -> np.ndarray:
     """``[X 1]`` if `free_bias` else ``X``, the normals of the hyperplanes."""
     return np.column_stack([X, np.ones(len(X))]) if free_bias else X
 
@@ -193,7 +194,7 @@ def _cell_count(n_hyperplanes, rank):
     return 2 * sum(comb(n_hyperplanes - 1, k) for k in range(rank))
 
 
-def count_patterns(X, *, free_bias=False):
+def count_patterns(X: np.ndarray, *, free_bias: bool = False) -> int:
     """Number of patterns of the data, exact in general position.
 
     ``2 * sum_{k < r} C(m - 1, k)`` for ``m`` distinct hyperplanes of rank
@@ -283,7 +284,7 @@ def _cells_within(normals, normal):
     return points @ planes.basis.T @ basis.T, clear and planes.clear
 
 
-def has_few_patterns(X, most, *, free_bias=False):
+def has_few_patterns(X: np.ndarray, most: int, *, free_bias: bool = False) -> bool:
     """Whether `count_patterns` is at most `most`; of more, some samples tell.
 
     Parameters
@@ -302,7 +303,7 @@ def has_few_patterns(X, most, *, free_bias=False):
     return count_patterns(X, free_bias=free_bias) <= most
 
 
-def can_enumerate(X, *, free_bias=False):
+def can_enumerate(X: np.ndarray, *, free_bias: bool = False) -> bool:
     """Whether `enumerate_arrangement` accepts the data.
 
     Parameters
@@ -321,7 +322,9 @@ def _limit(n_samples):
     return min(MAX_PATTERNS, MAX_BITS // max(1, n_samples))
 
 
-def enumerate_arrangement(X, *, free_bias=False, max_patterns=None):
+def enumerate_arrangement(
+    X: np.ndarray, *, free_bias: bool = False, max_patterns: float | None = None
+) -> Arrangement:
     """All activation patterns of the data.
 
     Parameters
@@ -379,7 +382,13 @@ def enumerate_arrangement(X, *, free_bias=False, max_patterns=None):
     return Arrangement(patterns[order], gates[order], clear and planes.clear)
 
 
-def sample_arrangement(X, n_arrangements, *, free_bias=False, random_state=None):
+def sample_arrangement(
+    X: np.ndarray,
+    n_arrangements: int,
+    *,
+    free_bias: bool = False,
+    random_state: Seed = None,
+) -> Arrangement:
     """Activation patterns of random gate vectors.
 
     The gates are standard normal in units of the data: of the root mean
@@ -440,7 +449,9 @@ def sample_arrangement(X, n_arrangements, *, free_bias=False, random_state=None)
     return Arrangement(patterns, gates, False)
 
 
-def network_arrangement(X, gates, *, free_bias=False):
+def network_arrangement(
+    X: np.ndarray, gates: np.ndarray, *, free_bias: bool = False
+) -> Arrangement:
     """Patterns of given neurons.
 
     A neuron of a trained network often lies exactly on hyperplanes of the
@@ -480,7 +491,7 @@ def network_arrangement(X, gates, *, free_bias=False):
     return Arrangement(patterns[keep], gates[keep], False)
 
 
-def union(*arrangements):
+def union(*arrangements: Arrangement) -> Arrangement:
     """The distinct patterns of several arrangements of the same data, in order."""
     patterns = np.concatenate([a.patterns for a in arrangements])
     gates = np.concatenate([a.gates for a in arrangements])

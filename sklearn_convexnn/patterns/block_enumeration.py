@@ -33,7 +33,9 @@ class _Part:
     biases: tuple
 
 
-def enumerate_blocks(X, architecture, *, free_bias, most=20_000):
+def enumerate_blocks(
+    X: np.ndarray, architecture, *, free_bias: bool, most: int = 20_000
+) -> Blocks | None:
     """All blocks that a program over sub-networks needs.
 
     Parameters

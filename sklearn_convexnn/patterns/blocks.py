@@ -1,5 +1,6 @@
 """Activation patterns and signs of sub-networks: the blocks of their program."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -76,7 +77,13 @@ class Blocks:
         )
 
 
-def blocks_of(X, weights, biases, *, free_bias):
+def blocks_of(
+    X: np.ndarray,
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
+    *,
+    free_bias: bool,
+) -> Blocks:
     """The blocks that sub-networks lie in.
 
     Parameters
@@ -92,7 +99,8 @@ def blocks_of(X, weights, biases, *, free_bias):
     blocks : Blocks
         One for each sub-network, in its order.
     """
-    signs, products = [], [np.ones((len(weights[0]), 1))]
+    signs: list[np.ndarray] = []
+    products = [np.ones((len(weights[0]), 1))]
     for W in weights[:0:-1]:
         # Each unit has one weight to the next level.
         onward = np.sum(W, axis=2)
@@ -119,7 +127,7 @@ def blocks_of(X, weights, biases, *, free_bias):
     )
 
 
-def simplified(blocks, *, free_bias):
+def simplified(blocks: Blocks, *, free_bias: bool) -> Blocks:
     """The blocks without units of no effect and constraints of no need.
 
     Units that are never active are not there.  With free biases, units that are
@@ -168,7 +176,7 @@ def simplified(blocks, *, free_bias):
     )
 
 
-def distinct(blocks, *, merge, free_bias):
+def distinct(blocks: Blocks, *, merge: bool, free_bias: bool) -> Blocks:
     """Blocks that differ, of those that can be of use.
 
     Parameters
@@ -196,7 +204,7 @@ def distinct(blocks, *, merge, free_bias):
             bent |= np.any(mask & ~linear, axis=1)
         useful &= bent
     blocks = blocks.select(useful)
-    seen = {}
+    seen: dict = {}
     for b, key in enumerate(_keys(blocks)):
         seen.setdefault(key, b)
     return blocks.select(np.array(sorted(seen.values()), dtype=int))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from math import comb, e
 from numbers import Integral
+from typing import Literal
 
 _MOST = "{} must be an integer of at least {}, got {!r}."
 
@@ -28,23 +29,23 @@ class BlockCount:
         Of the program, which has each block with both signs of its output.
     """
 
-    patterns: tuple
-    estimates: tuple
-    choices: tuple
+    patterns: tuple[int, ...]
+    estimates: tuple[float, ...]
+    choices: tuple[int, ...]
     blocks: int
     variables: int
     constraints: int
 
 
 def count_blocks(
-    n_samples,
-    rank,
+    n_samples: int,
+    rank: int,
     *,
-    depth=3,
-    subnetwork_width=2,
-    subnetwork_norm="frobenius",
-    fit_intercept=True,
-):
+    depth: int = 3,
+    subnetwork_width: int = 2,
+    subnetwork_norm: Literal["frobenius", "path"] = "frobenius",
+    fit_intercept: bool = True,
+) -> BlockCount:
     r"""Bound the number of blocks of activation patterns of sub-networks.
 
     A unit that depends linearly on ``k`` numbers has at most

@@ -49,7 +49,9 @@ class KnownNeurons:
         )
 
 
-def gated_arrangement(X, sample_weight, settings, seed, known):
+def gated_arrangement(
+    X, sample_weight: np.ndarray, settings, seed: int, known: KnownNeurons | None
+) -> tuple[Arrangement, np.ndarray | None]:
     """Gates as the parameters say, and those of an earlier fit with their blocks.
 
     Parameters

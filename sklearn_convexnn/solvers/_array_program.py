@@ -143,7 +143,6 @@ class NumpyProgram:
 
     def __init__(self, program):
         self.program, self.operator = program, program.operator
-        self.shape = program.starts.shape
         self.multipliers_shape = self.operator.n_cones, self.operator.n_constraints
 
     def zeros(self, shape):

@@ -94,7 +94,7 @@ def solve_cvxpy(
             units = units.with_objective(found.objective)
         else:
             break
-    solution, constant, nu, rho, value, bound = found
+    value, bound = found.objective, found.bound
     message = f"{conic_solver} reports {status}"
     if closed:
         status, message = "optimal", "the duality gap is within the tolerance"
@@ -113,25 +113,7 @@ def solve_cvxpy(
         )
     if callback is not None:
         callback(n_iter, value, bound)
-    norm = program.norms(solution)
-    record = {
-        "time": perf_counter() - start,
-        "objective": value,
-        "dual_bound": bound,
-        "neurons": int(np.sum(norm > 1e-6 * norm.max(initial=0.0))),
-    }
-    return SolverResult(
-        theta=solution,
-        offset=constant,
-        nu=nu,
-        rho=rho,
-        objective=value,
-        dual_bound=bound,
-        status=status,
-        message=message,
-        n_iter=n_iter,
-        history={key: np.array([entry]) for key, entry in record.items()},
-    )
+    return found.result(program, start, status, message, n_iter)
 
 
 class _Found(NamedTuple):
@@ -148,6 +130,22 @@ class _Found(NamedTuple):
         primal = self if self.objective <= other.objective else other
         dual = self if self.bound >= other.bound else other
         return _Found(*primal[:2], *dual[2:4], primal.objective, dual.bound)
+
+    def result(self, program, start, status, message, n_iter):
+        norm = program.norms(self.theta)
+        record = {
+            "time": perf_counter() - start,
+            "objective": self.objective,
+            "dual_bound": self.bound,
+            "neurons": int(np.sum(norm > 1e-6 * norm.max(initial=0.0))),
+        }
+        return SolverResult(
+            *self,
+            status=status,
+            message=message,
+            n_iter=n_iter,
+            history={key: np.array([entry]) for key, entry in record.items()},
+        )
 
 
 def _limited(cp):

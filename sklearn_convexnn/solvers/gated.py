@@ -222,7 +222,7 @@ class _Solver:
         self.all = GatedOperator(X, masks, xp, self.device, wide)
         # Bounds and constants are found in NumPy.
         Y, s = (np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, s))
-        self.problem = VectorProblem(X, Y, s, loss, alpha, fit_intercept, 0.0, False)
+        self.problem = VectorProblem(X, Y, s, loss, alpha, fit_intercept, 0.0)
         self.loss = GatedLoss(loss, self._wide(Y), self._wide(s), xp)
         # Numbers of NumPy do not multiply arrays of other libraries.
         self.alpha = alpha = float(alpha)

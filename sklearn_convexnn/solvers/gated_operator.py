@@ -129,7 +129,17 @@ class GatedOperator:
 
 
 def largest_singular_values(V, xp):
-    """Of each block of shape (n_outputs, n_features), along the last axis."""
+    """Of each block of shape (n_outputs, n_features), along the last axis.
+
+    Parameters
+    ----------
+    V : array of shape (n_outputs, n_features, m)
+    xp : namespace
+
+    Returns
+    -------
+    values : array of shape (m,)
+    """
     if min(V.shape[:2]) == 1:
         return xp.sqrt(xp.sum(V * V, axis=(0, 1)))
     blocks = xp.permute_dims(V, (2, 0, 1))

@@ -8,12 +8,34 @@ from sklearn_convexnn._sklearn import device, max_precision_float_dtype
 
 
 def widened(V, xp):
-    """The blocks in the widest dtype, in which squares of single precision fit."""
+    """The blocks in the widest dtype, in which squares of single precision fit.
+
+    Parameters
+    ----------
+    V : array
+    xp : namespace
+
+    Returns
+    -------
+    V : array
+    """
     return xp.astype(V, max_precision_float_dtype(xp, device(V)))
 
 
 def squares(V, xp, axis=None):
-    """Sum of squares in the widest dtype."""
+    """Sum of squares in the widest dtype.
+
+    Parameters
+    ----------
+    V : array
+    xp : namespace
+    axis : int, tuple of int or None
+        Of the sum; None for all.
+
+    Returns
+    -------
+    squares : array
+    """
     V = widened(V, xp)
     return xp.sum(V * V, axis=axis)
 

@@ -38,7 +38,7 @@ class OutputWeights:
 
 
 def solve_output_weights(
-    Z, Y, sample_weight, loss, alpha, *, free_offset, separate, tol=1e-8, max_iter=60
+    Z, Y, sample_weight, loss, alpha, *, free_offset, tol=1e-8, max_iter=60
 ):
     r"""Minimise ``L(Z G + 1 b^T) + alpha * sum_k ||g_k||`` over the rows of ``G``.
 
@@ -57,8 +57,6 @@ def solve_output_weights(
     alpha : float
     free_offset : bool
         Whether there are free constants ``b``.
-    separate : bool
-        Whether the norm is the sum of absolute values rather than Euclidean.
     tol : float, default=1e-8
         Duality gap to reach, relative to the objective.
     max_iter : int, default=60
@@ -75,10 +73,10 @@ def solve_output_weights(
     """
     means = off_centre(Z) if free_offset else np.zeros(Z.shape[1])
     Z = Z - means
-    best, dual = _without_units(Z, Y, sample_weight, loss, alpha, free_offset, separate)
+    best, dual = _without_units(Z, Y, sample_weight, loss, alpha, free_offset)
     if Z.shape[1] == 0:
         return OutputWeights(best[1], best[2], dual[1], best[0], dual[0])
-    args = Z, Y, sample_weight, loss, alpha, free_offset, separate
+    args = Z, Y, sample_weight, loss, alpha, free_offset
     iterate = unless_broken(None, _Iterate, *args)
     m, c = Z.shape[1], Y.shape[1]
     blocks = c * (c + 1) / 2 if loss.rows_sum_to_zero else c
@@ -96,13 +94,13 @@ def solve_output_weights(
             break
     objective, values, offset = best
     # What the path to the boundary leaves behind; rounding decides below this.
-    sizes = np.abs(values) if separate else np.linalg.norm(values, axis=1)[:, None]
+    sizes = np.linalg.norm(values, axis=1)[:, None]
     values = np.where(sizes > 1e-7 * sizes.max(initial=0.0), values, 0.0)
     offset = offset - means @ values
     return OutputWeights(values, offset, dual[1], objective, dual[0])
 
 
-def _without_units(Z, Y, s, loss, alpha, free_offset, separate):
+def _without_units(Z, Y, s, loss, alpha, free_offset):
     """Objective, weights and offset of no units; bound and dual point there."""
     zeros = np.zeros(Y.shape)
     offset = np.zeros(Y.shape[1])
@@ -111,7 +109,7 @@ def _without_units(Z, Y, s, loss, alpha, free_offset, separate):
     F = zeros + offset
     N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free_offset)
     slopes = Z.T @ N
-    norms = np.abs(slopes) if separate else np.linalg.norm(slopes, axis=1)
+    norms = np.linalg.norm(slopes, axis=1)
     N = N * min(1.0, furthest(alpha, norms.max(initial=0.0)))
     weights = np.zeros((Z.shape[1], Y.shape[1]))
     bound = float(np.sum(loss.dual_terms(N, Y, s)))
@@ -121,19 +119,17 @@ def _without_units(Z, Y, s, loss, alpha, free_offset, separate):
 class _Iterate:
     """A strictly interior point, and the Newton steps that move it."""
 
-    def __init__(self, Z, Y, s, loss, alpha, free, separate):
+    def __init__(self, Z, Y, s, loss, alpha, free):
         self.Z, self.Y, self.s, self.loss = Z, Y, s, loss
         self.alpha, self.free = alpha, free
         m, c = Z.shape[1], Y.shape[1]
-        # Norms are taken over rows of this shape.
-        self.groups = (m * c, 1) if separate else (m, c)
         zeros = np.zeros(Y.shape)
         self.offset = loss.best_offset(zeros, Y, s) if free else np.zeros(c)
         F = zeros + self.offset
         self.lower, self.upper = loss.dual_bounds(Y, s)
         self.low, self.up = np.isfinite(self.lower), np.isfinite(self.upper)
         N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free)
-        slopes = (Z.T @ N).reshape(self.groups)
+        slopes = Z.T @ N
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
         N = N * (0.9 * alpha / max(steepest, alpha))
         # The penalty may take part of the objective, but outputs far beyond those
@@ -141,15 +137,15 @@ class _Iterate:
         value = loss.value(F, Y, s)
         size = np.sqrt(np.mean(Z**2)) if Z.size else 0.0
         enough = 10.0 * loss.spread(F, Y, s) / max(size, 1e-300)
-        self.t = np.full(self.groups[0], min(0.3 * value / alpha, enough) / m)
-        self.v = np.zeros(self.groups)
-        self.tau = np.full(self.groups[0], alpha)
+        self.t = np.full(m, min(0.3 * value / alpha, enough) / m)
+        self.v = np.zeros((m, c))
+        self.tau = np.full(m, alpha)
         mu = float(np.mean(self.t)) * alpha
         margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
         if not loss.rows_sum_to_zero:
             N = np.clip(N, self.lower + margin, self.upper - margin)
         self.N = N
-        self.z = -(Z.T @ N).reshape(self.groups)
+        self.z = -(Z.T @ N)
         norms = np.sqrt(np.sum(self.z**2, axis=1))
         self.z *= np.minimum(1.0, 0.95 * alpha / np.maximum(norms, 1e-300))[:, None]
         below, above = self._margins()
@@ -169,7 +165,7 @@ class _Iterate:
         )
 
     def weights(self):
-        return self.v.reshape(self.Z.shape[1], -1).copy()
+        return self.v.copy()
 
     def objective(self):
         F = self.Z @ self.weights() + self.offset
@@ -179,7 +175,7 @@ class _Iterate:
     def dual_bound(self):
         """Lower bound, and the dual point it comes from."""
         N = self.loss.project_dual(self.N, self.Y, self.s, centred=self.free)
-        slopes = (self.Z.T @ N).reshape(self.groups)
+        slopes = self.Z.T @ N
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
         N = N * min(1.0, furthest(self.alpha, steepest))
         terms = self.loss.dual_terms(N, self.Y, self.s)
@@ -207,13 +203,13 @@ class _Iterate:
 
         link = self.loss.dual_slope(self.N, self.Y, self.s) + a - b
         link -= Z @ self.weights() + self.offset
-        dual_error = -(Z.T @ self.N).reshape(self.groups) - self.z
+        dual_error = -(Z.T @ self.N) - self.z
         factor = self._factor(give, share, scaling)
         if factor is None:
             return False
 
         def solve(h, Q, drift):
-            right = h.reshape(m, c) + Z.T @ (yielding(Q) + drift)
+            right = h + Z.T @ (yielding(Q) + drift)
             dv = dpotrs(factor, right.T.ravel(), lower=0)[0].reshape(c, m).T
             return dv, yielding(Q - Z @ dv) + drift
 
@@ -238,7 +234,6 @@ class _Iterate:
                 offset = np.linalg.lstsq(response, sums, rcond=1e-12)[0]
                 for k, (unit_v, unit_N) in enumerate(units):
                     dv, dN = dv - offset[k] * unit_v, dN - offset[k] * unit_N
-            dv = dv.reshape(self.groups)
             return (
                 step_t(dv),
                 dv,
@@ -314,17 +309,12 @@ class _Iterate:
             for k in range(j + 1) if share is not None else ():
                 # Only the lower triangle is read.
                 matrix[j, :, k] -= (Z.T * (give[:, j] * share[:, k])) @ Z
-        n_groups, r = self.groups
-        curvature = np.zeros((n_groups, r, r))
+        curvature = np.zeros((m, c, c))
         scaling.add_reduced(curvature)
         index = np.arange(m)
-        if r == 1:
-            for j, diagonal in enumerate(curvature.reshape(m, c).T):
-                matrix[j, index, j, index] += diagonal
-        else:
-            for j in range(c):
-                for k in range(j + 1):
-                    matrix[j, index, k, index] += curvature[:, j, k]
+        for j in range(c):
+            for k in range(j + 1):
+                matrix[j, index, k, index] += curvature[:, j, k]
         # The transpose has the order of memory that LAPACK wants.
         matrix = matrix.reshape(c * m, c * m).T
         factor, info = dpotrf(matrix, lower=0, overwrite_a=1, clean=0)

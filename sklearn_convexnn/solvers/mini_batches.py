@@ -70,7 +70,6 @@ def descend_in_batches(
     weights = [np.array(part, dtype=dtype) for part in (W, V, bias, offset)]
     W, V, bias, offset = weights
     trainable = [True, True, p.fit_intercept, p.fit_intercept]
-    used = V != 0 if p.separate else None
     bent = ~linear
     some_linear = np.any(linear)
     entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
@@ -99,10 +98,12 @@ def descend_in_batches(
         N = N.astype(dtype)
         back = N @ V.T
         back *= slope
-        to_V = z.T @ N + decay * V
-        if used is not None:
-            to_V *= used
-        return x.T @ back + decay * W, to_V, bent * back.sum(axis=0), N.sum(axis=0)
+        return (
+            x.T @ back + decay * W,
+            z.T @ N + decay * V,
+            bent * back.sum(axis=0),
+            N.sum(axis=0),
+        )
 
     n_steps = max(int(epochs * n / BATCH), 1)
     start, step = perf_counter(), 0

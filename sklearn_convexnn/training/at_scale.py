@@ -228,10 +228,8 @@ class _Run(VectorRun):
 
     def search(self, N, thorough):
         p, most = self.problem, _FINISHED if thorough else _FINISHED // 3
-        options = {"polish": most}
-        if not p.separate:
-            # A longer search at a point that has been searched can only correct it.
-            options["partial"] = thorough
+        # A longer search at a point that has been searched can only correct it.
+        options = {"polish": most, "partial": thorough}
         rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):

@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -29,7 +29,6 @@ from sklearn_convexnn.families.two_layer.vector_pricing import (
     search_units,
     search_widely,
 )
-from sklearn_convexnn.losses import Separable
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.vector_problem import VectorProblem
@@ -60,8 +59,6 @@ _TRIANGLE, _SEMIDEFINITE = 500, 1600
 _RELAXATION_TIME = 10.0
 # Limit of the rounds of column generation.
 _ROUNDS = 200
-_KINDS = ("restricted", "estimated", "global")
-"""From the weakest to the strongest."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,6 @@ class GivenNetwork:
     Attributes
     ----------
     problem : VectorProblem
-        With a single output it is `separate`, which makes no difference.
     coefs, intercepts : list of two ndarrays
         As scikit-learn's MLP has them.
     """
@@ -127,20 +123,6 @@ class GivenNetwork:
             self.intercepts[0][used] / size[used],
             outputs,
         )
-
-    def parts(self):
-        """Networks of one output each if nothing links the outputs, else this one."""
-        p, (hidden, output) = self.problem, self.coefs
-        if not (p.separate and isinstance(p.loss, Separable)):
-            return [self]
-        return [
-            GivenNetwork(
-                replace(p, Y=p.Y[:, [k]]),
-                [hidden[:, feeds], output[feeds][:, [k]]],
-                [self.intercepts[0][feeds], self.intercepts[1][[k]]],
-            )
-            for k, feeds in enumerate(output.T != 0)
-        ]
 
 
 @dataclass(frozen=True)
@@ -218,21 +200,6 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
     -------
     bound : LowerBound
     """
-    parts, bounds = network.parts(), []
-    for k, part in enumerate(parts):
-        now = perf_counter()
-        share = max(deadline - now, 0.0) / (len(parts) - k)
-        bounds.append(_lower_bound(part, kind, tol, now + share, n_arrangements, rng))
-    return LowerBound(
-        value=sum(bound.value for bound in bounds),
-        kind=min((bound.kind for bound in bounds), key=_KINDS.index),
-        kappa=max(bound.kappa for bound in bounds),
-        n_patterns=max(bound.n_patterns for bound in bounds),
-    )
-
-
-def _lower_bound(network, kind, tol, deadline, n_arrangements, rng):
-    """Bound of a network whose outputs belong together."""
     p = network.problem
     if not np.any(p.X):
         # No neuron is of any use.
@@ -317,7 +284,7 @@ def _slope_on_patterns(network, N, arrangement, tol):
     """Largest slope within the cells; what is found there, if no close bound is."""
     p = network.problem
     bound = _cell_bound(p, N, arrangement)
-    if p.separate:
+    if p.n_outputs == 1:
         return bound
     found = search_cells(
         p.X, N, arrangement, starts=network.gates(), **network.geometry
@@ -326,15 +293,13 @@ def _slope_on_patterns(network, N, arrangement, tol):
 
 
 def _cell_bound(problem, N, arrangement):
-    """Proven bound of the slopes in the cells, which is tight if `separate`."""
+    """Proven bound of the slopes in the cells, which is tight for one output."""
     geometry = {
         "free_bias": problem.fit_intercept,
         "negative_slope": problem.negative_slope,
     }
-    if problem.separate:
-        return max(
-            cone_slopes(problem.X, nu, arrangement, **geometry).max() for nu in N.T
-        )
+    if problem.n_outputs == 1:
+        return cone_slopes(problem.X, N[:, 0], arrangement, **geometry).max()
     return cell_slope_bound(problem.X, N, arrangement, **geometry)
 
 
@@ -404,8 +369,6 @@ def _form_of_structure(problem, tol, deadline):
         if form is not None:
             _warn_if_short(form, tol)
         return form
-    if p.separate:
-        return None
     return soft_thresholded_svd(
         p.X, p.Y, p.sample_weight, p.loss, p.alpha, p.fit_intercept, p.negative_slope
     )
@@ -460,19 +423,16 @@ def _searched_slope(network, N, known, rng):
     """Slope of the steepest neuron found, and of the known ones."""
     p, X = network.problem, network.problem.X
     size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
-    options = {"separate": p.separate, **network.geometry}
     starts = network.coefs[0].T
     starts = starts[np.any(starts != 0, axis=1)]
     slopes = [
         p.slopes(known, N),
-        search_widely(X, N, size, rng, **options).slopes,
-        search_units(X, N, starts, **options).slopes,
+        search_widely(X, N, size, rng, **network.geometry).slopes,
+        search_units(X, N, starts, **network.geometry).slopes,
     ]
     if p.fit_intercept:
         # A neuron that is active everywhere.
-        linear = X.T @ N
-        norms = np.linalg.norm(linear, axis=0 if p.separate else None, ord=2)
-        slopes.append(np.atleast_1d(norms))
+        slopes.append(np.atleast_1d(np.linalg.norm(X.T @ N, ord=2)))
     return float(np.concatenate(slopes).max(initial=0.0))
 
 
@@ -507,9 +467,8 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
         "rtol": rtol,
         "deadline": deadline,
     }
-    if p.separate:
-        found = [_proven_slope_of_one(p.X, nu, options, upper) for nu in N.T]
-        return max(slope for slope, _ in found), all(closed for _, closed in found)
+    if p.n_outputs == 1:
+        return _proven_slope_of_one(p.X, N[:, 0], options, upper)
     closed = False
     if upper is None:
         # Without nodes it still has a bound from norms.

@@ -305,7 +305,19 @@ class _CellCuts:
 
 
 def fit_magnitudes(problem, neurons):
-    """Network of given neurons with the best magnitudes, and its dual point."""
+    """Network of given neurons with the best magnitudes, and its dual point.
+
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+
+    Returns
+    -------
+    neurons : Neurons
+        Those with a magnitude that is not zero.
+    nu : ndarray of shape (n_samples,)
+    """
     p = problem
     if len(neurons) == 0:
         return p.null(), p.dual_point(np.full(len(p.y), p.null().offset))

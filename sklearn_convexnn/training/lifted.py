@@ -103,7 +103,7 @@ def lifted_bound(X, Y, sample_weight, loss, alpha, arrangement, *, fit_intercept
     N, multipliers = _solve(
         rows, Y, sample_weight, loss, alpha, arrangement, cells, fit_intercept
     )
-    problem = VectorProblem(X, Y, sample_weight, loss, alpha, fit_intercept, 0.0, False)
+    problem = VectorProblem(X, Y, sample_weight, loss, alpha, fit_intercept, 0.0)
     N = problem.project(N)
     kappa = max(
         _slope_bound(rows[pattern].T @ N[pattern], facets, multiplier)

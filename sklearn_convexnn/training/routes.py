@@ -3,7 +3,6 @@
 from contextlib import suppress
 from time import perf_counter
 
-import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.breakdown import unless_broken
@@ -17,10 +16,13 @@ from sklearn_convexnn.patterns.arrangements import has_few_patterns
 from sklearn_convexnn.training.cutting_planes import cutting_planes
 from sklearn_convexnn.training.given_patterns import train_on_patterns
 from sklearn_convexnn.training.proving import generate_and_prove, node_limit, prove
-from sklearn_convexnn.training.trained import Trained, null_training, trained_at_once
-
-CUTS = {"cutting_planes": "neurons", "cutting_cells": "cells"}
-"""Values of `arrangements` that select cutting planes, and what a cut is."""
+from sklearn_convexnn.training.trained import (
+    CUTS,
+    Trained,
+    null_training,
+    round_printer,
+    trained_at_once,
+)
 
 # Up to so many patterns the program over all of them is the simplest way.
 _FEW_PATTERNS = 100
@@ -178,32 +180,3 @@ def _train_by_cuts(problem, known, seed, deadline, name, settings, task):
     return Trained.of(
         result, neurons=result.neurons, dual_bound=bound, certificate=certificate
     )
-
-
-def round_printer(name, settings):
-    """Callback that prints a line for each round, if `verbose`.
-
-    Parameters
-    ----------
-    name : str
-    settings : Settings
-
-    Returns
-    -------
-    report : callable
-    """
-    what = "cuts" if settings.arrangements in CUTS else "cells"
-
-    def report(n_iter, entry):
-        if settings.verbose:
-            objective = settings.units.objective(entry["objective"])
-            bound = settings.units.objective(entry["dual_bound"])
-            gap = (objective - bound) / max(objective, np.finfo(float).tiny)
-            print(
-                f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
-                f"objective {objective:.8g}  dual bound {bound:.8g}  gap {gap:.1e}  "
-                f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
-                f"{entry['neurons']} neurons"
-            )
-
-    return report

@@ -96,7 +96,16 @@ def generate_subnetworks(
 
 
 class DeepRun(VectorRun):
-    """Rounds of the group lasso, descent and pricing, with sub-networks."""
+    """Rounds of the group lasso, descent and pricing, with sub-networks.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    rng : RandomState
+    tol : float
+    max_units : int or None
+    deadline : float
+    """
 
     # Few sub-networks have more poor local minima than few neurons.
     n_narrow = 20
@@ -196,16 +205,13 @@ class DeepRun(VectorRun):
     def linear_slope(self, N):
         p = self.problem
         slopes = p.X.T @ N
-        size = np.linalg.norm(slopes, axis=0)
-        units = (slopes / np.maximum(size, 1e-300)).T
-        if not p.separate:
-            try:
-                units, size, _ = svd(slopes, full_matrices=False)
-                units = units.T
-            except BREAKDOWNS:
-                # No slope is above the norm of all.
-                self.cut, units = True, units[:0]
-                size = np.linalg.norm(size)[None]
+        try:
+            units, size, _ = svd(slopes, full_matrices=False)
+            units = units.T
+        except BREAKDOWNS:
+            # No slope is above the norm of all.
+            self.cut, units = True, slopes[:, :0].T
+            size = np.linalg.norm(slopes)[None]
         if p.architecture.norm == "path":
             # The sum of equal leaves costs less than one of them.
             size = size * np.sqrt(p.architecture.widths[0])
@@ -279,7 +285,6 @@ class DeepRun(VectorRun):
             N,
             size,
             self.rng,
-            separate=p.separate,
             free_bias=p.fit_intercept,
             negative_slope=0.0,
             floor=0.0,

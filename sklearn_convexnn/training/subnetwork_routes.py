@@ -8,9 +8,12 @@ from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.families.two_layer.vector_recovery import simplify
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.given_patterns import train_on_patterns
-from sklearn_convexnn.training.routes import round_printer
 from sklearn_convexnn.training.subnetwork_generation import generate_subnetworks
-from sklearn_convexnn.training.trained import Trained, trained_at_once
+from sklearn_convexnn.training.trained import (
+    Trained,
+    round_printer,
+    trained_at_once,
+)
 
 
 def train_subnetworks(

@@ -9,6 +9,9 @@ from sklearn_convexnn.model.results import MESSAGES, DualPoint
 HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
 """Columns of the history; not a number where a route does not know one."""
 
+CUTS = {"cutting_planes": "neurons", "cutting_cells": "cells"}
+"""Values of `arrangements` that select cutting planes, and what a cut is."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -44,7 +47,7 @@ class Trained:
 
     @classmethod
     def of(cls, result, **known):
-        """What a result tells, and what else is known.
+        """What a result tells, and what else or better is known.
 
         Parameters
         ----------
@@ -56,14 +59,14 @@ class Trained:
         -------
         trained : Trained
         """
-        return cls(
-            status=result.status,
-            message=result.message,
-            n_iter=result.n_iter,
-            n_patterns=int(np.max(result.history["cells"])),
-            history={key: result.history[key] for key in HISTORY},
-            **known,
-        )
+        told = {
+            "status": result.status,
+            "message": result.message,
+            "n_iter": result.n_iter,
+            "n_patterns": int(np.max(result.history["cells"])),
+            "history": {key: result.history[key] for key in HISTORY},
+        }
+        return cls(**{**told, **known})
 
 
 def trained_at_once(problem, neurons, bound, *, seconds=0.0, status="optimal", **known):
@@ -90,9 +93,8 @@ def trained_at_once(problem, neurons, bound, *, seconds=0.0, status="optimal", *
         neurons=neurons,
         dual_bound=bound,
         status=status,
-        message=MESSAGES[status],
         history={key: np.array([value]) for key, value in zip(HISTORY, row)},
-        **{"n_iter": 0, "n_patterns": 0, **known},
+        **{"message": MESSAGES.get(status), "n_iter": 0, "n_patterns": 0, **known},
     )
 
 
@@ -120,3 +122,32 @@ def null_training(problem, settings, status="breakdown"):
         certificate="restricted" if sampled else "estimated",
         proven_bound=bound,
     )
+
+
+def round_printer(name, settings):
+    """Callback that prints a line for each round, if `verbose`.
+
+    Parameters
+    ----------
+    name : str
+    settings : Settings
+
+    Returns
+    -------
+    report : callable
+    """
+    what = "cuts" if settings.arrangements in CUTS else "cells"
+
+    def report(n_iter, entry):
+        if settings.verbose:
+            objective = settings.units.objective(entry["objective"])
+            bound = settings.units.objective(entry["dual_bound"])
+            gap = (objective - bound) / max(objective, np.finfo(float).tiny)
+            print(
+                f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
+                f"objective {objective:.8g}  dual bound {bound:.8g}  gap {gap:.1e}  "
+                f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
+                f"{entry['neurons']} neurons"
+            )
+
+    return report

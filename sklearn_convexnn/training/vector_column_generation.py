@@ -238,7 +238,6 @@ class VectorRun(Generation):
                 p.loss,
                 p.alpha,
                 free_offset=p.fit_intercept,
-                separate=p.separate,
                 tol=min(1e-6, 0.01 * self.tol),
             )
             outputs, offset, N = solution.values, solution.offset, solution.N
@@ -277,13 +276,8 @@ class VectorRun(Generation):
     def linear_slope(self, N):
         p = self.problem
         slopes = sum(p.X[rows].T @ N[rows] for rows in p.row_chunks(1))
-        if p.separate:
-            size = np.linalg.norm(slopes, axis=0)
-            units = (slopes / np.maximum(size, 1e-300)).T
-        else:
-            units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
-            units = units.T
-        units = units[size > p.alpha]
+        units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
+        units = units.T[size > p.alpha]
         far = np.full(len(units), np.linalg.norm(p.X) + 1.0)
         outputs = np.zeros((len(units), p.n_outputs))
         return size.max(initial=0.0), p.unused(units, far, outputs)
@@ -295,7 +289,6 @@ class VectorRun(Generation):
         """Search with samples `X` and their `residual`, for the dual point `N`."""
         p = self.problem
         options = {
-            "separate": p.separate,
             "free_bias": p.fit_intercept,
             "negative_slope": p.negative_slope,
             "apart": p.apart,
@@ -304,9 +297,6 @@ class VectorRun(Generation):
             **options,
         }
         size = self.search_size(thorough, min(_MOST_OUTPUTS // residual.size, 600))
-        if p.separate:
-            # Each output is searched by itself.
-            size = max(size // p.n_outputs, 25)
         far = search_widely(X, residual, size, self.rng, **options)
         directions = self.steepest(self.pool, N, size).directions
         near = [directions, self.steepest(self.archive, N, size).directions]
@@ -318,9 +308,8 @@ class VectorRun(Generation):
         found = merge_candidates([far, near], X, p.apart)
         if p.apart:
             # A direction of large scale costs little, and is steep in many places.
-            slope = p.negative_slope
             others = along_biases(
-                X, residual, found.directions, slope, p.alpha, separate=p.separate
+                X, residual, found.directions, p.negative_slope, p.alpha
             )
             found = merge_candidates([found, others], X, True)
         return found
@@ -347,7 +336,6 @@ class _RunOnCells(VectorRun):
             N,
             self.arrangement,
             starts=starts,
-            separate=p.separate,
             free_bias=p.fit_intercept,
             negative_slope=p.negative_slope,
             floor=p.alpha,

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from sklearn_convexnn.families.two_layer import branch_and_bound
 from sklearn_convexnn.families.two_layer.vector_branch_and_bound import (
     maximise_vector_slope,
 )
@@ -67,23 +66,15 @@ def prove(problem, result, tol, deadline, nodes=None):
         "deadline": deadline,
         "max_nodes": nodes,
     }
-    if problem.separate:
-        found = [
-            (branch_and_bound.maximise_slope(problem.X, nu, **options), k)
-            for k, nu in enumerate(result.nu.T)
-        ]
-        upper = max(slope.upper for slope, _ in found)
-        steepest, k = max(found, key=lambda pair: pair[0].lower)
-        outputs = steepest.sign * (np.arange(problem.n_outputs) == k)
-    else:
-        steepest = maximise_vector_slope(problem.X, result.nu, **options)
-        upper, outputs = steepest.upper, steepest.outputs
-    kappa = max(upper, result.kappa)
+    steepest = maximise_vector_slope(problem.X, result.nu, **options)
+    kappa = max(steepest.upper, result.kappa)
     bound = problem.bound(result.nu, kappa)
     wanted = (1.0 - tol) * result.objective
     missed = None
     if problem.bound(result.nu, steepest.lower) < wanted:
         missed = problem.unused(
-            steepest.direction[None], np.array([steepest.bias]), 0.0 * outputs[None]
+            steepest.direction[None],
+            np.array([steepest.bias]),
+            np.zeros((1, problem.n_outputs)),
         )
     return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)

@@ -14,8 +14,12 @@ from sklearn_convexnn.families.two_layer.vector_recovery import merge_parallel, 
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.training.at_scale import generate_at_scale
 from sklearn_convexnn.training.proving import generate_and_prove
-from sklearn_convexnn.training.routes import round_printer
-from sklearn_convexnn.training.trained import HISTORY, Trained, null_training
+from sklearn_convexnn.training.trained import (
+    Trained,
+    null_training,
+    round_printer,
+    trained_at_once,
+)
 from sklearn_convexnn.training.vector_column_generation import generate_neurons
 from sklearn_convexnn.training.vector_proving import node_limit, prove
 
@@ -118,15 +122,14 @@ def _train(problem, known, seed, deadline, name, settings, task, duals):
     elif settings.arrangements == "exact" and status == "optimal":
         # There was no time for the proof that was asked for.
         status, message = "unconfirmed", MESSAGES["unconfirmed"]
-    return Trained(
+    return Trained.of(
+        result,
         neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=bound,
         certificate=certificate,
         status=status,
         message=message,
-        n_iter=result.n_iter,
         n_patterns=n_patterns,
-        history={key: result.history[key] for key in HISTORY},
         dual=dual,
     )
 
@@ -164,15 +167,11 @@ def train_at_scale(problem, known, seed, deadline, name, settings, task=None, du
     neurons = result.neurons
     with suppress(OutOfTime):
         neurons = merge_parallel(neurons)
-    return Trained(
+    return Trained.of(
+        result,
         neurons=neurons,
         dual_bound=result.dual_bound,
         certificate="estimated",
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
-        n_patterns=int(np.max(result.history["cells"])),
-        history={key: result.history[key] for key in HISTORY},
         dual=DualPoint(result.nu, result.kappa),
     )
 
@@ -182,17 +181,15 @@ def _train_by_structure(problem, name, settings):
     neurons = problem.null()
     objective = bound = problem.objective(neurons)
     if objective > 0 and np.any(problem.X):
-        form = None
-        if not problem.separate:
-            form = soft_thresholded_svd(
-                problem.X,
-                problem.Y,
-                problem.sample_weight,
-                problem.loss,
-                problem.alpha,
-                problem.fit_intercept,
-                problem.negative_slope,
-            )
+        form = soft_thresholded_svd(
+            problem.X,
+            problem.Y,
+            problem.sample_weight,
+            problem.loss,
+            problem.alpha,
+            problem.fit_intercept,
+            problem.negative_slope,
+        )
         if form is None:
             return None
         zeros = np.zeros(len(form.directions))
@@ -207,14 +204,6 @@ def _train_by_structure(problem, name, settings):
             f"{settings.units.objective(objective):.8g}, dual bound "
             f"{settings.units.objective(bound):.8g}"
         )
-    row = (0.0, objective, bound, np.nan, np.nan, len(neurons))
-    return Trained(
-        neurons=neurons,
-        dual_bound=bound,
-        certificate="global",
-        status="optimal",
-        message=MESSAGES["optimal"],
-        n_iter=0,
-        n_patterns=len(neurons),
-        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+    return trained_at_once(
+        problem, neurons, bound, certificate="global", n_patterns=len(neurons)
     )

@@ -9,10 +9,7 @@ from sklearn_convexnn.families.two_layer.vector_placing import (
     improve_neurons,
     improve_outputs,
 )
-from sklearn_convexnn.families.two_layer.vector_recovery import (
-    merge_parallel,
-    split_outputs,
-)
+from sklearn_convexnn.families.two_layer.vector_recovery import merge_parallel
 
 # Neurons whose directions have a cosine above one minus these are merged.
 _PARALLEL = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1)
@@ -63,8 +60,6 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
         check(2.0 * problem.X.size * len(candidate))
         if problem.objective(candidate) > limit and not only_subsets:
             candidate = improve_neurons(problem, candidate, _STEPS)
-        if problem.separate:
-            candidate = split_outputs(candidate)
         return candidate if problem.objective(candidate) <= limit else None
 
     best = neurons
@@ -72,8 +67,6 @@ def smallest_network(problem, neurons, limit, *, only_subsets=False, deadline=np
         with until(deadline):
             for tol in () if only_subsets else _PARALLEL:
                 merged = merge_parallel(best, tol)
-                if problem.separate:
-                    merged = split_outputs(merged)
                 if len(merged) < len(best):
                     best = fitted(merged) or best
             count = len(best) // 2

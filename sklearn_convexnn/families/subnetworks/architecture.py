@@ -18,7 +18,7 @@ class Architecture:
     of its output weights ``w_L`` is, once layers are rescaled, `alpha` times
     ``cost * ||w_L||``.
 
-    Parameters
+    Attributes
     ----------
     depth : int
         At least three.

@@ -74,7 +74,6 @@ class SubnetworkContest(Contest):
             p.loss,
             p.alpha,
             free_offset=p.fit_intercept,
-            separate=False,
         )
         return _largest(replace(pool, outputs=found.values, offset=found.offset))
 

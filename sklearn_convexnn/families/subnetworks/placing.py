@@ -77,10 +77,6 @@ def place_subnetworks(problem, n_units, rng, max_iter=200, deadline=np.inf):
     size = np.sqrt(np.mean(Z**2))
     outputs = rng.standard_normal(units.outputs.shape)
     outputs *= 0.5 * spread / (size * np.sqrt(outputs.size))
-    if p.separate:
-        outputs *= np.arange(p.n_outputs) == np.arange(len(units))[:, None] % (
-            p.n_outputs
-        )
     start = replace(units, outputs=outputs, offset=offset)
     return improve_subnetworks(p, start, max_iter, deadline)
 
@@ -119,7 +115,6 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
         np.ones(W.shape[1:]) if used is None else used.astype(np.float64)
         for W, used in zip(weights, arch.connections)
     ]
-    used_V = (V != 0).astype(np.float64) if p.separate else 1.0
     free = float(p.fit_intercept)
 
     arrays = [*weights, *biases, V, units.offset]
@@ -154,7 +149,7 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
             for slope, cost, mask in zip(to_weights, by_cost, masks)
         ]
         parts += [free * slope for slope in to_biases]
-        parts += [(Z.T @ slopes + p.alpha * V) * used_V, free * np.sum(slopes, axis=0)]
+        parts += [Z.T @ slopes + p.alpha * V, free * np.sum(slopes, axis=0)]
         gradient = np.concatenate([part.ravel() for part in parts])
         return p.value(F) + penalty, scale * gradient
 

@@ -134,8 +134,6 @@ def ranked(problem, N, units, most):
     """
     p = problem
     per_output = p.slopes_by_output(units, N)
-    if p.separate:
-        per_output = _largest(per_output)
     slopes = np.linalg.norm(per_output, axis=1)
     order = np.argsort(-slopes, kind="stable")
     order = order[slopes[order] > 0]
@@ -249,8 +247,6 @@ class _Climbers:
 
     def _norms(self, slopes):
         """Slopes by output, those that count, and their norms."""
-        if self.problem.separate:
-            slopes = _largest(slopes)
         return slopes, np.linalg.norm(slopes, axis=1)
 
     def _evaluate(self, weights, biases, width):
@@ -289,12 +285,6 @@ class _Climbers:
             gradient.append(slope if used is None else slope * used)
         gradient += [self.free * slope for slope in to_biases]
         return value, gradient
-
-
-def _largest(slopes):
-    """Slopes by output, with only the largest of each unit."""
-    top = np.abs(slopes).max(axis=1, keepdims=True)
-    return np.where(np.abs(slopes) == top, slopes, 0.0)
 
 
 def search_widely(problem, N, size, rng, widths, max_iter, partial=False):

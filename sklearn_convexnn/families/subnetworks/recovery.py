@@ -124,27 +124,3 @@ def subnetworks_of_layers(problem, coefs, intercepts):
     for b, shift in zip(biases, intercepts):
         b[:] = shift.reshape(b.shape)
     return problem.from_weights(weights, biases, coefs[-1], intercepts[-1])
-
-
-def layers_of_output(coefs, intercepts, output):
-    """The layers of the sub-networks that feed one of the outputs.
-
-    Parameters
-    ----------
-    coefs, intercepts : list of ndarray
-        As of `layers_of_subnetworks`.
-    output : int
-
-    Returns
-    -------
-    coefs, intercepts : list of ndarray
-    """
-    used = coefs[-1][:, output] != 0
-    widths = [len(b) // len(used) for b in intercepts[:-1]]
-    masks = [np.repeat(used, width) for width in widths]
-    kept = [coefs[0][:, masks[0]]]
-    for W, before, after in zip(coefs[1:-1], masks, masks[1:]):
-        kept.append(W[before][:, after])
-    kept.append(coefs[-1][used][:, [output]])
-    shifts = [b[mask] for b, mask in zip(intercepts, masks)]
-    return kept, [*shifts, intercepts[-1][[output]]]

@@ -46,7 +46,7 @@ def slope_bound(problem, N):
        (the dual problem).
     """
     bounds = np.array([_bound_of_one(problem, nu) for nu in N.T])
-    total = bounds.max() if problem.separate else np.linalg.norm(bounds)
+    total = np.linalg.norm(bounds)
     if problem.architecture.norm == "path":
         total *= np.sqrt(problem.architecture.widths[0])
     return float(total)

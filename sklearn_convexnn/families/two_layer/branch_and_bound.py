@@ -66,7 +66,16 @@ class SlopeMaximum:
 
 
 def prefers_cones(n_rows, rank):
-    """Whether cones close the bound sooner than signs, as measured."""
+    """Whether cones close the bound sooner than signs, as measured.
+
+    Parameters
+    ----------
+    n_rows, rank : int
+
+    Returns
+    -------
+    cones : bool
+    """
     return rank <= 4 or (rank <= _MAX_CONE_RANK and n_rows > 30)
 
 

@@ -118,5 +118,14 @@ class Hill:
 
 
 def row_norms(rows):
-    """Euclidean norms, shape (n_rows,)."""
+    """Euclidean norms, shape (n_rows,).
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n_rows, n_features)
+
+    Returns
+    -------
+    norms : ndarray of shape (n_rows,)
+    """
     return np.sqrt(np.einsum("kd,kd->k", rows, rows))

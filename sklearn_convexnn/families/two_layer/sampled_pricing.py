@@ -64,7 +64,7 @@ def finish_on_all(problem, N, candidates, most):
     """
     hills = _over_all(problem, candidates, N)
     best = hills.select(slice(0, most))
-    if problem.separate or len(best) == 0:
+    if len(best) == 0:
         return hills
     scale = np.linalg.norm(problem.X) * np.max(np.abs(N))
     search = SlopeSearch(
@@ -91,9 +91,5 @@ def _over_all(problem, candidates, N):
     slopes = problem.slopes_by_output(candidates, N)
     size = row_norms(slopes)
     outputs = slopes / np.maximum(size, 1e-300)[:, None]
-    if problem.separate:
-        top = np.argmax(np.abs(slopes), axis=1)
-        size = np.abs(slopes[np.arange(len(top)), top])
-        outputs = np.sign(slopes) * (np.arange(N.shape[1]) == top[:, None])
     found = VectorCandidates(candidates.directions, candidates.biases, outputs, size)
     return found.select(np.argsort(-size, kind="stable"))

@@ -202,7 +202,20 @@ def split_slope(X, nu, sign, *, free_bias=False, negative_slope=0.0):
 
 
 def slope_at(X, nu, u, b, *, negative_slope=0.0):
-    """Slope ``nu^T act(X u + b)`` of one neuron."""
+    """Slope ``nu^T act(X u + b)`` of one neuron.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    nu : ndarray of shape (n_samples,)
+    u : ndarray of shape (n_features,)
+    b : float
+    negative_slope : float, default=0.0
+
+    Returns
+    -------
+    slope : float
+    """
     return float(nu @ activation(X @ u + b, negative_slope))
 
 
@@ -477,13 +490,31 @@ def planar_slope(X, nu, *, free_bias=False, negative_slope=0.0):
 
 
 def planar_maximiser(parts):
-    """Direction ``w`` of the largest slope, for parts of rank one or two."""
+    """Direction ``w`` of the largest slope, for parts of rank one or two.
+
+    Parameters
+    ----------
+    parts : SlopeParts
+
+    Returns
+    -------
+    w : ndarray of shape (n_coordinates,)
+    """
     candidates = planar_maximisers(parts)
     return candidates[np.argmax(parts.values(candidates))]
 
 
 def planar_maximisers(parts):
-    """Directions ``w`` of the largest slope for each pivot, of rank one or two."""
+    """Directions ``w`` of the largest slope for each pivot, of rank one or two.
+
+    Parameters
+    ----------
+    parts : SlopeParts
+
+    Returns
+    -------
+    W : ndarray of shape (n_pivots, n_coordinates)
+    """
     if parts.rank == 1:
         return parts.best_biases(np.ones((1, 1)))
     candidates = []

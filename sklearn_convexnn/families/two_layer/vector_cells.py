@@ -36,7 +36,6 @@ def search_cells(
     arrangement,
     *,
     starts=None,
-    separate=False,
     free_bias,
     negative_slope=0.0,
     floor=0.0,
@@ -59,9 +58,6 @@ def search_cells(
     starts : ndarray of shape (n_units, n_columns), default=None
         Units to begin with in the cells that they lie in, of any length but
         zero; the bias is the last column if `free_bias`.
-    separate : bool, default=False
-        Whether the slope is the largest one of a single output.  What is found
-        is then the global maximum, for each output and sign.
     free_bias : bool
         Whether the maximum is over ``b`` as well; otherwise ``b = 0``.
     negative_slope : float, default=0.0
@@ -76,7 +72,7 @@ def search_cells(
     -------
     candidates : VectorCandidates
         In their cells up to rounding, steepest first.  Distinct ones, at most
-        400, unless `separate`.
+        400.
 
     Notes
     -----
@@ -93,45 +89,34 @@ def search_cells(
        ICLR.
     """
     cells = _Cells(X, N, arrangement, free_bias, negative_slope)
-    groups = _groups(N, separate)
-    # A step to less than the floor is the end only if the outputs stay fixed.
-    least = _WORTH * floor if separate else 0.0
     inside = [[]] * len(cells.gates)
-    if starts is not None and not separate:
+    if starts is not None:
         inside = cells.units_inside(starts)
-    points, members = [np.zeros((0, cells.rows.shape[1]))], []
-    for i in np.flatnonzero(cells.norm_bounds(groups) > _WORTH * floor):
+    points = [np.zeros((0, cells.rows.shape[1]))]
+    for i in np.flatnonzero(cells.norm_bounds() > _WORTH * floor):
         check()
-        for group in groups:
-            found = cells.climb(i, group, inside[i], n_starts, max_iter, least)
-            points.append(found.reshape(-1, cells.rows.shape[1]))
-            members += [np.isin(np.arange(N.shape[1]), group)] * len(found)
+        found = cells.climb(i, inside[i], n_starts, max_iter)
+        points.append(found.reshape(-1, cells.rows.shape[1]))
     directions, biases = cells.units(np.concatenate(points))
     f = activation(directions @ X.T + biases[:, None], negative_slope) @ N
-    f *= np.reshape(members, f.shape)
     slopes = np.linalg.norm(f, axis=1)
     outputs = f / np.where(slopes > 0, slopes, 1.0)[:, None]
     found = VectorCandidates(directions, biases, outputs, slopes).select(slopes > 0)
-    if separate:
-        return found.select(np.argsort(-found.slopes, kind="stable"))
     return merge_candidates([found], X)
 
 
-def cell_slope_bound(
-    X, N, arrangement, *, separate=False, free_bias, negative_slope=0.0
-):
+def cell_slope_bound(X, N, arrangement, *, free_bias, negative_slope=0.0):
     r"""Proven upper bound of the slopes within the cells of an arrangement.
 
     Parameters
     ----------
-    X, N, arrangement, separate, free_bias, negative_slope
+    X, N, arrangement, free_bias, negative_slope
         As of `search_cells`.
 
     Returns
     -------
     bound : float
-
-        Tight if `separate`, and for one output.
+        Tight for one output.
 
     Notes
     -----
@@ -142,24 +127,16 @@ def cell_slope_bound(
     as weights, bound the slope as well, which is never worse.
     """
     cells = _Cells(X, N, arrangement, free_bias, negative_slope)
-    groups = _groups(N, separate)
-    bounds, best = cells.norm_bounds(groups), 0.0
+    bounds, best = cells.norm_bounds(), 0.0
     for i in np.argsort(-bounds, kind="stable"):
         # No cell that is left is above what the best one has.
         if bounds[i] <= best:
             break
         tight = bounds[i]
         if not cells.linear[i]:
-            parts = [_Cell(cells, i, cells.slopes[i, group]) for group in groups]
-            tight = min(tight, max(part.bound() for part in parts))
+            tight = min(tight, _Cell(cells, i).bound())
         best = max(best, tight)
     return float(best)
-
-
-def _groups(N, separate):
-    """Outputs of which the slopes are taken together."""
-    outputs = np.arange(N.shape[1])
-    return list(outputs[:, None]) if separate else [outputs]
 
 
 class _Cells:
@@ -206,7 +183,7 @@ class _Cells:
             biases = points[:, self.d] * self.reach - directions @ self.centre
         return directions, biases
 
-    def norm_bounds(self, groups):
+    def norm_bounds(self):
         """Bound of each cell that takes a matrix norm."""
         d, slopes = self.d, self.slopes[:, :, : self.d]
         sides = [slopes]
@@ -218,11 +195,7 @@ class _Cells:
                 count = np.maximum(members.sum(axis=1, keepdims=True), 1)
                 mean = members @ self.rows[:, :d] / count
                 sides.append(slopes - offset * mean[:, None])
-        norms = [
-            np.linalg.norm(side[:, group], ord=2, axis=(1, 2))
-            for side in sides
-            for group in groups
-        ]
+        norms = [np.linalg.norm(side, ord=2, axis=(1, 2)) for side in sides]
         return np.max(norms, axis=0)
 
     def units_inside(self, units):
@@ -234,9 +207,9 @@ class _Cells:
         astray += (margins < -_ON) @ self.patterns.T.astype(int)
         return [points[inside] for inside in astray.T == 0]
 
-    def climb(self, i, group, inside, n_starts, max_iter, least):
+    def climb(self, i, inside, n_starts, max_iter):
         """Points of cell `i` after the ascent."""
-        slopes = self.slopes[i, group]
+        slopes = self.slopes[i]
         left, singular, right = np.linalg.svd(slopes, full_matrices=False)
         if singular[0] <= 0:
             return np.zeros(0)
@@ -253,27 +226,27 @@ class _Cells:
             if size > 0 and not any(g @ k > (1 - 1e-9) * size for k in known):
                 known.append(g / size)
         known = known[:n_starts] + [slopes @ point for point in inside]
-        cell = _Cell(self, i, slopes)
-        found = [cell.climb(g, max_iter, least) for g in known]
+        cell = _Cell(self, i)
+        found = [cell.climb(g, max_iter) for g in known]
         return np.array([point for point in found if point is not None])
 
 
 class _Cell:
     """The search in one cone."""
 
-    def __init__(self, cells, i, slopes):
+    def __init__(self, cells, i):
         self.d, self.free_bias = cells.d, cells.free_bias
-        self.rows, self.slopes = cells.rows, slopes
+        self.rows, self.slopes = cells.rows, cells.slopes[i]
         self.active, self.gate = cells.patterns[i], cells.gates[i]
         self.normals = cells.normals * cells.signs[i][:, None]
         self.gate_margins = self.normals @ self.gate
 
-    def climb(self, g, max_iter, least):
+    def climb(self, g, max_iter):
         """Point of length one that the outputs `g` lead to, if any."""
         point, value, work = None, 0.0, _NO_ROWS
         for _ in range(max_iter):
             check()
-            trial, work, _ = self.project(g @ self.slopes, work, least)
+            trial, work, _ = self.project(g @ self.slopes, work)
             if trial is None:
                 break
             trial = self.settle(trial)
@@ -289,13 +262,13 @@ class _Cell:
     def slope(self, point):
         return np.linalg.norm(self.slopes @ point)
 
-    def project(self, gradient, work, least=0.0):
+    def project(self, gradient, work):
         """The best point for a gradient, the rows that hold it, and its multiple.
 
         Only the rows `work`, and those that turn out to be in the way, take part.
         The gradient with the multiples of these rows added has, over the points
         of the cone, nowhere less slope; its weighted length is a bound.  There is
-        no point if that falls below `least`, or to nothing.
+        no point if that falls to nothing.
         """
         unit = np.linalg.norm(gradient)
         if unit == 0:
@@ -315,7 +288,7 @@ class _Cell:
             slope = gradient * weight + rho @ rows
             holding = work[rho > 0]
             previous, length = length, np.linalg.norm(slope)
-            if length <= max(least / unit, _FLAT):
+            if length <= _FLAT:
                 return None, holding, unit * slope
             point = slope * weight
             if self.free_bias and len(holding):

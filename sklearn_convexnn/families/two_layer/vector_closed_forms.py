@@ -104,7 +104,7 @@ def soft_thresholded_svd(
     objective += alpha * float(np.sum(np.linalg.norm(outputs, axis=1)))
     N = -loss.gradient(F, Y, sample_weight)
     steepest = np.linalg.norm(X, 2) * np.linalg.norm(N, 2)
-    problem = VectorProblem(X, Y, sample_weight, loss, alpha, False, 0.0, False)
+    problem = VectorProblem(X, Y, sample_weight, loss, alpha, False, 0.0)
     bound = problem.bound(N, steepest)
     if objective - bound > _ROUNDING * objective:
         return None

@@ -58,11 +58,7 @@ def random_weights(problem, n_neurons, rng):
     spread = p.loss.spread(np.zeros((n, c)) + offset, p.Y, p.sample_weight)
     root = 0.5 * np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
-    V = root * rng.standard_normal((n_neurons, c))
-    if p.separate:
-        V *= np.arange(c) == np.arange(n_neurons)[:, None] % c
-    else:
-        V /= np.sqrt(c)
+    V = root * rng.standard_normal((n_neurons, c)) / np.sqrt(c)
     if p.apart:
         W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
     bias = np.zeros(n_neurons)
@@ -149,7 +145,6 @@ def _descend(problem, W, V, bias, linear, offset, max_iter, options):
         free_bias=p.fit_intercept,
         negative_slope=p.negative_slope,
         apart=p.apart,
-        used=V != 0 if p.separate else None,
         max_iter=max_iter,
         **options,
     )
@@ -186,8 +181,6 @@ def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
     if not used.all():
         N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + neurons.offset)
         slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
-        if p.separate:
-            slopes *= np.abs(slopes) == np.abs(slopes).max(axis=1, keepdims=True)
         slopes /= np.maximum(np.linalg.norm(slopes, axis=1), 1e-300)[:, None]
         typical = np.median(neurons.sizes[used]) if used.any() else 1.0
         start[~used] = 0.1 * typical * slopes[~used]
@@ -197,8 +190,7 @@ def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
 def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
     p = problem
     m, c = start.shape
-    root = np.sqrt(np.abs(start) if p.separate else np.linalg.norm(start, axis=1))
-    root = root.reshape(m, -1)
+    root = np.sqrt(np.linalg.norm(start, axis=1))[:, None]
     V = np.divide(start, root, out=np.zeros_like(start), where=root > 0)
     # As in `descend`, in units of inverse roots of second derivatives.
     weight = p.curvature(Z @ start.astype(Z.dtype, copy=False) + offset)
@@ -208,7 +200,7 @@ def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
 
     def split(x):
         root, V, offset = np.split(x, [unit.size, unit.size + m * c])
-        return unit * root.reshape(m, -1), unit * V.reshape(m, c), level * offset
+        return unit * root[:, None], unit * V.reshape(m, c), level * offset
 
     work = 2.0 * Z.size * c / (2 if Z.dtype == np.float32 else 1)
 
@@ -220,9 +212,7 @@ def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
         F = (Z @ G).astype(np.float64, copy=False) + offset
         N = p.gradient(F)
         slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
-        along = slopes * V
-        if not p.separate:
-            along = np.sum(along, axis=1, keepdims=True)
+        along = np.sum(slopes * V, axis=1, keepdims=True)
         parts = [
             unit * (along + p.alpha * root),
             unit * (root * slopes + p.alpha * V),

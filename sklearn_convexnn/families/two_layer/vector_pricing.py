@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, check
-from sklearn_convexnn.families.two_layer import pricing
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.pricing import (
     FAR,
@@ -72,7 +71,6 @@ def search_units(
     N,
     starts,
     *,
-    separate=False,
     free_bias,
     negative_slope=0.0,
     floor=0.0,
@@ -96,8 +94,6 @@ def search_units(
         Its columns sum to zero if `free_bias`.
     starts : ndarray of shape (n_starts, n_features)
         Directions of any length but zero.
-    separate : bool, default=False
-        Whether the slope is the largest one of a single output.
     free_bias : bool
     negative_slope : float, default=0.0
     floor : float, default=0.0
@@ -125,18 +121,6 @@ def search_units(
         "negative_slope": negative_slope,
         "apart": apart,
     }
-    if separate:
-        return _search_outputs(
-            X,
-            N,
-            starts,
-            floor=floor,
-            widths=widths,
-            rescale=rescale,
-            max_iter=max_iter,
-            polish=polish,
-            **options,
-        )
     if len(starts) == 0 or not np.any(N):
         return no_candidates(X, N)
     search = SlopeSearch(X, N, **options)
@@ -237,7 +221,7 @@ def merge_candidates(parts, X, apart=False):
     return found.select(keep[:400])
 
 
-def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
+def along_biases(X, N, directions, negative_slope, floor, most=50):
     """Units of given directions at all biases where they are steepest nearby.
 
     Parameters
@@ -250,8 +234,6 @@ def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
     negative_slope : float
     floor : float
         The slope wanted.
-    separate : bool
-        Whether the slope is the largest one of a single output.
     most : int, default=50
         Directions to look at.
 
@@ -267,9 +249,6 @@ def along_biases(X, N, directions, negative_slope, floor, *, separate, most=50):
         parts = np.cumsum(weight * z, axis=0)
         slopes = parts - np.cumsum(weight, axis=0) * z
         slopes = (1.0 - negative_slope) * slopes + negative_slope * parts[-1]
-        if separate:
-            top = np.abs(slopes).max(axis=1, keepdims=True)
-            slopes = np.where(np.abs(slopes) == top, slopes, 0.0)
         size = row_norms(slopes)
         before, after = np.append(-np.inf, size[:-1]), np.append(size[1:], -np.inf)
         peaks = np.flatnonzero((size >= before) & (size > after) & (size > floor))
@@ -285,24 +264,6 @@ def no_candidates(X, N):
     return VectorCandidates(
         np.zeros((0, X.shape[1])), zeros, np.zeros((0, N.shape[1])), zeros
     )
-
-
-def _search_outputs(X, N, starts, **options):
-    """Units that are steep for one of the outputs."""
-    found = [no_candidates(X, N)]
-    for k, nu in enumerate(N.T):
-        some = pricing.search_neurons(
-            X,
-            nu,
-            np.concatenate([starts, starts]),
-            np.repeat([1.0, -1.0], len(starts)),
-            **options,
-        )
-        outputs = some.signs[:, None] * (np.arange(N.shape[1]) == k)
-        found.append(
-            VectorCandidates(some.directions, some.biases, outputs, some.slopes)
-        )
-    return _joined(found).select(slice(0, 400))
 
 
 def _joined(parts):

@@ -37,8 +37,6 @@ def simplify(problem, neurons, *, merge=True):
             neurons = candidate
     except (OutOfTime, *BREAKDOWNS):
         pass
-    if problem.separate:
-        neurons = split_outputs(neurons)
     empty = problem.null()
     if problem.objective(empty) <= problem.objective(neurons) + slack:
         return empty
@@ -101,24 +99,6 @@ def prune(problem, neurons):
     outputs = np.einsum("nk,kc->nck", Z, units).reshape(-1, len(sizes))
     kept = independent_magnitudes(sizes, outputs)
     return replace(neurons, outputs=kept[:, None] * units).select(kept > 0)
-
-
-def split_outputs(neurons):
-    """Neurons that feed one output each.
-
-    Parameters
-    ----------
-    neurons : VectorNeurons
-
-    Returns
-    -------
-    neurons : VectorNeurons
-        One for each output weight that is not zero.
-    """
-    neuron, output = np.nonzero(neurons.outputs)
-    split = neurons.select(neuron)
-    single = np.arange(neurons.outputs.shape[1]) == output[:, None]
-    return replace(split, outputs=np.where(single, split.outputs, 0.0))
 
 
 def merge_parallel(neurons, tol=1e-6):

@@ -1,0 +1,159 @@
+"""Limits of the code: length of functions, their parameters, floors of imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import sklearn_convexnn
+
+PACKAGE = Path(sklearn_convexnn.__file__).parent
+TEXTS = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path.read_text(
+        encoding="utf-8"
+    )
+    for path in PACKAGE.rglob("*.py")
+}
+TEXTS = {name.removesuffix(".__init__"): text for name, text in TEXTS.items()}
+TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
+
+# Lines of code of a function, its parameters, and modules on a chain of imports.
+MOST = {"Long": 60, "Many parameters": 8}
+MOST_FLOORS = 20
+# Functions beyond the limits; none is to be added.  One that has to be so says why, in
+# a comment "# Long: ..." or "# Many parameters: ..." on the line of its def or above.
+TO_SPLIT = {
+    "Long": {
+        "_base.ConvexReLUMixin._fit_network",
+        "_fitting._fit_gated",
+        "_fitting.fit_network",
+        "_network_input.read_network",
+        "certificates.certify",
+        "cone_decomposition.cone_decomposition",
+        "solvers.descent.descend",
+        "solvers.group_lasso._Iterate.step",
+        "solvers.magnitudes._Iterate.step",
+        "solvers.mini_batches.descend_in_batches",
+        "training.vector_routes._train",
+    },
+    "Many parameters": {
+        "_fitting.fit_network",
+        "families.two_layer.branch_and_bound.maximise_slope",
+        "families.two_layer.closed_forms._without_bias",
+        "families.two_layer.closed_forms.closed_form",
+        "families.two_layer.closed_forms.solve_spline",
+        "families.two_layer.pricing.search_neurons",
+        "families.two_layer.splines.fit_spline",
+        "families.two_layer.vector_branch_and_bound.maximise_vector_slope",
+        "families.two_layer.vector_cells.search_cells",
+        "families.two_layer.vector_pricing.search_units",
+        "solvers.descent.descend",
+        "solvers.gated._Solver.__init__",
+        "solvers.gated.solve_gated",
+        "solvers.mini_batches.descend_in_batches",
+        "training.at_scale.generate_at_scale",
+        "training.column_generation.generate_neurons",
+        "training.cutting_planes.cutting_planes",
+        "training.proving.generate_and_prove",
+        "training.subnetwork_generation.generate_subnetworks",
+        "training.vector_column_generation.generate_neurons",
+    },
+}
+
+
+def functions(tree, name):
+    """Functions of a module with their names, also those within others."""
+    for node in ast.iter_child_nodes(tree):
+        inner = name
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            inner = f"{name}.{node.name}"
+        if isinstance(node, ast.FunctionDef):
+            yield inner, node
+        yield from functions(node, inner)
+
+
+def lines_of_code(module):
+    """Numbers of lines that are not blank, or comments or docstrings only."""
+    lines = {
+        number
+        for number, line in enumerate(TEXTS[module].splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#")
+    }
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+    return lines
+
+
+def n_parameters(node):
+    """How many parameters a function has, without the object of a method."""
+    some = node.args
+    named = [*some.posonlyargs, *some.args, *some.kwonlyargs, some.vararg, some.kwarg]
+    return sum(one is not None and one.arg not in ("self", "cls") for one in named)
+
+
+def is_face(module):
+    """Whether users call what is there; it may have many parameters."""
+    inner = module.removeprefix("sklearn_convexnn.")
+    return inner == "_base" or not ("." in inner or inner.startswith("_"))
+
+
+def beyond(limit):
+    """Names of the functions beyond a limit that do not say why."""
+    for module, tree in TREES.items():
+        if limit == "Many parameters" and is_face(module):
+            continue
+        code, lines = lines_of_code(module), TEXTS[module].splitlines()
+        for name, node in functions(tree, module):
+            size = n_parameters(node)
+            if limit == "Long":
+                size = len(code.intersection(range(node.lineno, node.end_lineno + 1)))
+            near = lines[max(node.lineno - 2, 0) : node.lineno]
+            if size > MOST[limit] and not any(f"# {limit}: " in line for line in near):
+                yield name.removeprefix("sklearn_convexnn.")
+
+
+def imported(module):
+    """Modules of the package that another one imports, also within functions."""
+    names = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.ImportFrom):
+            # What is imported from a folder may be a module.
+            parts = [f"{node.module}.{alias.name}" for alias in node.names]
+            names.update(part if part in TREES else node.module for part in parts)
+        elif isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+    return names.intersection(TREES) - {module}
+
+
+def n_floors():
+    """Modules on the longest chain of imports; of a circle, all that are in it."""
+    below = {module: imported(module) for module in TREES}
+    reached = {module: {module} for module in below}
+    for _ in below:
+        for module, names in below.items():
+            reached[module].update(*(reached[name] for name in names))
+    floors = {}
+    # What a circle imports reaches less than the circle does.
+    for module in sorted(below, key=lambda module: len(reached[module])):
+        circle = {name for name in reached[module] if module in reached[name]}
+        outside = [floors[name] for part in circle for name in below[part] - circle]
+        floors[module] = len(circle) + max(outside, default=0)
+    return max(floors.values())
+
+
+@pytest.mark.parametrize("limit", MOST)
+def test_functions_are_small(limit):
+    found = set(beyond(limit))
+    assert not found - TO_SPLIT[limit], "beyond the limit"
+    assert not TO_SPLIT[limit] - found, "within the limit: not to be listed any more"
+
+
+def test_few_floors():
+    assert n_floors() <= MOST_FLOORS
+
+
+def test_citation_has_the_version():
+    citation = Path(__file__).parents[1] / "CITATION.cff"
+    version = f"\nversion: {sklearn_convexnn.__version__}\n"
+    assert version in citation.read_text(encoding="utf-8")
