@@ -32,6 +32,7 @@ from sklearn_convexnn.losses import (
     Softmax,
     make_loss,
 )
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
@@ -230,16 +231,9 @@ def reference(case):
     if free:
         X = without_rounding(X - X.mean(axis=0))
     arrangement = enumerate_arrangement(X, free_bias=free)
-    program = TwoLayerProgram(
-        X,
-        case.targets[used][:, 0],
-        s,
-        loss,
-        case.params["alpha"],
-        arrangement,
-        fit_intercept=free,
-        negative_slope=case.params["negative_slope"],
-    )
+    params = case.params["alpha"], free, case.params["negative_slope"]
+    problem = Problem(X, case.targets[used][:, 0], s, loss, *params)
+    program = TwoLayerProgram(problem, arrangement)
     if not program.can_improve:
         return program.null_objective(), program.null_objective()
     results = [solve_interior_point(program, tol=1e-8)]

@@ -36,6 +36,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -112,14 +113,10 @@ def make_program(problem, n_arrangements, alpha):
         X, y = load[problem](return_X_y=True)
         X = np.column_stack([StandardScaler().fit_transform(X), np.ones(len(X))])
         y = (y - y.mean()) / y.std() if problem == "diabetes" else 2.0 * y - 1.0
+    loss = make_loss("squared_error")
     return TwoLayerProgram(
-        X,
-        y,
-        np.ones(len(y)),
-        make_loss("squared_error"),
-        alpha,
+        Problem(X, y, np.ones(len(y)), loss, alpha, False, 0.0),
         sample_arrangement(X, n_arrangements, random_state=0),
-        fit_intercept=False,
     )
 
 

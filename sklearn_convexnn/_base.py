@@ -38,7 +38,7 @@ from sklearn_convexnn._utils.devices import (
 from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.model.settings import Settings
-from sklearn_convexnn.training.routes import HISTORY
+from sklearn_convexnn.training.trained import HISTORY
 
 # Sizes of data, targets and weights within which units do not matter: scales of
 # weights and predictions are numbers in single precision too.

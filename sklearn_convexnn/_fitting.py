@@ -29,14 +29,9 @@ from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.solvers.gated import null_network, solve_gated
 from sklearn_convexnn.training.at_scale import goes_at_scale, precision_at_scale
-from sklearn_convexnn.training.routes import (
-    HISTORY,
-    Trained,
-    null_training,
-    train,
-    train_at_scale,
-)
+from sklearn_convexnn.training.routes import train, train_at_scale
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
+from sklearn_convexnn.training.trained import HISTORY, Trained, null_training
 
 # Steps of the solver of gated networks that count as one iteration.
 _GATED_STEPS = 50

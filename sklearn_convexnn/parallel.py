@@ -13,7 +13,7 @@ from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
-from sklearn_convexnn.training.subnetwork_routes import SOLVERS_OF_BLOCKS
+from sklearn_convexnn.solvers import SOLVERS_OF_BLOCKS
 
 _CONSTRAINTS = {
     **COMMON_CONSTRAINTS,

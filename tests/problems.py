@@ -50,16 +50,8 @@ def make_program(loss, X, y, s, alpha, *, bias=False, slope=0.0, arrangement=Non
     """Program over all patterns, or over those of `arrangement`."""
     if arrangement is None:
         arrangement = enumerate_arrangement(X, free_bias=bias)
-    return TwoLayerProgram(
-        X,
-        y,
-        s,
-        loss_of(loss),
-        alpha,
-        arrangement,
-        fit_intercept=bias,
-        negative_slope=slope,
-    )
+    problem = Problem(X, y, s, loss_of(loss), alpha, bias, slope)
+    return TwoLayerProgram(problem, arrangement)
 
 
 def network_objective(loss, X, y, s, alpha, W, b, a, c, slope=0.0):

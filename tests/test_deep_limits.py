@@ -1,6 +1,7 @@
 """Fits of depth three and more that end early: out of time, broken down, too large."""
 
 import warnings
+from functools import partial
 from time import perf_counter
 
 import numpy as np
@@ -13,7 +14,7 @@ from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.subnetworks import architecture, slope_bounds
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import (
     place_subnetworks,
     random_subnetworks,
@@ -23,6 +24,9 @@ from sklearn_convexnn.families.subnetworks.problem import DeepProblem
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.results import DualPoint
+from sklearn_convexnn.patterns.blocks import blocks_of
+from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
+from sklearn_convexnn.solvers import solve_penalised
 from sklearn_convexnn.training import subnetwork_generation as column_generation
 from sklearn_convexnn.training.subnetwork_generation import DeepRun
 
@@ -254,7 +258,7 @@ def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkey
 def test_a_breakdown_of_blocks_is_said(small, monkeypatch):
     X, y, _, _ = small[0]
     monkeypatch.setattr(
-        "sklearn_convexnn.training.subnetwork_routes.DeepProgram", broken
+        "sklearn_convexnn.families.subnetworks.given.SubnetworkProgram", broken
     )
     model = ConvexReLURegressor(depth=3, alpha=0.1, **ROUTES["sampled"])
     with pytest.warns(ConvergenceWarning, match="broke down"):
@@ -267,17 +271,14 @@ def test_steps_that_are_never_short_enough_end(small, monkeypatch):
     X, y, _, _ = small[0]
     problem = problem_of(X, y, bias=False)
     units = random_subnetworks(problem, 5, np.random.RandomState(0))
-    from sklearn_convexnn.patterns.blocks import blocks_of
-    from sklearn_convexnn.programs.subnetworks import DeepProgram
-
     blocks = blocks_of(X, units.weights, units.biases, free_bias=False)
-    loss = make_loss("squared_error")
-    program = DeepProgram(
-        X, y, np.ones(4), loss, 0.1, blocks, norm="frobenius", fit_intercept=False
+    program = SubnetworkProgram(problem, blocks)
+    monkeypatch.setattr(
+        type(program.loss), "gradient", lambda *args: np.full(4, np.inf)
     )
-    monkeypatch.setattr(type(loss), "gradient", lambda *args: np.full(4, np.inf))
     with np.errstate(all="ignore"):
-        result = solve_deep_penalised(program, problem)
+        contest = partial(SubnetworkContest, problem)
+        result = solve_penalised(program, contest=contest)
     assert result.status == "breakdown"
 
 

@@ -1,7 +1,7 @@
 """Convex programs of parallel sub-networks: references, recovery, invariances."""
 
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import permutations
 from math import comb
 
@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.families.subnetworks.penalised import solve_deep_penalised
+from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import place_subnetworks
 from sklearn_convexnn.families.subnetworks.problem import DeepProblem
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
@@ -19,10 +19,17 @@ from sklearn_convexnn.losses import Separable
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import _keys, blocks_of, distinct, simplified
-from sklearn_convexnn.programs.subnetworks import DeepProgram
+from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point
-from sklearn_convexnn.solvers.cvxpy_reference import _block_matrices, _deep
+from sklearn_convexnn.solvers import (
+    SINGLE_UNITS,
+    SOLVERS,
+    SOLVERS_OF_BLOCKS,
+    solve_cvxpy,
+    solve_interior_point,
+    solve_penalised,
+)
+from sklearn_convexnn.solvers.cvxpy_reference import _form
 from tests.problems import LOSSES, as_targets, loss_of
 
 
@@ -68,11 +75,10 @@ class Case:
         if blocks is None:
             blocks = all_blocks(n, d, width, bias, norm, seed, depth)
         self.blocks, arch = blocks, Architecture(depth, width, norm)
-        data = X, y, s, loss_of(loss), alpha
-        self.program = DeepProgram(*data, blocks, norm=norm, fit_intercept=bias)
         self.problem = DeepProblem(
             X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, arch
         )
+        self.program = SubnetworkProgram(self.problem, blocks)
 
     def solve(self, tol=1e-8):
         result = solve_interior_point(self.program, tol=tol)
@@ -81,6 +87,10 @@ class Case:
 
     def value(self):
         return self.solve().objective
+
+    def penalised(self, **options):
+        contest = partial(SubnetworkContest, self.problem)
+        return solve_penalised(self.program, contest=contest, **options)
 
     def recovered(self, result):
         return subnetworks_of_blocks(
@@ -231,11 +241,8 @@ def test_trainings_reach_the_program(seed):
 def test_one_inner_unit_is_two_layers(bias, norm):
     """Without biases; with them the second one makes more of the same unit."""
     case = Case(6, 1 if bias else 2, 1, bias=bias, norm=norm)
-    X, p = case.problem.X, case.program
-    arrangement = enumerate_arrangement(X, free_bias=bias)
-    two_layer = TwoLayerProgram(
-        X, p.y, p.sample_weight, p.loss, p.alpha, arrangement, fit_intercept=bias
-    )
+    arrangement = enumerate_arrangement(case.problem.X, free_bias=bias)
+    two_layer = TwoLayerProgram(case.problem.scalar(), arrangement)
     value, expected = case.value(), solve_interior_point(two_layer, tol=1e-8).objective
     if bias:
         assert value <= expected * (1 + 1e-7)
@@ -355,7 +362,7 @@ def test_null_network(bias):
     program = Case(**args).program
     f = np.full(4, program.null_offset())
     nu = -program.loss.gradient(f, program.y, program.sample_weight)
-    form = _deep(cp, program)
+    form = _form(cp, program)
     unit_cost = [form.penalty <= 1.0, *form.cones]
     slope = cp.Problem(cp.Maximize(nu @ form.outputs), unit_cost).solve("CLARABEL")
     null = program.null_objective()
@@ -412,14 +419,8 @@ def test_operator_against_matrices(n, d, bias, norm, depth):
     blocks = blocks.select(rng.permutation(len(blocks))[:30])
     program = Case(n, d, bias=bias, norm=norm, depth=depth, blocks=blocks).program
     op = program.operator
-    pairs = [_block_matrices(op, program.blocks, b) for b in range(op.n_cones)]
-    features = [o * F.toarray() for o, (F, _) in zip(op.outputs, pairs)]
-    if bias:
-        last = np.zeros((n, op.p))
-        last[:, : op.n_straight * d] = np.tile(op.M, op.n_straight)
-        features.append(last)
-    F, A = np.stack(features), np.stack([A.toarray() for _, A in pairs])
-    own = op.own.reshape(op.n_cones, -1)
+    features, cones = zip(*(program.matrices(b) for b in range(op.n_blocks)))
+    F, A, own = np.stack(features), np.stack(cones[: op.n_cones]), op.own
     assert_allclose(np.any(A != 0, axis=2), own)
 
     theta, nu = rng.standard_normal((op.n_blocks, op.p)), rng.standard_normal(n)
@@ -472,9 +473,7 @@ def test_adjoints(bias):
 def test_penalised_form_agrees(case):
     case = Case(**case)
     calls = []
-    found = solve_deep_penalised(
-        case.program, case.problem, tol=1e-5, callback=lambda *args: calls.append(args)
-    )
+    found = case.penalised(tol=1e-5, callback=lambda *args: calls.append(args))
     assert found.status == "optimal"
     value = case.value()
     assert_allclose(found.objective, value, rtol=1e-5)
@@ -496,10 +495,8 @@ def test_a_small_penalty_is_below_and_its_network_above():
     value, op = case.value(), case.program.operator
     below = []
     for penalty in (0.05, 0.2, 3.0):
-        found = solve_deep_penalised(
-            case.program, case.problem, penalty=penalty, max_iter=20
-        )
-        outside = np.maximum(-op.cone(found.theta), 0.0)[op.own.reshape(op.n_cones, -1)]
+        found = case.penalised(penalty=penalty, max_iter=20)
+        outside = np.maximum(-op.cone(found.theta), 0.0)[op.own]
         penalised = case.program.objective(found.theta, found.offset)
         penalised += penalty * np.sum(outside)
         rebuilt = case.problem.objective(case.recovered(found))
@@ -515,15 +512,22 @@ def test_a_small_penalty_is_below_and_its_network_above():
 
 def test_penalised_form_stops():
     case = Case()
-    found = solve_deep_penalised(case.program, case.problem, tol=0.0, max_iter=2)
+    found = case.penalised(tol=0.0, max_iter=2)
     assert found.status == "max_iter" and found.n_iter == 2
-    found = solve_deep_penalised(case.program, case.problem, deadline=0.0)
+    found = case.penalised(deadline=0.0)
     assert found.status == "max_time" and len(found.units) == 0
-    null = solve_deep_penalised(*(lambda c: (c.program, c.problem))(Case(alpha=1e3)))
+    null = Case(alpha=1e3).penalised()
     assert null.status == "optimal" and null.n_iter == 0
     hinge = Case(loss="hinge")
     with pytest.raises(ValueError, match="needs a smooth loss"):
-        solve_deep_penalised(hinge.program, hinge.problem)
+        hinge.penalised()
+
+
+@pytest.mark.parametrize("name", SINGLE_UNITS)
+def test_solvers_of_single_units_refuse_others(name):
+    assert name not in SOLVERS_OF_BLOCKS
+    with pytest.raises(ValueError, match="needs blocks of single units"):
+        SOLVERS[name](Case().program)
 
 
 def test_a_program_without_blocks():
@@ -533,7 +537,7 @@ def test_a_program_without_blocks():
     reference = solve_cvxpy(case.program, tol=1e-8)
     assert_allclose(reference.dual_bound, reference.objective, rtol=1e-6)
     assert reference.objective < case.program.null_objective()
-    found = solve_deep_penalised(case.program, case.problem, tol=1e-8)
+    found = case.penalised(tol=1e-8)
     assert_allclose(found.objective, reference.objective, rtol=1e-6)
 
 
@@ -554,20 +558,16 @@ def test_constraints_of_no_need_are_none():
 @pytest.mark.parametrize("bias", [False, True])
 def test_reference_in_other_units(bias):
     case = Case(4, 1 if bias else 2, 1, bias=bias)
-    p = case.program
-    value = solve_cvxpy(p, tol=1e-6).objective
+    value = solve_cvxpy(case.program, tol=1e-6).objective
     for power in (-7, 7):
         unit = 10.0**power
         for rows, targets, scale in ((unit, 1.0, 1.0), (1.0, unit, unit**2)):
-            program = DeepProgram(
-                case.problem.X * rows,
-                p.y * targets,
-                p.sample_weight,
-                p.loss,
-                p.alpha * rows * targets,
-                p.blocks,
-                fit_intercept=bias,
-                norm=p.norm,
+            problem = replace(
+                case.problem,
+                X=case.problem.X * rows,
+                Y=case.problem.Y * targets,
+                alpha=case.problem.alpha * rows * targets,
             )
+            program = SubnetworkProgram(problem, case.blocks)
             found = solve_cvxpy(program, tol=1e-6)
             assert_allclose(found.objective, value * scale, rtol=1e-5)

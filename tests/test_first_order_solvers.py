@@ -12,6 +12,7 @@ from scipy.optimize import nnls
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import (
@@ -27,6 +28,7 @@ from sklearn_convexnn.solvers import (
     solve_penalised,
 )
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
+from sklearn_convexnn.solvers._contest import Contest
 from tests.problems import LOSSES, loss_of, make_program, tiny_data
 from tests.test_solvers import sampled_program
 
@@ -120,9 +122,8 @@ def test_one_block_for_each_pattern(name):
     X, y, s = tiny_data("huber", n=40, d=4)
     arrangement = sample_arrangement(X, 15, free_bias=True, random_state=0)
     signs = np.where(np.arange(len(arrangement)) % 3, 1.0, -1.0)
-    program = TwoLayerProgram(
-        X, y, s, loss_of("huber"), 0.3, arrangement, fit_intercept=True, outputs=signs
-    )
+    problem = Problem(X, y, s, loss_of("huber"), 0.3, True, 0.0)
+    program = TwoLayerProgram(problem, arrangement, outputs=signs)
     optimum = solve_interior_point(program, tol=1e-9).objective
     check(program, FIRST_ORDER[name](program, tol=1e-5), optimum, 1e-5)
 
@@ -139,16 +140,9 @@ def test_newton_system_of_one_block_for_each_pattern(bias):
         arrangement = type(arrangement)(
             arrangement.patterns[keep], arrangement.gates[keep], False
         )
-        program = TwoLayerProgram(
-            X,
-            y,
-            s,
-            loss_of("log_loss"),
-            0.5,
-            arrangement,
-            fit_intercept=bias,
-            outputs=np.where(keep % 2, 1.0, -1.0),
-        )
+        problem = Problem(X, y, s, loss_of("log_loss"), 0.5, bias, 0.0)
+        outputs = np.where(keep % 2, 1.0, -1.0)
+        program = TwoLayerProgram(problem, arrangement, outputs=outputs)
         smaller = program.operator.n_distinct * program.operator.p < len(y)
         assert smaller == (copies == 1)
         values.append(solve_interior_point(program, tol=1e-9).objective)
@@ -158,13 +152,8 @@ def test_newton_system_of_one_block_for_each_pattern(bias):
 def test_open_sides_are_refused(monkeypatch):
     X, y, s = tiny_data("squared_error", n=20, d=3)
     program = TwoLayerProgram(
-        X,
-        y,
-        s,
-        loss_of("squared_error"),
-        0.5,
+        Problem(X, y, s, loss_of("squared_error"), 0.5, False, 0.0),
         sample_arrangement(X, 4, random_state=0),
-        fit_intercept=False,
         outputs=-np.ones(4),
         open_sides=np.arange(20) % 5 == np.zeros((4, 1)),
     )
@@ -244,11 +233,12 @@ class TestSteps:
         largest = solve_interior_point(program, tol=1e-6).rho.max()
         values = []
         for weight in (2.0 * largest, 0.01 * largest):
-            descent = penalised._Descent(program, program.operator.M)
-            for smooth in (1e-1, 1e-2, 1e-3):
-                descent.run(600, weight, smooth, np.inf)
-            theta = descent.arrays.blocks(descent.theta)
-            values.append(program.objective(theta, 0.0))
+            start = Contest(program, 1e-6, np.inf, None)
+            descent = penalised._Descent(program, None, start, weight)
+            for _ in range(20):
+                descent.run(100, np.inf)
+                descent.update_multipliers()
+            values.append(program.objective(descent.blocks(), 0.0))
         assert_allclose(values[0], optimum, rtol=5e-3)
         assert values[1] < 0.995 * optimum
 
@@ -398,9 +388,8 @@ def test_a_sample_of_many_patterns():
     """More patterns than are taken in at once."""
     X, y, s = tiny_data("squared_error", n=60, d=6)
     arrangement = sample_arrangement(X, 450, random_state=0)
-    program = TwoLayerProgram(
-        X, y, s, make_loss("squared_error"), 1.0, arrangement, fit_intercept=False
-    )
+    problem = Problem(X, y, s, make_loss("squared_error"), 1.0, False, 0.0)
+    program = TwoLayerProgram(problem, arrangement)
     result = solve_direction_generation(program, tol=1e-4)
     optimum = solve_interior_point(program, tol=1e-6).objective
     check(program, result, optimum, 1e-4)

@@ -95,7 +95,7 @@ def test_feature_gram(problem, monkeypatch):
     )
     # In chunks of one pattern, and of three.
     for chunk in (1, 3 * 4 * 9):
-        monkeypatch.setattr("sklearn_convexnn.programs.masked_operator._CHUNK", chunk)
+        monkeypatch.setattr("sklearn_convexnn.programs.masked_operator.CHUNK", chunk)
         assert_allclose(
             np.tril(operator.feature_gram(roots, operator.masks)), expected, atol=1e-12
         )
@@ -109,7 +109,7 @@ def test_normal_matrix(problem, monkeypatch):
     F = F[:, distinct]
     expected = np.tril(F.T @ (weights[:, None] * F))
     for chunk in (10**6, 1):
-        monkeypatch.setattr("sklearn_convexnn.programs.masked_operator._CHUNK", chunk)
+        monkeypatch.setattr("sklearn_convexnn.programs.masked_operator.CHUNK", chunk)
         assert_allclose(
             np.tril(operator.normal_matrix(weights, operator.masks)),
             expected,

@@ -11,6 +11,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, make_loss
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -279,7 +280,7 @@ for n in (5, 20, 60):
 
 def test_no_array_of_samples_times_patterns_times_features(monkeypatch):
     """The expanded matrix is never formed, not even one sign of it."""
-    monkeypatch.setattr("sklearn_convexnn.programs.masked_operator._CHUNK", 100_000)
+    monkeypatch.setattr("sklearn_convexnn.programs.masked_operator.CHUNK", 100_000)
     n, d, P = 200, 40, 300
     X, y, s = tiny_data("squared_error", n=n, d=d)
     arrangement = sample_arrangement(X, P, random_state=0)
@@ -378,9 +379,8 @@ def test_reference_in_any_units(loss, bias):
                 if loss == "huber":
                     other = make_loss(loss, epsilon=EPSILON * unit)
             arrangement = sample_arrangement(rows, 8, free_bias=bias, random_state=0)
-            program = TwoLayerProgram(
-                rows, targets, s, other, alpha, arrangement, fit_intercept=bias
-            )
+            problem = Problem(rows, targets, s, other, alpha, bias, 0.0)
+            program = TwoLayerProgram(problem, arrangement)
             ours = solve_interior_point(program, tol=1e-7)
             reference = solve_cvxpy(program, tol=1e-6)
             assert_allclose(reference.objective, ours.objective, rtol=1e-5)

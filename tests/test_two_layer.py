@@ -287,7 +287,7 @@ def test_any_dual_point_gives_a_lower_bound(loss, bias):
             op = program.operator
             slopes = op.adjoint(centred) + op.cone_adjoint(rho)
             assert np.abs(slopes[: op.n_cones, -1]).max() > 0.1 * scale
-            fixed = program._centre_offsets(slopes)
+            fixed = program._without_slopes_of_biases(slopes)
             assert_allclose(fixed[:, -1], 0.0, atol=1e-12 * max(1, scale))
 
 

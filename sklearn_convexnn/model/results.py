@@ -1,6 +1,6 @@
 """What every method tells: results, their history, and the words for it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import perf_counter
 
 import numpy as np
@@ -174,6 +174,9 @@ class SolverResult:
     history : dict of ndarray
         One entry per iteration: 'time' in seconds, 'objective', 'dual_bound',
         'neurons' (blocks that are not negligible).
+    units : Subnetworks or None
+        The network that the objective is of, if it is not that of the blocks, which
+        may then be outside of their cones.
     """
 
     theta: np.ndarray
@@ -186,6 +189,7 @@ class SolverResult:
     message: str
     n_iter: int
     history: dict = field(repr=False)
+    units: object = None
 
 
 def gap_closed(objective, dual_bound, tol, scale):
@@ -203,62 +207,3 @@ def gap_closed(objective, dual_bound, tol, scale):
     closed : bool
     """
     return objective - dual_bound <= max(tol * abs(objective), 1e-12 * scale)
-
-
-def null_result(program):
-    """Solution of a program that no neuron can improve: no neurons.
-
-    Parameters
-    ----------
-    program : TwoLayerProgram
-        With ``can_improve`` false.
-
-    Returns
-    -------
-    result : SolverResult
-    """
-    op, value = program.operator, program.null_objective()
-    offset = program.null_offset()
-    gradient = program.loss.gradient(
-        np.full(op.n_samples, offset), program.y, program.sample_weight
-    )
-    return SolverResult(
-        theta=np.zeros((op.n_blocks, op.p)),
-        offset=offset,
-        nu=-gradient,
-        rho=np.zeros((op.n_cones, op.n_constraints)),
-        objective=value,
-        dual_bound=value,
-        status="optimal",
-        message="no neuron can improve on the constant",
-        n_iter=0,
-        history={
-            "time": np.zeros(1),
-            "objective": np.array([value]),
-            "dual_bound": np.array([value]),
-            "neurons": np.zeros(1, dtype=int),
-        },
-    )
-
-
-def broken_result(program):
-    """No neurons, and a bound that needs no computation: a solver broke down.
-
-    Parameters
-    ----------
-    program : TwoLayerProgram or DeepProgram
-
-    Returns
-    -------
-    result : SolverResult
-    """
-    result, zeros = null_result(program), np.zeros(len(program.y))
-    bound = program.loss.dual_value(zeros, program.y, program.sample_weight)
-    return replace(
-        result,
-        nu=zeros,
-        dual_bound=bound,
-        status="breakdown",
-        message=MESSAGES["breakdown"],
-        history={**result.history, "dual_bound": np.array([bound])},
-    )

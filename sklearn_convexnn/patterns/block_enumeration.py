@@ -58,7 +58,7 @@ def enumerate_blocks(
        Layers: Training Deep ReLU Networks via Convex Programs". ICML.
        Section 3.2.
     """
-    merge = architecture.norm == "frobenius"
+    merge = architecture.has_leaf_norms
     parts = _leaf_parts(X, free_bias)
     for level in range(architecture.depth - 2):
         last = level == architecture.depth - 3

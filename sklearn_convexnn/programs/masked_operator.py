@@ -1,15 +1,13 @@
-"""The masked linear operator that all convex programs share."""
+"""The linear operator of blocks of one unit each: masks of one matrix."""
 
 import numpy as np
-from scipy.linalg.blas import dgemm, dsyrk
+from scipy.linalg.blas import dgemm
 
 from sklearn_convexnn._utils.sorting import distinct_rows
-
-# Elements of the temporary arrays that the chunked products may use (32 MB).
-_CHUNK = 4_000_000
+from sklearn_convexnn.programs.base import CHUNK, Operator, add_gram
 
 
-class MaskedOperator:
+class MaskedOperator(Operator):
     """``f = sum_b diag(c_b) M theta_b`` and its cones ``S_b M theta_b >= 0``.
 
     One block per pattern and output sign: first all patterns with sign +1,
@@ -39,20 +37,14 @@ class MaskedOperator:
 
     Attributes
     ----------
-    n_blocks, n_cones : int
-        Number of blocks, and of blocks with a cone (the first ones).
-    n_distinct : int
-        Number of blocks that differ by more than the sign of their output.
-    n_norms : int
-        Number of norms of each block: 1.
     n_constraints : int
         Number of inequalities of each cone.  Rows of ``M`` that repeat an
         earlier one (unless there are open sides) or are zero add none.
     masks : ndarray of shape (n_patterns, n_samples)
         One at the open entries.
-    open : tuple of ndarray
-        Block, constraint and sample of each open entry.
     """
+
+    single_units = True
 
     def __init__(
         self,
@@ -72,7 +64,6 @@ class MaskedOperator:
         self.linear = linear
         self.n_patterns = len(patterns)
         self.paired = outputs is None
-        self.n_norms = 1
         self.outputs = np.ones(self.n_patterns) if self.paired else outputs
         if open_sides is None:
             first = np.sort(distinct_rows([*M.T, np.zeros(len(M))])[0])
@@ -91,18 +82,6 @@ class MaskedOperator:
         self.n_distinct = self.n_patterns + linear
         block, constraint = np.nonzero(open_sides[:, first])
         self.open = block, constraint, first[constraint]
-
-    def distinct(self, theta):
-        """Differences of the two blocks of each pattern, and what has one block."""
-        if not self.paired:
-            return theta
-        pairs, last = theta[: self.n_cones], theta[self.n_cones :]
-        difference = pairs[: self.n_patterns] - pairs[self.n_patterns :]
-        return np.concatenate([difference, last])
-
-    def forward(self, theta, masks=None):
-        """Outputs, shape (n_samples,), of blocks `theta`, shape (n_blocks, p)."""
-        return self.forward_distinct(self.distinct(theta), masks)
 
     def forward_distinct(self, theta, masks=None):
         """Outputs of the `distinct` blocks, shape (n_distinct, p)."""
@@ -127,17 +106,6 @@ class MaskedOperator:
         """Sum values of the open entries by sample, shape (n_samples,)."""
         return np.bincount(self.open[2], weights=values, minlength=self.n_samples)
 
-    def adjoint(self, nu, masks=None):
-        """Transpose of `forward`: shape (n_samples,) to (n_blocks, p)."""
-        return self.paired_with(self.adjoint_distinct(nu, masks))
-
-    def paired_with(self, distinct):
-        """Transpose of `distinct`: the second block of a pattern gets the negative."""
-        if not self.paired:
-            return distinct
-        half, last = distinct[: self.n_patterns], distinct[self.n_patterns :]
-        return np.concatenate([half, -half, last])
-
     def adjoint_distinct(self, nu, masks=None):
         """Transpose of `forward_distinct`."""
         masks = self.masks if masks is None else masks
@@ -145,6 +113,12 @@ class MaskedOperator:
         last = np.zeros((self.n_distinct - self.n_patterns, self.p))
         last[:, : self.n_penalised] = nu @ self.M[:, : self.n_penalised]
         return np.concatenate([half, last])
+
+    def bias_signs(self, unit):
+        """Signs of the constraints of the only unit, zero at open entries."""
+        signs = np.tile(self.signs, (1 + self.paired, 1))
+        signs[self.open[:2]] = 0.0
+        return signs
 
     def _times_signs(self, values):
         """Entries of the cones times their signs, in place."""
@@ -212,16 +186,16 @@ class MaskedOperator:
             both = np.concatenate([factors, roots[n_patterns : self.n_cones]], 1)
             factors = np.linalg.qr(both, mode="r")
         gram = np.zeros((self.n_samples, self.n_samples), order="F")
-        step = max(1, _CHUNK // (self.p * self.n_samples))
+        step = max(1, CHUNK // (self.p * self.n_samples))
         for start in range(0, len(factors), step):
             chunk = factors[start : start + step]
             part = dgemm(1.0, self.M, chunk.reshape(-1, self.p), trans_b=True)
             masked = part.T.reshape(*chunk.shape[:2], -1)
             masked *= masks[start : start + step, None, :]
-            gram = _add_gram(gram, part)
+            gram = add_gram(gram, part)
         if self.linear:
             r = self.n_penalised
-            gram = _add_gram(gram, dgemm(1.0, self.M[:, :r], roots[-1][:, :r].T))
+            gram = add_gram(gram, dgemm(1.0, self.M[:, :r], roots[-1][:, :r].T))
         return gram
 
     def normal_matrix(self, weights, masks):
@@ -246,7 +220,7 @@ class MaskedOperator:
         gram = np.zeros((size, size), order="F")
         root = np.sqrt(weights)
         signed = masks * self.outputs[:, None]
-        step = max(1, _CHUNK // max(1, size))
+        step = max(1, CHUNK // max(1, size))
         for start in range(0, self.n_samples, step):
             rows = slice(start, start + step)
             scaled = (self.M[rows] * root[rows, None]).T
@@ -254,14 +228,5 @@ class MaskedOperator:
             np.multiply(signed[:, None, rows], scaled, out=part[: self.n_patterns])
             if self.linear:
                 part[-1, :r] = scaled[:r]
-            gram = _add_gram(gram, part.reshape(size, -1))
+            gram = add_gram(gram, part.reshape(size, -1))
         return gram
-
-
-def _add_gram(gram, part):
-    """Add ``part @ part.T`` to the lower triangle of `gram`, in place."""
-    # NumPy and SciPy come with a BLAS each.  The factorisation that follows is
-    # SciPy's; two thread pools at work in turn cost more than they bring.
-    if part.flags.f_contiguous:
-        return dsyrk(1.0, part, 1.0, gram, lower=1, overwrite_c=1)
-    return dsyrk(1.0, part.T, 1.0, gram, trans=1, lower=1, overwrite_c=1)

@@ -1,15 +1,12 @@
 """The masked linear operator of blocks whose parts share constraints."""
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
 
 from sklearn_convexnn._utils.deadlines import check
-
-# Elements of the temporary arrays that the chunked products may use (32 MB).
-_CHUNK = 4_000_000
+from sklearn_convexnn.programs.base import CHUNK, Operator, add_gram
 
 
-class CoupledOperator:
+class CoupledOperator(Operator):
     r"""``f = sum_b F_b theta_b`` and the cones ``A_b theta_b >= 0`` of sub-networks.
 
     With the vectors ``v_p`` of the leaves and the free biases ``e_q`` of the
@@ -17,9 +14,8 @@ class CoupledOperator:
     * e_q`` with masks in {-1, 0, +1}; it has the signs of the pattern of the unit,
     and that of the last unit, where it is active, is the output.
 
-    It stands for a `MaskedOperator` in the interior point method, with one block
-    for each sign of the output, and has its attributes.  What a block does not have
-    (leaves that are not there, biases of linear units) are coordinates of no effect;
+    There is one block for each sign of the output.  What a block does not have (leaves
+    that are not there, biases of linear units) are coordinates of no effect;
     constraints that it does not have repeat others.
 
     Parameters
@@ -34,8 +30,6 @@ class CoupledOperator:
         Norms of each block: 1, or that of each leaf.
     """
 
-    paired, negative_slope = False, 0.0
-
     def __init__(self, X, unit, blocks, outputs, n_norms):
         self.M, self.unit = X, unit
         self.n_samples, self.n_features = X.shape
@@ -49,7 +43,6 @@ class CoupledOperator:
         # Leaves of the block without a cone that take part: with a norm of the whole
         # block, it costs less if all do.
         self.n_straight = 1 if n_norms > 1 else self.n_leaves
-        self.open = tuple(np.zeros(0, dtype=int) for _ in range(3))
 
         rows, first = np.unique(X, axis=0, return_index=True)
         if not self.linear:
@@ -60,29 +53,30 @@ class CoupledOperator:
             "ni,nj->nij", self.cone_rows, self.cone_rows
         ).reshape(len(self.cone_rows), -1)
         self._set_masks(blocks)
-        self.n_constraints = self.cone_masks.shape[1] * len(self.cone_index)
+        self.n_constraints = self.n_units * len(self.cone_index)
 
     def _set_masks(self, blocks):
         """Masks of outputs, ``(n_cones, n_sources, n_samples)``, and of the cones."""
-        n_units = sum(part.shape[1] for part in blocks.linear)
+        self.n_units = n_units = sum(part.shape[1] for part in blocks.linear)
         n_sources = self.n_leaves + self.n_biases
         n, size = self.n_samples, n_units * n_sources
         n_rows = len(self.cone_index)
         self.masks = np.empty((self.n_cones, n_sources, n))
-        self.own = np.empty((self.n_cones, n_units, n_rows), dtype=bool)
+        own = np.empty((self.n_cones, n_units, n_rows), dtype=bool)
         self.cone_masks = np.empty((self.n_cones, n_units, n_sources, n_rows))
         self._cone_masks_by_sample = np.empty(
             (self.n_cones, n_rows, n_sources, n_units)
         )
-        step = max(1, _CHUNK // max(1, n * size))
+        step = max(1, CHUNK // max(1, n * size))
         for start in range(0, self.n_cones, step):
             some = slice(start, min(start + step, self.n_cones))
             check()
             part = blocks.select(some)
-            self.masks[some], self.own[some], masks = self._masks_of(part, n_sources)
+            self.masks[some], own[some], masks = self._masks_of(part, n_sources)
             self.masks[some] *= self.outputs[some, None, None]
             self.cone_masks[some] = masks
             self._cone_masks_by_sample[some] = masks.transpose(0, 3, 2, 1)
+        self.own = own.reshape(self.n_cones, n_units * n_rows)
 
     def _masks_of(self, blocks, n_sources):
         """Masks of the outputs of blocks, cones that are theirs, and masks of cones."""
@@ -141,8 +135,8 @@ class CoupledOperator:
             parts.append(self.unit * values[:, self.n_leaves :].sum(axis=2))
         return np.concatenate(parts, axis=1)
 
-    def forward(self, theta, masks=None):
-        """Outputs, shape (n_samples,), of blocks `theta`, shape (n_blocks, p)."""
+    def forward_distinct(self, theta, masks=None):
+        """Outputs, shape (n_samples,), of the blocks; each has a sign of its own."""
         sources = self._sources(theta[: self.n_cones], self.M)
         f = np.einsum("bsn,bsn->n", self.masks, sources)
         if self.linear:
@@ -150,14 +144,8 @@ class CoupledOperator:
             f += self.M @ vectors[0, : self.n_straight].sum(axis=0)
         return f
 
-    activate = forward_distinct = forward
-
-    def distinct(self, theta):
-        """The blocks themselves: each has a sign of its own."""
-        return theta
-
-    def adjoint(self, nu, masks=None):
-        """Transpose of `forward`: shape (n_samples,) to (n_blocks, p)."""
+    def adjoint_distinct(self, nu, masks=None):
+        """Transpose of `forward_distinct`."""
         slopes = self._from_sources(self.masks * nu, self.M)
         if not self.linear:
             return slopes
@@ -166,7 +154,11 @@ class CoupledOperator:
         vectors[0, : self.n_straight] = nu @ self.M
         return np.concatenate([slopes, last])
 
-    adjoint_distinct = adjoint
+    def bias_signs(self, unit):
+        """Signs of the bias of a unit in its own constraints, zero in other ones."""
+        masks = self.cone_masks[:, unit, self.n_leaves + unit]
+        first = unit * len(self.cone_index)
+        return masks * self.own[:, first : first + len(self.cone_index)]
 
     def cone(self, theta):
         """Slacks ``A_b theta_b``, shape (n_cones, n_constraints)."""
@@ -184,7 +176,7 @@ class CoupledOperator:
 
     def pattern_cone_adjoint(self, rho):
         """`cone_adjoint` of the blocks with a cone."""
-        rho = rho.reshape(self.n_cones, self.cone_masks.shape[1], len(self.cone_index))
+        rho = rho.reshape(self.n_cones, self.n_units, len(self.cone_index))
         values = np.einsum("bqsn,bqn->bsn", self.cone_masks, rho)
         return self._from_sources(values, self.cone_rows)
 
@@ -192,11 +184,11 @@ class CoupledOperator:
         """``A_b^T diag(weights_b) A_b``, shape (n_blocks, p, p)."""
         gram = np.zeros((self.n_blocks, self.p, self.p))
         n, size = len(self.cone_index), self.n_leaves * self.n_features
-        weights = weights.reshape(self.n_cones, self.cone_masks.shape[1], n)
+        weights = weights.reshape(self.n_cones, self.n_units, n)
         weights = weights.transpose(0, 2, 1)
         n_sources = self.masks.shape[1]
         P, d = self.n_leaves, self.n_features
-        step = max(1, _CHUNK // max(1, n * n_sources**2))
+        step = max(1, CHUNK // max(1, n * n_sources**2))
         for start in range(0, self.n_cones, step):
             some = slice(start, min(start + step, self.n_cones))
             rows = self._cone_masks_by_sample[some]
@@ -229,7 +221,7 @@ class CoupledOperator:
 
     def _chunks(self):
         """Features of all blocks, a few at a time."""
-        step = max(1, _CHUNK // (self.p * self.n_samples))
+        step = max(1, CHUNK // (self.p * self.n_samples))
         for start in range(0, self.n_cones, step):
             some = slice(start, min(start + step, self.n_cones))
             yield some, self._columns(some)
@@ -254,7 +246,7 @@ class CoupledOperator:
         gram = np.zeros((self.n_samples, self.n_samples), order="F")
         for some, columns in self._chunks():
             part = np.concatenate([*(roots[some] @ columns)])
-            gram = dsyrk(1.0, part.T, 1.0, gram, lower=1, overwrite_c=1)
+            gram = add_gram(gram, part.T)
         return gram
 
     def normal_matrix(self, weights, masks=None):
@@ -273,4 +265,4 @@ class CoupledOperator:
         columns = np.concatenate([part for _, part in self._chunks()])
         columns = columns.reshape(-1, self.n_samples) * np.sqrt(weights)
         gram = np.zeros((len(columns),) * 2, order="F")
-        return dsyrk(1.0, columns.T, 1.0, gram, trans=1, lower=1, overwrite_c=1)
+        return add_gram(gram, columns)

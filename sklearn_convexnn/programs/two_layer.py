@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from sklearn_convexnn._utils.breakdown import furthest, row_space
-from sklearn_convexnn._utils.deadlines import check, svd_work
+from sklearn_convexnn.programs.base import Program
 from sklearn_convexnn.programs.masked_operator import MaskedOperator
 
 
-class TwoLayerProgram:
+class TwoLayerProgram(Program):
     r"""Restricted convex program of a two-layer network with one output.
 
     For patterns :math:`D_i`, with :math:`S_i = 2 D_i - I`,
@@ -24,28 +23,13 @@ class TwoLayerProgram:
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,)
-    sample_weight : ndarray of shape (n_samples,)
-        Positive.
-    loss : Loss
-    alpha : float
-        Weight decay; the factor of the sum of norms.
+    problem : Problem
     arrangement : Arrangement
         Patterns of the data, formed with ``free_bias=fit_intercept``.
-    fit_intercept : bool
-    negative_slope : float, default=0.0
-        Slope of the activation left of zero, in [-1, 1).
-    outputs, open_sides : ndarray or None
+    outputs : ndarray of shape (n_patterns,), default=None
+        Signs of the outputs.  If None, each pattern has a block of either sign.
+    open_sides : ndarray of bool, shape (n_patterns, n_samples), default=None
         As of `MaskedOperator`.
-
-    Attributes
-    ----------
-    operator : MaskedOperator
-        Blocks live in coordinates of the row space of `X`, in which norms are
-        the same; see `expand`.
-    starts : ndarray of shape (n_blocks, p)
-        A point strictly inside the cone of each block.
 
     References
     ----------
@@ -54,66 +38,31 @@ class TwoLayerProgram:
        for Two-layer Networks". ICML. Theorem 1 and Section 3.
     """
 
-    def __init__(
-        self,
-        X,
-        y,
-        sample_weight,
-        loss,
-        alpha,
-        arrangement,
-        *,
-        fit_intercept,
-        negative_slope=0.0,
-        outputs=None,
-        open_sides=None,
-    ):
-        self.warm_start = None
-        self.y = y
-        self.sample_weight = sample_weight
-        self.loss = loss
-        self.alpha = alpha
-        self.fit_intercept = fit_intercept
+    def __init__(self, problem, arrangement, *, outputs=None, open_sides=None):
+        super().__init__(problem)
         self.complete = arrangement.complete
-
-        check(svd_work(X.shape))
-        basis = row_space(X)
-        rank = basis.shape[1]
-        # The identity when it is one, so that no rounding enters.
-        self._basis = np.eye(rank) if rank == X.shape[1] else basis
-        reduced = X @ self._basis
-        self.n_penalised = rank
-
+        X, slope = problem.X, problem.negative_slope
         patterns, gates = arrangement.patterns, arrangement.gates
         if outputs is None:
-            keep = _useful(patterns, fit_intercept, negative_slope)
-        else:
-            keep = np.ones(len(patterns), dtype=bool)
-        patterns, gates = patterns[keep], gates[keep]
-        if outputs is not None:
-            outputs = outputs[keep]
-        if open_sides is not None:
-            open_sides = open_sides[keep]
+            keep = _useful(patterns, self.fit_intercept, slope)
+            patterns, gates = patterns[keep], gates[keep]
         starts = gates[:, : X.shape[1]] @ self._basis
-        if fit_intercept:
-            # Offsets in units of the data, so that both parts are of a size.
-            self._unit = max(np.sqrt(np.mean(np.sum(X**2, axis=1))), 1e-300)
-            reduced = np.column_stack([reduced, np.full(len(X), self._unit)])
+        M = X @ self._basis
+        self.n_penalised = M.shape[1]
+        if self.fit_intercept:
+            M = np.column_stack([M, np.full(len(X), self._unit)])
             starts = np.column_stack([starts, gates[:, -1] / self._unit])
-        self.operator = MaskedOperator(
-            reduced,
+        self.operator = op = MaskedOperator(
+            M,
             patterns,
-            rank,
+            self.n_penalised,
             outputs=outputs,
             open_sides=open_sides,
-            negative_slope=negative_slope,
-            linear=fit_intercept,
+            negative_slope=slope,
+            linear=self.fit_intercept,
         )
-        if outputs is None:
-            starts = np.concatenate([starts, starts])
-        if fit_intercept:
-            starts = np.concatenate([starts, np.zeros((1, starts.shape[1]))])
-        self.starts = starts
+        self.starts = np.zeros((op.n_blocks, op.p))
+        self.starts[: op.n_cones] = np.tile(starts, (1 + op.paired, 1))
 
     def start_near(self, weights, offsets, straight, constant, nu, objective):
         """Have the interior point method start near a known network.
@@ -139,97 +88,6 @@ class TwoLayerProgram:
         mu = 0.1 * objective / count
         self.warm_start = {"theta": theta, "offset": constant, "nu": nu, "mu": mu}
 
-    def norms(self, theta):
-        """Norms of the penalised parts of the blocks, shape (n_blocks,)."""
-        return np.linalg.norm(theta[:, : self.n_penalised], axis=1)
-
-    def objective(self, theta, offset):
-        """Objective of the program at blocks `theta` and constant `offset`."""
-        f = self.operator.activate(theta) + offset
-        loss = self.loss.value(f, self.y, self.sample_weight)
-        return loss + self.alpha * float(np.sum(self.norms(theta)))
-
-    def null_offset(self):
-        """The constant ``b0`` of the network without neurons."""
-        if not self.fit_intercept:
-            return 0.0
-        zeros = np.zeros(len(self.y))
-        return self.loss.best_offset(zeros, self.y, self.sample_weight)
-
-    def null_objective(self):
-        """Objective of the network without neurons."""
-        f = np.full(len(self.y), self.null_offset())
-        return self.loss.value(f, self.y, self.sample_weight)
-
-    @property
-    def can_improve(self):
-        """Whether any neuron could improve on the network without."""
-        has_neurons = self.operator.n_blocks > 0 and self.n_penalised > 0
-        return has_neurons and self.null_objective() > 0
-
-    def dual_bound(self, nu, rho):
-        r"""Lower bound of the program's value from any dual point.
-
-        By weak duality, :math:`G(t\nu)` bounds the value from below whenever
-        :math:`\|\pm X^T D_i \nu + X^T S_i \rho_i\| \le \alpha / t` for some
-        :math:`\rho \ge 0`, and the free parts see no slope.  Points that
-        violate this are first projected, then scaled.
-
-        Parameters
-        ----------
-        nu : ndarray of shape (n_samples,)
-        rho : ndarray of shape (n_cones, n_constraints)
-            Non-negative multipliers of the cones.
-
-        Returns
-        -------
-        bound : float
-        """
-        nu = self.loss.project_dual(
-            nu, self.y, self.sample_weight, centred=self.fit_intercept
-        )
-        kappa = float(np.max(self.norms(self.dual_slopes(nu, rho)), initial=0.0))
-        scale = min(1.0, furthest(self.alpha, kappa))
-        return self.loss.dual_value(scale * nu, self.y, self.sample_weight)
-
-    def dual_slopes(self, nu, rho):
-        """Slopes of the blocks, whose norms are at most `alpha` if dual feasible.
-
-        Parameters
-        ----------
-        nu : ndarray of shape (n_samples,)
-            Of sum zero with `fit_intercept`.
-        rho : ndarray of shape (n_cones, n_constraints)
-
-        Returns
-        -------
-        slopes : ndarray of shape (n_blocks, p)
-        """
-        op = self.operator
-        if len(op.open[0]):
-            # Between the slopes of the two sides.
-            block, constraint, sample = op.open
-            reach = (op.negative_slope - 1.0) * op.outputs[block] * nu[sample]
-            rho = rho.copy()
-            rho[block, constraint] = np.clip(
-                rho[block, constraint], 0.0, np.maximum(reach, 0.0)
-            )
-        slopes = op.adjoint(nu) + op.cone_adjoint(rho)
-        return self._centre_offsets(slopes) if self.fit_intercept else slopes
-
-    def _centre_offsets(self, slopes):
-        """Raise multipliers until no block has a slope along its free offset."""
-        operator = self.operator
-        n_cones = operator.n_cones
-        error = slopes[:n_cones, -1] / self._unit
-        # Spread the missing amount over the rows whose sign reduces it.
-        signs = np.tile(operator.signs, (1 + operator.paired, 1))
-        signs[operator.open[:2]] = 0.0
-        against = -np.sign(error)[:, None] * signs > 0
-        count = np.maximum(against.sum(axis=1), 1)
-        fix = against * (np.abs(error) / count)[:, None]
-        return slopes + operator.cone_adjoint(fix)
-
     def active_everywhere(self, theta):
         """Blocks that are a linear term and a constant on the data, as a mask."""
         op = self.operator
@@ -237,6 +95,18 @@ class TwoLayerProgram:
         active = np.zeros(len(theta), dtype=bool)
         active[: op.n_cones] = np.all(z > 0, axis=1)
         return active
+
+    def matrices(self, b):
+        """``F_b`` and ``A_b`` of a block, as they stand in the paper."""
+        op = self.operator
+        if b >= op.n_cones:
+            F = np.zeros(op.M.shape)
+            F[:, : op.n_penalised] = op.M[:, : op.n_penalised]
+            return F, np.zeros((0, op.p))
+        half, pattern = divmod(b, max(op.n_patterns, 1))
+        sign = op.outputs[pattern] * (1 - 2 * half)
+        F = sign * op.masks[pattern][:, None] * op.M
+        return F, op.signs[pattern][:, None] * op.cone_rows
 
     def expand(self, theta):
         """Blocks in coordinates of the features.

@@ -1,5 +1,6 @@
 """Solvers of restricted programs: one function per file, one result type."""
 
+from sklearn_convexnn.solvers._contest import null_result
 from sklearn_convexnn.solvers.augmented_lagrangian import solve_augmented_lagrangian
 from sklearn_convexnn.solvers.automatic import solve_automatic
 from sklearn_convexnn.solvers.cvxpy_reference import solve_cvxpy
@@ -19,9 +20,18 @@ SOLVERS = {
 FIRST_ORDER = ("augmented_lagrangian", "penalised")
 """Those that run on arrays of any library, with the parameter `like`."""
 
+SINGLE_UNITS = ("direction_generation", "augmented_lagrangian")
+"""Those that need blocks of single units."""
+
+SOLVERS_OF_BLOCKS = tuple(name for name in SOLVERS if name not in SINGLE_UNITS)
+"""Those for blocks of sub-networks as well."""
+
 __all__ = [
     "FIRST_ORDER",
+    "SINGLE_UNITS",
     "SOLVERS",
+    "SOLVERS_OF_BLOCKS",
+    "null_result",
     "solve_augmented_lagrangian",
     "solve_automatic",
     "solve_cvxpy",

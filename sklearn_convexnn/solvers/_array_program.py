@@ -24,8 +24,8 @@ class ArrayProgram:
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
     like : array
         The namespace, the device and the floating dtype to use.
 
@@ -70,6 +70,11 @@ class ArrayProgram:
         size = _CHUNK if is_numpy_namespace(self.xp) else _LARGE_CHUNK
         self.chunks = list(gen_batches(op.n_samples, max(1, size // op.n_blocks)))
 
+    @property
+    def multipliers_shape(self):
+        """Shape of the multipliers: those of rows that repeat others are there too."""
+        return self.masks.shape
+
     def array(self, values):
         """`values` in the namespace, on the device, of the dtype."""
         return self.xp.asarray(values, dtype=self.dtype, device=self.device)
@@ -86,8 +91,98 @@ class ArrayProgram:
         factor = xp.clip(norms - threshold, min=0.0) / xp.clip(norms, min=self.tiny)
         return xp.concat([factor * penalised, theta[self.r :, :]])
 
+    def penalised(self, theta, penalty, with_gradient=True):
+        """Loss plus the `Penalty` of the cones, and their gradient."""
+        xp, value, gradient = self.xp, 0.0, self.zeros(self.shape)
+        for rows in self.chunks:
+            M, masks, signs = (
+                part[rows, :] for part in (self.M, self.masks, self.signs)
+            )
+            z = M @ theta
+            f, y, s = xp.vecdot(masks, z), self.y[rows], self.s[rows]
+            rho, excess = penalty.at(signs * z, penalty.centre[rows, :], xp)
+            value += float(xp.sum(s * self.loss.terms(f, y, xp))) + excess
+            if with_gradient:
+                slopes = s * self.loss.slopes(f, y, xp)
+                gradient = gradient + M.T @ (masks * slopes[:, None] - signs * rho)
+        return value, gradient
+
+    def multipliers(self, theta, penalty):
+        """Slopes of the penalty."""
+        parts = []
+        for rows in self.chunks:
+            slack = self.signs[rows, :] * (self.M[rows, :] @ theta)
+            parts.append(penalty.at(slack, penalty.centre[rows, :], self.xp)[0])
+        return self.xp.concat(parts)
+
+    def of_blocks(self, theta, offset):
+        """The array that stands for blocks of the program and its constant."""
+        columns = theta.T.copy()
+        if self.program.operator.linear:
+            columns[-1, -1] = offset / self.program.operator.M[0, -1]
+        return self.array(columns)
+
     def blocks(self, theta):
         """Blocks as the program has them: ndarray of shape (n_blocks, p)."""
         theta = np.array(convert_to_numpy(theta, self.xp).T, dtype=np.float64)
         theta[self.program.operator.n_cones :, self.r :] = 0.0
+        return theta
+
+
+class NumpyProgram:
+    """As `ArrayProgram`, by the operator of any program, in double precision.
+
+    The blocks are as the program has them.  The constant is always the best.
+
+    Parameters
+    ----------
+    program : Program
+    """
+
+    xp, eps = np, float(np.finfo(np.float64).eps)
+
+    def __init__(self, program):
+        self.program, self.operator = program, program.operator
+        self.multipliers_shape = self.operator.n_cones, self.operator.n_constraints
+
+    def zeros(self, shape):
+        """Zeros in the same place."""
+        return np.zeros(shape)
+
+    def shrink(self, theta, threshold):
+        """Proximal operator of `threshold` times the norms of the blocks."""
+        norms = self.program.norms(theta)
+        factor = np.maximum(norms - threshold, 0.0) / np.maximum(norms, 1e-300)
+        size = self.operator.n_norms * self.program.n_penalised
+        new = theta.copy()
+        rows = theta[:, :size].reshape(len(norms), -1) * factor[:, None]
+        new[:, :size] = rows.reshape(len(theta), size)
+        return new
+
+    def _slack(self, theta):
+        # Constraints that are there only to repeat others are none.
+        return self.operator.cone(theta) * self.operator.own
+
+    def penalised(self, theta, penalty, with_gradient=True):
+        """Loss plus the `Penalty` of the cones, and their gradient."""
+        p, op = self.program, self.operator
+        f = op.forward(theta)
+        f = f + p.best_offset(f)
+        rho, excess = penalty.at(self._slack(theta), penalty.centre, np)
+        value = p.loss.value(f, p.y, p.sample_weight) + excess
+        if not with_gradient:
+            return value, None
+        slopes = p.loss.gradient(f, p.y, p.sample_weight)
+        return value, op.adjoint(slopes) - op.cone_adjoint(rho)
+
+    def multipliers(self, theta, penalty):
+        """Slopes of the penalty."""
+        return penalty.at(self._slack(theta), penalty.centre, np)[0]
+
+    def of_blocks(self, theta, offset):
+        """The blocks themselves."""
+        return theta.copy()
+
+    def blocks(self, theta):
+        """The blocks themselves."""
         return theta

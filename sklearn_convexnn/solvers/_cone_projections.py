@@ -23,8 +23,8 @@ class ConeProjections:
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
 
     References
     ----------

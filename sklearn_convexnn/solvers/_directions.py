@@ -5,8 +5,8 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._utils.breakdown import check_finite
-from sklearn_convexnn.model.results import MESSAGES, SolverResult, gap_closed
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
+from sklearn_convexnn.solvers._contest import Contest
 from sklearn_convexnn.solvers.lasso import solve_lasso
 
 # Directions that are taken in at once.
@@ -15,7 +15,7 @@ _MOST = 400
 _CLOSE = 1e-3
 
 
-class Directions:
+class Directions(Contest):
     """Points inside the cones, and both bounds of the program that come from them.
 
     The points of all cells compete for magnitudes: that is a lasso of a few
@@ -26,47 +26,31 @@ class Directions:
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
-    tol : float
-        Duality gap, relative to the objective, that is asked for.
-    deadline : float
-    callback : callable or None
+    program : Program
+        Of single units and without open sides.
+    tol, deadline, callback
+        As of `Contest`.
 
     Attributes
     ----------
     theta : ndarray of shape (n_blocks, p)
         The best blocks so far, inside their cones.
-    nu : ndarray of shape (n_samples,)
-        Dual variable at these.
     """
 
     def __init__(self, program, tol, deadline, callback):
         op = program.operator
-        if len(op.open[0]):
+        if op.has_open_sides or not op.single_units:
+            missing = "cells without open sides"
+            if not op.single_units:
+                missing = "blocks of single units"
             raise ValueError(
-                "this solver needs cells without open sides; use "
-                "solver='interior_point'."
+                f"this solver needs {missing}; use solver='interior_point'."
             )
-        self.program, self.operator = program, op
-        self.tol, self.deadline, self.callback = tol, deadline, callback
-        self.start = perf_counter()
+        super().__init__(program, tol, deadline, callback)
         self.cones = ConeProjections(program)
         signs = np.concatenate([op.outputs, -op.outputs]) if op.paired else op.outputs
         self.signs = np.append(signs, np.ones(op.n_blocks - op.n_cones))
-        self.theta, self.offset = np.zeros((op.n_blocks, op.p)), program.null_offset()
-        self.objective = program.null_objective()
-        self.nu = -program.loss.gradient(
-            np.full(op.n_samples, self.offset), program.y, program.sample_weight
-        )
-        self.rho = np.zeros((op.n_cones, op.n_constraints))
-        # The bound of zeros needs no pricing.
-        self.dual = np.zeros(op.n_samples), self.rho
-        self.dual_bound = program.loss.dual_value(
-            self.dual[0], program.y, program.sample_weight
-        )
         self.points, self.blocks = np.zeros((0, op.p)), np.zeros(0, dtype=int)
-        self.history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
 
     def add(self, blocks, points):
         """Take in `points` of the cones `blocks`."""
@@ -110,11 +94,20 @@ class Directions:
         Z[:, cone] *= op.masks[blocks[cone] % max(op.n_patterns, 1)].T
         return Z * self.signs[blocks]
 
+    def begin(self):
+        """The best network of the known points, and its price."""
+        self.add_starts()
+        self.round()
+
+    def enter(self, theta, rho=None):
+        """The best network after the points next to the blocks `theta` have come in."""
+        self.add_nearest(theta)
+        self.round()
+
     def round(self):
-        """Find the best network, price it and keep the record; see `record`."""
+        """Find the best network and price it."""
         self.combine()
         self.price(self.nu)
-        return self.record()
 
     def combine(self):
         """Find the best network of the points; they become its blocks."""
@@ -172,42 +165,6 @@ class Directions:
                 points[b], rows, multipliers = found
                 self.rho[b] = 0.0
                 self.rho[b, rows] = multipliers
-        bound = program.dual_bound(nu, self.rho)
-        if bound > self.dual_bound:
-            self.dual_bound, self.dual = bound, (nu, self.rho.copy())
+        self.bound_by(nu, self.rho.copy())
         steep = program.norms(points) >= (1.0 - _CLOSE) * program.alpha
         self.add(np.flatnonzero(steep), points[steep])
-
-    def record(self):
-        """Enter the state into the history; whether, and how, the solver is done."""
-        norms = self.program.norms(self.theta)
-        self.history["time"].append(perf_counter() - self.start)
-        self.history["objective"].append(self.objective)
-        self.history["dual_bound"].append(self.dual_bound)
-        self.history["neurons"].append(int(np.sum(norms > 0)))
-        if self.callback is not None:
-            n_iter = len(self.history["time"]) - 1
-            self.callback(n_iter, self.objective, self.dual_bound)
-        scale = self.program.null_objective()
-        if gap_closed(self.objective, self.dual_bound, self.tol, scale):
-            return "optimal"
-        return "max_time" if perf_counter() > self.deadline else None
-
-    def broken(self, n_iter):
-        """The result when a step breaks down in between."""
-        return self.result(self.record() or "breakdown", n_iter)
-
-    def result(self, status, n_iter):
-        """The `SolverResult` of the best network and the best bound."""
-        return SolverResult(
-            theta=self.theta,
-            offset=self.offset,
-            nu=self.dual[0],
-            rho=self.dual[1],
-            objective=self.objective,
-            dual_bound=self.dual_bound,
-            status=status,
-            message=MESSAGES[status],
-            n_iter=n_iter,
-            history={key: np.asarray(value) for key, value in self.history.items()},
-        )

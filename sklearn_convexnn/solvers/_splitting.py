@@ -26,8 +26,8 @@ class Splitting:
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
+    program : Program
+        Of single units and without open sides.
     like : array
         The namespace, the device and the floating dtype to use.
     """

@@ -1,16 +1,10 @@
 """The alternating direction method of multipliers for restricted programs."""
 
-from contextlib import suppress
-
 import numpy as np
 
-from sklearn_convexnn._utils.breakdown import BREAKDOWNS
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.solvers._directions import Directions
 from sklearn_convexnn.solvers._splitting import Splitting
-
-# Steps of the splitting between two looks at the gap, which cost about as much.
-_STEPS = 20
 
 
 def solve_augmented_lagrangian(
@@ -33,15 +27,10 @@ def solve_augmented_lagrangian(
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
-    tol : float, default=1e-6
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called with the iteration, objective and dual bound.
+    program : Program
+        Of single units and without open sides.
+    tol, max_iter, deadline, callback
+        As of `solve_interior_point`.
     like : array, default=None
         The steps use its array namespace, its device and its type of numbers;
         those of the program's data if None.
@@ -63,18 +52,14 @@ def solve_augmented_lagrangian(
     """
     with blas_threads_for(program.operator.p):
         directions = Directions(program, tol, deadline, callback)
-        n_iter = 0
-        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
-            like = program.operator.M if like is None else like
-            splitting = Splitting(program, like)
-            directions.add_starts()
-            while True:
-                status = directions.round()
-                if status is None and n_iter >= max_iter:
-                    status = "max_iter"
-                if status is not None:
-                    return directions.result(status, n_iter)
-                splitting.run(_STEPS, deadline)
-                directions.add_nearest(splitting.blocks())
-                n_iter += 1
-        return directions.broken(n_iter)
+
+        def steps():
+            splitting = Splitting(program, program.operator.M if like is None else like)
+
+            def step():
+                splitting.run(directions.steps, deadline)
+                directions.enter(splitting.blocks())
+
+            return step
+
+        return directions.run(steps, max_iter, (1.0, max_iter))

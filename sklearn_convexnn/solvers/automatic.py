@@ -24,22 +24,18 @@ def solve_automatic(program, *, tol=1e-6, max_iter=200, deadline=np.inf, callbac
 
     Parameters
     ----------
-    program : TwoLayerProgram
-    tol : float, default=1e-6
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called with the iteration, objective and dual bound.
+    program : Program
+    tol, max_iter, deadline, callback
+        As of `solve_interior_point`.
 
     Returns
     -------
     result : SolverResult
     """
-    work = newton_work(program.operator)
+    op = program.operator
+    work = newton_work(op)
     options = {"deadline": deadline, "callback": callback}
-    if work <= _SMALL or len(program.operator.open[0]):
+    if work <= _SMALL or op.has_open_sides or not op.single_units:
         return solve_interior_point(program, tol=tol, max_iter=max_iter, **options)
     progress = _PROGRESS if work <= _LARGE else (1.0, max_iter)
     first = generate_directions(program, tol, max_iter, progress=progress, **options)

@@ -15,7 +15,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn.losses import Loss
 from sklearn_convexnn.model.results import SolverError, SolverResult, gap_closed
-from sklearn_convexnn.programs.subnetworks import DeepProgram
 
 # Solutions, each in the units of the objective of the one before.
 _SOLVES = 4
@@ -44,7 +43,7 @@ def solve_cvxpy(
 
     Parameters
     ----------
-    program : TwoLayerProgram or DeepProgram
+    program : Program
     tol : float, default=1e-6
         Relative duality gap asked of the conic solver.
     max_iter : int, default=200
@@ -95,7 +94,7 @@ def solve_cvxpy(
             units = units.with_objective(found.objective)
         else:
             break
-    solution, constant, nu, rho, value, bound = found
+    value, bound = found.objective, found.bound
     message = f"{conic_solver} reports {status}"
     if closed:
         status, message = "optimal", "the duality gap is within the tolerance"
@@ -114,25 +113,7 @@ def solve_cvxpy(
         )
     if callback is not None:
         callback(n_iter, value, bound)
-    norm = program.norms(solution)
-    record = {
-        "time": perf_counter() - start,
-        "objective": value,
-        "dual_bound": bound,
-        "neurons": int(np.sum(norm > 1e-6 * norm.max(initial=0.0))),
-    }
-    return SolverResult(
-        theta=solution,
-        offset=constant,
-        nu=nu,
-        rho=rho,
-        objective=value,
-        dual_bound=bound,
-        status=status,
-        message=message,
-        n_iter=n_iter,
-        history={key: np.array([entry]) for key, entry in record.items()},
-    )
+    return found.result(program, start, status, message, n_iter)
 
 
 class _Found(NamedTuple):
@@ -150,6 +131,22 @@ class _Found(NamedTuple):
         dual = self if self.bound >= other.bound else other
         return _Found(*primal[:2], *dual[2:4], primal.objective, dual.bound)
 
+    def result(self, program, start, status, message, n_iter):
+        norm = program.norms(self.theta)
+        record = {
+            "time": perf_counter() - start,
+            "objective": self.objective,
+            "dual_bound": self.bound,
+            "neurons": int(np.sum(norm > 1e-6 * norm.max(initial=0.0))),
+        }
+        return SolverResult(
+            *self,
+            status=status,
+            message=message,
+            n_iter=n_iter,
+            history={key: np.array([entry]) for key, entry in record.items()},
+        )
+
 
 def _limited(cp):
     return cp.USER_LIMIT, cp.settings.USER_LIMIT
@@ -165,8 +162,7 @@ def _solved(cp, program, units, conic_solver, tol, max_iter, deadline):
         That of CVXPY.
     n_iter : int
     """
-    describe = _deep if isinstance(program, DeepProgram) else _two_layer
-    form = describe(cp, program, units.data)
+    form = _form(cp, program, units.data)
     f = cp.Variable(len(program.y))
     offset = -units.shift / units.targets
     if program.fit_intercept:
@@ -282,54 +278,18 @@ class _Form:
     solution: object
 
 
-def _two_layer(cp, program, unit=1.0):
-    op, r = program.operator, program.n_penalised
-    n_patterns = op.n_patterns
-    M, cone_rows = op.M / unit, op.cone_rows / unit
-    outputs, penalty, cones = 0, 0, []
-    if n_patterns:
-        theta = cp.Variable((op.n_cones, op.p))
-        difference = theta[:n_patterns] - theta[n_patterns:]
-        outputs = cp.sum(cp.multiply(op.masks, difference @ M.T), axis=0)
-        signs = np.concatenate([op.signs, op.signs])
-        if op.n_constraints:
-            cones = [cp.multiply(signs, theta @ cone_rows.T) >= 0]
-        penalty = cp.sum(cp.norm(theta[:, :r], axis=1))
-    if op.linear:
-        last = cp.Variable(r)
-        outputs = outputs + M[:, :r] @ last
-        penalty = penalty + cp.norm(last)
-
-    def solution():
-        blocks = np.zeros((op.n_blocks, op.p))
-        rho = np.zeros((op.n_cones, op.n_constraints))
-        if n_patterns:
-            blocks[: op.n_cones] = theta.value
-            if op.n_constraints:
-                rho = np.maximum(cones[0].dual_value, 0.0)
-        if op.linear:
-            blocks[-1, :r] = last.value
-        return blocks, rho
-
-    return _Form(outputs, penalty, cones, solution)
-
-
-def _deep(cp, program, unit=1.0):
+def _form(cp, program, unit=1.0):
     op = program.operator
     size = op.n_norms * program.n_penalised
-    pairs = [_block_matrices(op, program.blocks, b) for b in range(op.n_cones)]
-    features = [sign * F for sign, (F, _) in zip(op.outputs, pairs)]
-    if op.linear:
-        straight = np.zeros((op.n_samples, op.p))
-        straight[:, : op.n_straight * op.n_features] = np.tile(op.M, op.n_straight)
-        features.append(csr_array(straight))
-    A = block_diag([csr_array((0, 0)), *(A / unit for _, A in pairs)], format="csr")
+    pairs = [map(csr_array, program.matrices(b)) for b in range(op.n_blocks)]
+    features, cones = zip(*pairs)
+    F = hstack(features, format="csr") / unit
+    A = block_diag(cones, format="csr") / unit
     # Constraints of units that are not there, or at which none is active.
     needed = np.diff(A.indptr) > 0
     theta = cp.Variable((op.n_blocks, op.p))
-    cones = []
-    if needed.any():
-        cones = [A[needed] @ cp.vec(theta[: op.n_cones], order="C") >= 0]
+    flat = cp.vec(theta, order="C")
+    cones = [A[needed] @ flat >= 0] if needed.any() else []
     rows = cp.reshape(theta[:, :size], (-1, program.n_penalised), order="C")
 
     def solution():
@@ -338,35 +298,4 @@ def _deep(cp, program, unit=1.0):
             rho[needed] = np.maximum(cones[0].dual_value, 0.0)
         return theta.value, rho.reshape(op.n_cones, op.n_constraints)
 
-    outputs = hstack(features, format="csr") / unit @ cp.vec(theta, order="C")
-    return _Form(outputs, cp.sum(cp.norm(rows, axis=1)), cones, solution)
-
-
-def _block_matrices(op, blocks, b):
-    """``D G`` of the last unit of a block, and ``S G`` of all units below each other.
-
-    Unit by unit from the patterns and signs, for rows of data that differ.
-    """
-    X, n = op.M, op.n_samples
-    bias = op.n_leaves * op.n_features
-    cones, inputs = [], []
-    for level, (patterns, present) in enumerate(zip(blocks.patterns, blocks.present)):
-        outputs = []
-        for unit, pattern in enumerate(patterns[b]):
-            G = np.zeros((n, op.p))
-            if present[b, unit]:
-                if level == 0:
-                    G[:, unit * op.n_features : (unit + 1) * op.n_features] = X
-                else:
-                    fan_in = len(inputs) // len(patterns[b])
-                    G += sum(inputs[unit * fan_in : (unit + 1) * fan_in])
-            linear = blocks.linear[level][b, unit]
-            if op.linear:
-                G[:, bias] = op.unit * (present[b, unit] and not linear)
-                bias += 1
-            sides = np.where(pattern, 1.0, -1.0)[:, None]
-            cones.append((sides * G)[op.cone_index] * (not linear))
-            sign = blocks.signs[level][b, unit] if level < len(blocks.signs) else 1
-            outputs.append(sign * pattern[:, None] * G)
-        inputs = outputs
-    return csr_array(inputs[0]), csr_array(np.concatenate(cones))
+    return _Form(F @ flat, cp.sum(cp.norm(rows, axis=1)), cones, solution)

@@ -1,10 +1,7 @@
 """Restricted programs by generation of directions inside their cells."""
 
-from contextlib import suppress
-
 import numpy as np
 
-from sklearn_convexnn._utils.breakdown import BREAKDOWNS
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.solvers._directions import Directions
 
@@ -29,16 +26,10 @@ def solve_direction_generation(
 
     Parameters
     ----------
-    program : TwoLayerProgram
-        Without open sides.
-    tol : float, default=1e-6
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Limit of rounds.
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called with the round, objective and dual bound.
+    program : Program
+        Of single units and without open sides.
+    tol, max_iter, deadline, callback
+        As of `solve_interior_point`.
 
     Returns
     -------
@@ -57,38 +48,7 @@ def solve_direction_generation(
 
 
 def generate_directions(program, tol, max_iter, deadline, callback, progress):
-    """`solve_direction_generation` as long as it makes progress.
-
-    Parameters
-    ----------
-    program : TwoLayerProgram
-    tol : float
-    max_iter : int
-    deadline : float
-    callback : callable or None
-    progress : tuple (float, int)
-        Factor by which the gap has to fall in a number of rounds.  Otherwise
-        the status is 'stalled'.
-
-    Returns
-    -------
-    result : SolverResult
-    """
+    """`solve_direction_generation` as long as it makes progress; see `Contest.run`."""
     with blas_threads_for(program.operator.p):
         directions = Directions(program, tol, deadline, callback)
-        factor, rounds = progress
-        n_iter, gaps = 0, []
-        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
-            directions.add_starts()
-            while True:
-                status = directions.round()
-                gaps.append(directions.objective - directions.dual_bound)
-                if status is None and n_iter >= max_iter:
-                    status = "max_iter"
-                if status is None and n_iter >= rounds:
-                    slow = gaps[-1] > factor * gaps[-1 - rounds]
-                    status = "stalled" if slow else None
-                if status is not None:
-                    return directions.result(status, n_iter)
-                n_iter += 1
-        return directions.broken(n_iter)
+        return directions.run(lambda: directions.round, max_iter, progress)

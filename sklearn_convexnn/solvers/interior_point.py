@@ -1,19 +1,12 @@
 """Structured primal-dual interior point method for restricted programs."""
 
-from time import perf_counter
-
 import numpy as np
 
 from sklearn_convexnn._utils.breakdown import check_finite, unless_broken
 from sklearn_convexnn._utils.deadlines import fits
 from sklearn_convexnn._utils.threads import blas_threads_for
-from sklearn_convexnn.model.results import (
-    MESSAGES,
-    SolverResult,
-    broken_result,
-    gap_closed,
-)
 from sklearn_convexnn.solvers._analytic_centres import analytic_centres
+from sklearn_convexnn.solvers._contest import Contest
 from sklearn_convexnn.solvers._newton_system import NewtonSystem
 from sklearn_convexnn.solvers._second_order_cones import (
     ConeScaling,
@@ -49,7 +42,7 @@ def solve_interior_point(
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
     tol : float, default=1e-6
         Stop when the duality gap is at most `tol` times the objective.
     max_iter : int, default=200
@@ -72,11 +65,9 @@ def solve_interior_point(
     """
     op = program.operator
     with blas_threads_for(min(op.n_samples, op.n_distinct * op.p)):
-        start = perf_counter()
+        best = Contest(program, tol, deadline, callback)
         state = unless_broken(None, _State, program)
-        if state is None:
-            return broken_result(program)
-        return _solve(program, state, start, tol, max_iter, deadline, callback)
+        return best.broken(0) if state is None else _solve(state, best, max_iter)
 
 
 def newton_work(operator):
@@ -84,7 +75,7 @@ def newton_work(operator):
 
     Parameters
     ----------
-    operator : MaskedOperator
+    operator : Operator
 
     Returns
     -------
@@ -94,59 +85,38 @@ def newton_work(operator):
     return float(min(n, unknowns)) ** 2 * max(n, unknowns)
 
 
-def _solve(program, state, start, tol, max_iter, deadline, callback):
-    op = program.operator
+def _solve(state, best, max_iter):
+    program, op = state.program, state.operator
     work = newton_work(op) + 2.0 * op.n_cones * op.n_constraints * op.p**2
-    history = {"time": [], "objective": [], "dual_bound": [], "neurons": []}
-    best = None
-    best_bound, best_dual = -np.inf, (state.nu, state.rho)
-    last_gap, last_mu, waited, status = np.inf, np.inf, 0, "max_iter"
-    n_iter = 0
+    last_gap, last_mu, waited, n_iter = np.inf, np.inf, 0, 0
     while True:
         with np.errstate(all="ignore"):
             objective = program.objective(state.theta, state.offset)
-            bound = program.dual_bound(state.nu, state.rho)
-        if best is None or objective < best[0] or not state.feasible:
-            best = objective, state.theta, state.offset
-        if bound > best_bound:
-            best_bound, best_dual = bound, (state.nu, state.rho)
-        norms = program.norms(state.theta)
-        history["time"].append(perf_counter() - start)
-        history["objective"].append(objective)
-        history["dual_bound"].append(best_bound)
-        history["neurons"].append(int(np.sum(norms > 1e-6 * norms.max(initial=0.0))))
-        if callback is not None:
-            callback(n_iter, objective, best_bound)
-        gap, mu = best[0] - best_bound, state.mu
+            best.bound_by(state.nu, state.rho)
+        feasible = state.feasible
+        if n_iter == 0 or objective < best.objective or not feasible:
+            best.objective = objective
+            best.theta, best.offset = state.theta, state.offset
+        status = best.record()
+        if status == "optimal" and not feasible:
+            status = None
+        gap, mu = best.objective - best.dual_bound, state.mu
         waited += 1
         if gap < 0.9 * last_gap or mu < 0.9 * last_mu:
             last_gap, last_mu, waited = gap, mu, 0
-        if state.feasible and gap_closed(best[0], best_bound, tol, state.scale):
-            status = "optimal"
-        elif perf_counter() > deadline or not fits(work):
+        if status is None and not fits(work):
             status = "max_time"
-        elif waited > _PATIENCE:
+        elif status is None and waited > _PATIENCE:
             status = "stalled"
-        elif n_iter < max_iter:
+        elif status is None and n_iter >= max_iter:
+            status = "max_iter"
+        if status is None:
             moved = unless_broken(None, state.step)
             if moved:
                 n_iter += 1
                 continue
             status = "breakdown" if moved is None else "stalled"
-        break
-    objective, theta, offset = best
-    return SolverResult(
-        theta=theta,
-        offset=offset,
-        nu=best_dual[0],
-        rho=best_dual[1],
-        objective=objective,
-        dual_bound=best_bound,
-        status=status,
-        message=MESSAGES[status],
-        n_iter=n_iter,
-        history={key: np.asarray(value) for key, value in history.items()},
-    )
+        return best.result(status, n_iter)
 
 
 class _State:

@@ -1,60 +1,69 @@
-"""The penalised form of restricted programs, for proximal gradient methods."""
+"""The penalised form of restricted programs, by accelerated gradient steps."""
 
-from contextlib import suppress
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._utils.breakdown import BREAKDOWNS
 from sklearn_convexnn._utils.threads import blas_threads_for
-from sklearn_convexnn.solvers._array_program import ArrayProgram
+from sklearn_convexnn.solvers._array_program import ArrayProgram, NumpyProgram
 from sklearn_convexnn.solvers._directions import Directions
 
-# Accelerated steps between two looks at the gap.
-_STEPS = 20
+# Part of the time left that the steps between two looks at the gap may take.
+_DESCENT = 0.7
 # Weight of the penalty relative to the largest multiplier seen: above one, it is exact.
 _EXACT = 2.0
-# Violations up to which the penalty is quadratic, relative to the largest slack: the
-# first, the last and the factor between them.
-_SMOOTH, _SMOOTHEST, _LESS = 0.1, 1e-5, 0.7
+# Step that only numbers which are not finite lead to.
+_SHORTEST = 1e-290
+# The gap has to fall by a factor in so many iterations, or no more is to be expected.
+_PROGRESS = 0.9, 50
+# Steps of the power method, of which the order of magnitude is wanted.
+_POWER = 10
 
 
 def solve_penalised(
-    program, *, tol=1e-6, max_iter=200, deadline=np.inf, callback=None, like=None
+    program,
+    *,
+    tol=1e-6,
+    max_iter=200,
+    deadline=np.inf,
+    callback=None,
+    like=None,
+    contest=Directions,
+    penalty=None,
 ):
     r"""Solve a restricted program with a penalty in place of its cones.
 
     The papers' way to large programs:
 
     .. math::
-        \min_\theta\; L(f) + \alpha \sum_b \|\theta_b\|
-        + \rho \sum_b 1^T (-S_b M \theta_b)_+
+        \min_\theta\; L\Big(\sum_b F_b \theta_b\Big)
+        + \alpha \sum_b \sum_j \|\theta_{bj}\|
+        + \rho \sum_b 1^T (-A_b \theta_b)_+
 
     by an accelerated proximal gradient method with restarts and backtracking.
-    The corner of the penalty is smoothed, less and less.  With :math:`\rho`
-    above the largest multiplier it is exact; with less, its blocks are
-    outside their cones, and its value is below that of any network.
+    With :math:`\rho` above the largest multiplier it is exact; with less, its blocks
+    are outside of their cones, and its value is below that of any network.
 
-    So the value is never reported.  After every 20 steps, which count as one
-    iteration, the blocks are moved into their cones, where they stand for a
-    network, and compete for magnitudes with the steepest directions of the
-    cones, as in `solve_direction_generation`; the objective and the bound are
-    those of that, and :math:`\rho` is twice the largest multiplier found.
+    So the value is never reported.  After some steps, which count as one iteration,
+    the blocks enter a contest, which makes a network of them and of those before:
+    the objective and the bound are those of the contest.  With single units the blocks
+    are moved into their cones and compete for magnitudes with the steepest directions
+    of the cones, as in `solve_direction_generation`.
 
     Parameters
     ----------
-    program : TwoLayerProgram
+    program : Program
         With a smooth loss and without open sides.
-    tol : float, default=1e-6
-        Stop when the duality gap is at most `tol` times the objective.
-    max_iter : int, default=200
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called with the iteration, objective and dual bound.
+    tol, max_iter, deadline, callback
+        As of `solve_interior_point`.
     like : array, default=None
-        The steps use its array namespace, its device and its type of numbers;
-        those of the program's data if None.
+        With single units, the steps use its array namespace, its device and its type
+        of numbers; those of the program's data if None.
+    contest : callable, default=Directions
+        Makes the `Contest` of a program, given `tol`, `deadline` and `callback`.
+    penalty : float, default=None
+        The weight :math:`\rho`.  If None, it is twice the largest multiplier seen.
 
     Returns
     -------
@@ -70,97 +79,151 @@ def solve_penalised(
     ----------
     .. [1] Ergen, T. and Pilanci, M. (2021). "Global Optimality Beyond Two
        Layers: Training Deep ReLU Networks via Convex Programs". ICML.
+       Equation 16.
     .. [2] O'Donoghue, B. and Candes, E. (2015). "Adaptive Restart for
        Accelerated Gradient Schemes". Foundations of Computational Mathematics
        15.
     """
     if not program.loss.smooth:
+        others = "'interior_point'"
+        if program.operator.single_units:
+            others = f"'augmented_lagrangian' or {others}"
         raise ValueError(
             "solver='penalised' follows gradients and needs a smooth loss, but "
-            f"loss={program.loss.name!r}; use solver='augmented_lagrangian' or "
-            "'interior_point'."
+            f"loss={program.loss.name!r}; use solver={others}."
         )
     with blas_threads_for(program.operator.p):
-        directions = Directions(program, tol, deadline, callback)
-        n_iter, smooth = 0, _SMOOTH
-        with suppress(*BREAKDOWNS), np.errstate(all="ignore"):
-            like = program.operator.M if like is None else like
-            descent = _Descent(program, like)
-            directions.add_starts()
-            while True:
-                status = directions.round()
-                if status is None and n_iter >= max_iter:
-                    status = "max_iter"
-                if status is not None:
-                    return directions.result(status, n_iter)
-                slack = np.max(program.operator.cone(directions.theta), initial=0.0)
-                if n_iter == 0:
-                    descent.theta = descent.arrays.array(directions.theta.T)
-                weight = _EXACT * np.max(directions.rho, initial=0.0)
-                descent.run(_STEPS, float(weight), float(smooth * slack), deadline)
-                directions.add_nearest(descent.arrays.blocks(descent.theta))
-                n_iter, smooth = n_iter + 1, max(_LESS * smooth, _SMOOTHEST)
-        return directions.broken(n_iter)
+        best = contest(program, tol, deadline, callback)
+
+        def steps():
+            descent = _Descent(program, like, best, penalty)
+
+            def step():
+                now = perf_counter()
+                # Some time is for the network that comes of them.
+                descent.run(best.steps, now + _DESCENT * (deadline - now))
+                best.enter(descent.blocks(), descent.update_multipliers())
+                descent.outweigh(best.rho)
+
+            return step
+
+        return best.run(steps, max_iter, _PROGRESS)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What being outside of the cones costs, and its slopes.
+
+    The corner is smoothed around known multipliers: the slopes are those within ``[0,
+    weight]`` at which ``-rho z - (rho - centre)^2 / (2 stiffness)`` is largest, at
+    slacks ``z``.  As the centres converge to the multipliers of the solution, the
+    corner need not become sharper, which would slow the steps down.
+
+    Attributes
+    ----------
+    weight, stiffness : float
+    centre : array of shape (n_cones, n_constraints), or as the slacks are
+    """
+
+    weight: float
+    stiffness: float
+    centre: object
+
+    def at(self, slack, centre, xp):
+        """Slopes at some slacks, and what these cost, up to a constant."""
+        wanted = centre - self.stiffness * slack
+        rho = xp.clip(wanted, min=0.0, max=self.weight)
+        cost = xp.sum(xp.vecdot(rho, wanted)) - 0.5 * xp.sum(xp.vecdot(rho, rho))
+        return rho, float(cost) / self.stiffness
 
 
 class _Descent:
     """Iterate of the accelerated proximal gradient method."""
 
-    def __init__(self, program, like):
-        self.arrays = arrays = ArrayProgram(program, like)
-        self.theta = arrays.zeros(arrays.shape)
-        self.step = 1.0 / (arrays.curvature * float(np.linalg.norm(arrays.gram, 2)))
+    def __init__(self, program, like, best, weight=None):
+        op = program.operator
+        if op.single_units:
+            self.arrays = ArrayProgram(program, op.M if like is None else like)
+        else:
+            self.arrays = NumpyProgram(program)
+        self.theta = self.point = self.arrays.of_blocks(best.theta, best.offset)
+        self.inertia = 1.0
 
-    def run(self, n_steps, weight, smooth, deadline):
-        """Take steps for a `weight` of the penalty that is quadratic up to `smooth`."""
-        arrays = self.arrays
-        penalty = weight, max(smooth, arrays.tiny**0.5)
-        point, inertia = self.theta, 1.0
+        f = np.full(op.n_samples, program.null_offset())
+        bend = np.max(program.loss.curvature(f, program.y, program.sample_weight))
+        loss_part = bend * _largest(lambda t: op.adjoint(op.forward(t)), op, None)
+        cone_part = _largest(lambda t: op.cone_adjoint(op.cone(t) * op.own), op, 1)
+        # The smoothed corners bend as much as the loss does.
+        self.step = float(0.5 / max(loss_part, 1e-300))
+        self.fixed = weight is not None
+        if not self.fixed:
+            weight = _EXACT * np.max(np.abs(best.nu), initial=0.0)
+        centre = self.arrays.zeros(self.arrays.multipliers_shape)
+        stiffness = float(loss_part / max(cone_part, 1e-300))
+        self.penalty = Penalty(float(weight), stiffness, centre)
+
+    def blocks(self):
+        """Blocks of the program."""
+        return self.arrays.blocks(self.theta)
+
+    def update_multipliers(self):
+        """Centre the penalty at its slopes, and return them."""
+        centre = self.arrays.multipliers(self.theta, self.penalty)
+        self.penalty = replace(self.penalty, centre=centre)
+        self.outweigh(centre, self.arrays.xp)
+        return centre
+
+    def outweigh(self, rho, xp=np):
+        """Let the penalty be above the multipliers `rho`."""
+        if not self.fixed and 0 not in rho.shape:
+            weight = max(self.penalty.weight, _EXACT * float(xp.max(rho)))
+            self.penalty = replace(self.penalty, weight=weight)
+
+    def run(self, n_steps, deadline):
+        """Take steps, with the inertia of those before.
+
+        Raises
+        ------
+        FloatingPointError
+            If no step is short enough.
+        """
         for _ in range(n_steps):
             if perf_counter() > deadline:
                 return
-            value, gradient = self._smooth_part(point, *penalty)
-            new = self._descend(point, value, gradient, penalty)
-            if float(arrays.xp.sum((point - new) * (new - self.theta))) > 0:
+            new = self._descend(self.point)
+            uphill = self.arrays.xp.sum((self.point - new) * (new - self.theta))
+            if float(uphill) > 0:
                 # The inertia points uphill.
-                inertia = 1.0
-            following = 0.5 + (0.25 + inertia**2) ** 0.5
-            factor = (inertia - 1.0) / following
-            point, inertia = new + factor * (new - self.theta), following
-            self.theta = new
+                self.inertia = 1.0
+            following = 0.5 + (0.25 + self.inertia**2) ** 0.5
+            factor = (self.inertia - 1.0) / following
+            self.point = new + factor * (new - self.theta)
+            self.theta, self.inertia = new, following
 
-    def _descend(self, point, value, gradient, penalty):
+    def _descend(self, point):
         """Proximal step from `point`, shorter until the model is above the value."""
         arrays, xp = self.arrays, self.arrays.xp
+        value, gradient = arrays.penalised(point, self.penalty)
+        rounding = 10.0 * arrays.eps * abs(value)
+        alpha = float(arrays.program.alpha)
         self.step *= 1.2
-        while True:
-            threshold = self.step * float(arrays.program.alpha)
-            new = arrays.shrink(point - self.step * gradient, threshold)
+        while self.step > _SHORTEST:
+            new = arrays.shrink(point - self.step * gradient, self.step * alpha)
             change = new - point
-            length = float(xp.sum(change**2))
-            model = value + float(xp.sum(gradient * change)) + 0.5 * length / self.step
-            reached, _ = self._smooth_part(new, *penalty, with_gradient=False)
-            if reached <= model + 10.0 * arrays.eps * abs(value):
+            model = value + float(xp.sum(gradient * change))
+            model += 0.5 * float(xp.sum(change**2)) / self.step
+            reached, _ = arrays.penalised(new, self.penalty, with_gradient=False)
+            if reached <= model + rounding:
                 return new
             self.step *= 0.5
+        raise FloatingPointError("no step is short enough")
 
-    def _smooth_part(self, theta, weight, smooth, with_gradient=True):
-        """Loss plus penalty, and their gradient."""
-        arrays, xp = self.arrays, self.arrays.xp
-        value, gradient = 0.0, arrays.zeros(arrays.shape)
-        for rows in arrays.chunks:
-            M, masks, signs = (
-                part[rows, :] for part in (arrays.M, arrays.masks, arrays.signs)
-            )
-            z = M @ theta
-            f, y, s = xp.vecdot(masks, z), arrays.y[rows], arrays.s[rows]
-            outside = xp.clip(-signs * z, min=0.0)
-            inner = xp.clip(outside, max=smooth)
-            excess = xp.sum(inner * (outside - 0.5 * inner))
-            value += float(xp.sum(s * arrays.loss.terms(f, y, xp)))
-            value += weight / smooth * float(excess)
-            if with_gradient:
-                slopes = s * arrays.loss.slopes(f, y, xp)
-                push = masks * slopes[:, None] - (weight / smooth) * signs * inner
-                gradient = gradient + M.T @ push
-        return value, gradient
+
+def _largest(product, op, axis):
+    """Largest eigenvalue of a product, of that of each block by `axis`, about."""
+    theta = np.random.RandomState(0).standard_normal((op.n_blocks, op.p))
+    sizes = np.zeros(1)
+    for _ in range(_POWER):
+        sizes = np.sqrt(np.sum(theta**2, axis=axis, keepdims=True))
+        theta = product(theta / np.maximum(sizes, 1e-300))
+    return float(np.max(np.sqrt(np.sum(theta**2, axis=axis)), initial=0.0))

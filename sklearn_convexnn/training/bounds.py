@@ -28,7 +28,6 @@ from sklearn_convexnn.families.two_layer.vector_cells import (
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.problem import Problem
-from sklearn_convexnn.model.results import null_result
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
     count_patterns,
@@ -39,7 +38,7 @@ from sklearn_convexnn.patterns.arrangements import (
     with_ones,
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
 
@@ -237,16 +236,7 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
     )
     # The network's own dual point may be far from the best one.
     if p.n_outputs == 1:
-        program = TwoLayerProgram(
-            p.X,
-            p.Y[:, 0],
-            p.sample_weight,
-            p.single_loss,
-            p.alpha,
-            arrangement,
-            fit_intercept=p.fit_intercept,
-            negative_slope=p.negative_slope,
-        )
+        program = TwoLayerProgram(p, arrangement)
         if program.can_improve:
             result = solve_interior_point(program, deadline=deadline)
         else:

@@ -29,7 +29,7 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.proving import node_limit
-from sklearn_convexnn.training.routes import (
+from sklearn_convexnn.training.trained import (
     HISTORY,
     Trained,
     null_training,
@@ -382,16 +382,8 @@ class _CellCuts:
     def solve(self, tol, deadline):
         """Network and dual point of the restricted problem."""
         p = self.problem
-        program = TwoLayerProgram(
-            p.X,
-            p.y,
-            p.sample_weight,
-            p.single_loss,
-            p.alpha,
-            Arrangement(self.patterns, self.gates, False),
-            fit_intercept=p.fit_intercept,
-            negative_slope=p.negative_slope,
-        )
+        arrangement = Arrangement(self.patterns, self.gates, False)
+        program = TwoLayerProgram(p, arrangement)
         if not program.can_improve:
             return p.null(), null_dual(p)
         result = solve_interior_point(program, tol=tol, deadline=deadline)

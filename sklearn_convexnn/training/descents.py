@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
-from sklearn_convexnn.training.routes import HISTORY, Trained
+from sklearn_convexnn.training.trained import trained_at_once
 
 # Steps from random neurons, and from those of a neighbour.
 _FIRST_STEPS, _STEPS = 300, 100
@@ -88,14 +88,14 @@ def train_by_descent(problem, known, seed, deadline, name, settings, task, duals
             f"[{name}] descent: {len(network)} neurons, objective "
             f"{settings.units.objective(objective):.8g}"
         )
-    row = (perf_counter() - start, objective, -np.inf, np.nan, np.nan, len(network))
-    return Trained(
-        neurons=network,
-        dual_bound=-np.inf,
+    return trained_at_once(
+        p,
+        network,
+        -np.inf,
+        seconds=perf_counter() - start,
         certificate="estimated",
         status="descent",
         message="there was a descent, and no search for a bound",
         n_iter=1,
         n_patterns=len(network),
-        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
     )

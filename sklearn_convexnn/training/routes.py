@@ -1,8 +1,6 @@
 """The routes from data to a two-layer network, with its certificate."""
 
-import warnings
 from contextlib import suppress
-from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -11,67 +9,29 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
-from sklearn_convexnn.families.two_layer.recovery import (
-    merge_parallel,
-    neurons_from_blocks,
-    simplify,
+from sklearn_convexnn.families.two_layer.given import (
+    TwoLayerPatterns,
+    sampled_arrangement,
 )
+from sklearn_convexnn.families.two_layer.recovery import merge_parallel, simplify
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
-from sklearn_convexnn.model.neurons import Neurons
-from sklearn_convexnn.model.results import MESSAGES, DualPoint, null_result
-from sklearn_convexnn.patterns.arrangements import (
-    enumerate_arrangement,
-    has_few_patterns,
-    network_arrangement,
-    sample_arrangement,
-    union,
-)
-from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import FIRST_ORDER, SOLVERS
+from sklearn_convexnn.model.results import MESSAGES, DualPoint
+from sklearn_convexnn.patterns.arrangements import has_few_patterns
 from sklearn_convexnn.training.at_scale import generate_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.given_patterns import train_on_patterns
 from sklearn_convexnn.training.proving import generate_and_prove, node_limit
-
-HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
-"""Columns of the history; not a number where a route does not know one."""
+from sklearn_convexnn.training.trained import (
+    Trained,
+    null_training,
+    round_printer,
+    trained_at_once,
+)
 
 # Up to so many patterns the program over all of them is the simplest way.
 _FEW_PATTERNS = 100
 # How much longer a proof may take if it is asked for.
 _LONGER = 40
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A network and what is known of it.
-
-    Attributes
-    ----------
-    neurons : Neurons
-    dual_bound : float
-    certificate : {'global', 'estimated', 'restricted'}
-    status, message : str
-    n_iter : int
-    n_patterns : int
-        Activation patterns that took part.
-    history : dict of ndarray
-        See `HISTORY`.
-    dual : DualPoint or None
-        That of the bound, if the method has one to go on from.
-    proven_bound : float or None
-        A proven bound for all networks, if there is one besides `dual_bound`.
-    """
-
-    neurons: Neurons
-    dual_bound: float
-    certificate: str
-    status: str
-    message: str
-    n_iter: int
-    n_patterns: int
-    history: dict
-    dual: DualPoint | None = None
-    proven_bound: float | None = None
 
 
 def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
@@ -84,6 +44,7 @@ def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
         Neurons of an earlier fit.
     seed : int
     deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
     name : str
         What the lines of `verbose` call the network.
     settings : Settings
@@ -96,41 +57,16 @@ def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
     -------
     trained : Trained
         Without neurons if a computation breaks down before there is anything better.
+
+    Raises
+    ------
+    ValueError
+        If all patterns, or a proof for several outputs, are asked for, and the data
+        have too many.
     """
     args = problem, known, seed, deadline, name, settings, task, duals
     trained = unless_broken(None, _train, *args)
     return null_training(problem, settings) if trained is None else trained
-
-
-def null_training(problem, settings, status="breakdown"):
-    """What is known without a search, or any computation that could break down.
-
-    Parameters
-    ----------
-    problem : Problem
-    settings : Settings
-    status : {'breakdown', 'max_time'}, default='breakdown'
-
-    Returns
-    -------
-    trained : Trained
-    """
-    neurons = problem.null()
-    objective = problem.objective(neurons)
-    bound = problem.bound(np.zeros(problem.outputs(neurons).shape), 0.0)
-    row = 0.0, objective, bound, np.nan, 0, 0
-    sampled = settings.arrangements == "sampled"
-    return Trained(
-        neurons=neurons,
-        dual_bound=bound,
-        certificate="restricted" if sampled else "estimated",
-        status=status,
-        message=MESSAGES[status],
-        n_iter=0,
-        n_patterns=0,
-        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
-        proven_bound=bound,
-    )
 
 
 def _train(problem, known, seed, deadline, name, settings, task, duals):
@@ -157,7 +93,7 @@ def _train(problem, known, seed, deadline, name, settings, task, duals):
             False, has_few_patterns, problem.X, limit, free_bias=free
         ):
             return _train_adaptively(*args, task, duals, nodes)
-    return _train_on_patterns(*args)
+    return train_on_patterns(TwoLayerPatterns(problem), *args[1:])
 
 
 def _nodes(problem, settings):
@@ -181,33 +117,29 @@ def _nodes(problem, settings):
 
 
 def _train_by_structure(problem, deadline, name, settings):
-    """The network of data of special structure, and of data that have no other."""
-    start = perf_counter()
-    neurons = problem.null()
-    objective = bound = problem.objective(neurons)
-    n_iter, status = 0, "optimal"
-    if objective > 0 and np.any(problem.X):
+    """The network of data of special structure, None if they have none."""
+    start, neurons = perf_counter(), problem.null()
+    bound, known = problem.objective(neurons), {}
+    if bound > 0 and np.any(problem.X):
         form = _closed_form(problem, deadline, settings)
         if form is None:
             return None
-        neurons, objective, bound = form.neurons, form.objective, form.dual_bound
-        n_iter, status = form.n_iter, form.status
+        neurons, bound = form.neurons, form.dual_bound
+        known = {"status": form.status, "n_iter": form.n_iter}
     if settings.verbose:
+        objective = settings.units.objective(problem.objective(neurons))
         print(
             f"[{name}] solved by structure: {len(neurons)} neurons, objective "
-            f"{settings.units.objective(objective):.8g}, dual bound "
-            f"{settings.units.objective(bound):.8g}"
+            f"{objective:.8g}, dual bound {settings.units.objective(bound):.8g}"
         )
-    row = perf_counter() - start, objective, bound, np.nan, np.nan, len(neurons)
-    return Trained(
-        neurons=neurons,
-        dual_bound=bound,
+    return trained_at_once(
+        problem,
+        neurons,
+        bound,
+        seconds=perf_counter() - start,
         certificate="global",
-        status=status,
-        message=MESSAGES[status],
-        n_iter=n_iter,
         n_patterns=len(neurons),
-        history={key: np.array([value]) for key, value in zip(HISTORY, row)},
+        **known,
     )
 
 
@@ -249,26 +181,24 @@ def _train_adaptively(
         task=task,
         nodes=nodes,
     )
-    exact, kind = settings.arrangements == "exact", "estimated"
-    kappa, bound = result.kappa, result.dual_bound
-    status, message = result.status, result.message
+    exact, bound, kappa = settings.arrangements == "exact", result.dual_bound, None
+    certificate, ended = "estimated", {}
     if proof is not None and (proof.closed or exact):
-        kind, kappa, bound = "global", proof.kappa, proof.dual_bound
-        if not proof.closed and status == "optimal":
-            status, message = "open", "branch and bound reached its limit of work"
-    elif exact and status == "optimal":
+        certificate, bound, kappa = "global", proof.dual_bound, proof.kappa
+        if not proof.closed and result.status == "optimal":
+            message = "branch and bound reached its limit of work"
+            ended = {"status": "open", "message": message}
+    elif exact and result.status == "optimal":
         # There was no time for the proof that was asked for.
-        status, message = "unconfirmed", MESSAGES["unconfirmed"]
-    return Trained(
+        ended = {"status": "unconfirmed", "message": MESSAGES["unconfirmed"]}
+    kappa = result.kappa if kappa is None else kappa
+    return Trained.of(
+        result,
         neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=bound,
-        certificate=kind,
-        status=status,
-        message=message,
-        n_iter=result.n_iter,
-        n_patterns=int(np.max(result.history["cells"])),
-        history={key: result.history[key] for key in HISTORY},
-        dual=DualPoint(result.nu, kappa, kind == "global"),
+        certificate=certificate,
+        dual=DualPoint(result.nu, kappa, certificate == "global"),
+        **ended,
     )
 
 
@@ -289,15 +219,12 @@ def _train_on_cells(problem, known, seed, deadline, name, settings, task):
         callback=round_printer(name, settings),
         task=task,
     )
-    return Trained(
+    return Trained.of(
+        result,
         neurons=unless_broken(result.neurons, simplify, problem, result.neurons),
         dual_bound=result.dual_bound,
         certificate="restricted",
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
         n_patterns=len(arrangement),
-        history={key: result.history[key] for key in HISTORY},
         dual=DualPoint(result.nu, result.kappa),
     )
 
@@ -335,182 +262,10 @@ def train_at_scale(problem, known, seed, deadline, name, settings, task=None, du
     neurons = result.neurons
     with suppress(OutOfTime):
         neurons = merge_parallel(neurons)
-    return Trained(
+    return Trained.of(
+        result,
         neurons=neurons,
         dual_bound=result.dual_bound,
         certificate="estimated",
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
-        n_patterns=int(np.max(result.history["cells"])),
-        history={key: result.history[key] for key in HISTORY},
         dual=DualPoint(result.nu, result.kappa),
     )
-
-
-def round_printer(name, settings, what="cells"):
-    """Callback that prints a line for each round, if `verbose`.
-
-    Parameters
-    ----------
-    name : str
-    settings : Settings
-    what : str, default='cells'
-        The word for what the history calls so.
-
-    Returns
-    -------
-    report : callable
-    """
-
-    def report(n_iter, entry):
-        if settings.verbose:
-            objective = settings.units.objective(entry["objective"])
-            bound = settings.units.objective(entry["dual_bound"])
-            gap = (objective - bound) / max(objective, np.finfo(float).tiny)
-            print(
-                f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
-                f"objective {objective:.8g}  dual bound {bound:.8g}  gap {gap:.1e}  "
-                f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
-                f"{entry['neurons']} neurons"
-            )
-
-    return report
-
-
-def _train_on_patterns(problem, known, seed, deadline, name, settings):
-    arrangement = given_arrangement(
-        problem.X, settings, problem.fit_intercept, seed, known
-    )
-    verbose = settings.verbose
-    if verbose:
-        scope = "all" if arrangement.complete else "sampled"
-        print(
-            f"[{name}] {len(problem.y)} distinct samples, {len(arrangement)} "
-            f"patterns ({scope})"
-        )
-    program = TwoLayerProgram(
-        problem.X,
-        problem.y,
-        problem.sample_weight,
-        problem.single_loss,
-        problem.alpha,
-        arrangement,
-        fit_intercept=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
-    )
-
-    def report(iteration, objective, bound):
-        if verbose > 1:
-            print(
-                f"[{name}] iteration {iteration:3d}  objective "
-                f"{settings.units.objective(objective):.8g}  dual bound "
-                f"{settings.units.objective(bound):.8g}"
-            )
-
-    options = {}
-    if settings.solver in FIRST_ORDER:
-        # They go where the data are, in their precision.
-        options["like"] = settings.like
-    if not program.can_improve:
-        result = null_result(program)
-    else:
-        result = SOLVERS[settings.solver](
-            program,
-            # A little room for the rounding of the recovered network.  A loose
-            # solution costs little less and has many more neurons.
-            tol=0.9 * min(settings.tol, 1e-4),
-            max_iter=settings.max_iter,
-            deadline=deadline,
-            callback=report,
-            **options,
-        )
-    neurons = neurons_from_blocks(program, result.theta, result.offset)
-    neurons = unless_broken(neurons, simplify, problem, neurons)
-    null = problem.null()
-    if not problem.objective(neurons) <= problem.objective(null):
-        # Also if it is not a number.
-        neurons = null
-    if verbose:
-        print(
-            f"[{name}] {len(neurons)} neurons after {result.n_iter} iterations, "
-            f"dual bound {settings.units.objective(result.dual_bound):.8g}: "
-            f"{result.message}"
-        )
-    length = len(result.history["time"])
-    history = {
-        "kappa": np.full(length, np.nan),
-        "cells": np.full(length, len(arrangement)),
-        **result.history,
-    }
-    return Trained(
-        neurons=neurons,
-        dual_bound=result.dual_bound,
-        certificate="global" if program.complete else "restricted",
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
-        n_patterns=len(arrangement),
-        history={key: history[key] for key in HISTORY},
-    )
-
-
-def given_arrangement(X, settings, free_bias, seed, known=None):
-    """Patterns for a program over given ones, as the parameters say.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    settings : Settings
-    free_bias : bool
-    seed : int
-    known : Neurons or None
-        Neurons of an earlier fit.
-
-    Returns
-    -------
-    arrangement : Arrangement
-    """
-    if settings.arrangements != "sampled":
-        return enumerate_arrangement(X, free_bias=free_bias)
-    return sampled_arrangement(X, settings.n_arrangements, free_bias, seed, known)
-
-
-def sampled_arrangement(X, n_arrangements, free_bias, seed, known):
-    """Random patterns, and those of an earlier fit; a warning if they are few.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    n_arrangements : int
-    free_bias : bool
-    seed : int
-    known : Neurons or None
-        Neurons of an earlier fit.
-
-    Returns
-    -------
-    arrangement : Arrangement
-    """
-    arrangement = sample_arrangement(
-        X, n_arrangements, free_bias=free_bias, random_state=seed
-    )
-    if arrangement.complete:
-        return arrangement
-    if len(arrangement) < n_arrangements:
-        warnings.warn(
-            f"Only {len(arrangement)} distinct activation patterns were found, fewer "
-            f"than n_arrangements={n_arrangements}: the others are hard to hit at "
-            "random. Centre and scale the data, or use arrangements='exact' if they "
-            "are of low rank.",
-            UserWarning,
-        )
-    if known is not None:
-        # Linear ones have a block without a pattern.
-        known = known.select(~known.linear)
-        gates = known.directions
-        if free_bias:
-            gates = np.column_stack([gates, known.biases])
-        earlier = network_arrangement(X, gates, free_bias=free_bias)
-        arrangement = union(earlier, arrangement)
-    return arrangement

@@ -9,7 +9,7 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.descents import with_best_offset
-from sklearn_convexnn.training.routes import null_training
+from sklearn_convexnn.training.trained import null_training
 from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
 
 # What is left of tol for the rounding of the weights to single precision.

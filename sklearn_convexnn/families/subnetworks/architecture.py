@@ -47,6 +47,11 @@ class Architecture:
         """Whether each inner unit feeds one unit only."""
         return self.norm == "path" or self.depth == 3
 
+    @property
+    def has_leaf_norms(self):
+        """Whether each leaf has a norm of its own, so that equal ones merge."""
+        return self.norm == "frobenius"
+
     @cached_property
     def widths(self):
         """Units of each hidden layer of a sub-network; the last one is 1."""

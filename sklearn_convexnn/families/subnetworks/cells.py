@@ -4,7 +4,7 @@ import numpy as np
 
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
 from sklearn_convexnn.patterns.blocks import blocks_of, distinct
-from sklearn_convexnn.programs.subnetworks import DeepProgram
+from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.solvers import solve_interior_point
 
 # Operations of an iteration of the solver up to which the program is solved.
@@ -47,20 +47,10 @@ def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
         for parts in (units.weights, units.biases)
     ]
     blocks = blocks_of(p.X, *beside, free_bias=free)
-    merge = p.architecture.norm == "frobenius"
-    blocks = distinct(blocks, merge=merge, free_bias=free)
+    blocks = distinct(blocks, merge=p.architecture.has_leaf_norms, free_bias=free)
     if len(blocks) == 0:
         return None
-    program = DeepProgram(
-        p.X,
-        p.Y[:, 0],
-        p.sample_weight,
-        p.loss.loss,
-        p.alpha,
-        blocks,
-        norm=p.architecture.norm,
-        fit_intercept=free,
-    )
+    program = SubnetworkProgram(p, blocks)
     result = solve_interior_point(program, tol=tol, deadline=deadline)
     found = subnetworks_of_blocks(p, program, result.theta, result.offset)
     return found.select(found.sizes > 1e-6 * found.sizes.max(initial=0.0))

@@ -16,7 +16,7 @@ def subnetworks_of_blocks(problem, program, theta, offset):
     Parameters
     ----------
     problem : DeepProblem
-    program : DeepProgram
+    program : SubnetworkProgram
     theta : ndarray of shape (n_blocks, p)
     offset : float
 

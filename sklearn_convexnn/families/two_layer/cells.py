@@ -1,9 +1,11 @@
 """The exact step of column generation: neurons move within unions of cells."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
-from sklearn_convexnn.losses import OneSided
+from sklearn_convexnn.losses import OneSided, Separable
 from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_interior_point
@@ -64,22 +66,12 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
     patterns = weights @ p.X.T + offsets[:, None] > 0
     gates = np.column_stack([weights, offsets]) if p.fit_intercept else weights
 
-    loss = p.single_loss
-    if loss.minimiser(p.y) is not None:
-        loss = OneSided(loss, sides)
-    program = TwoLayerProgram(
-        p.X,
-        p.y,
-        p.sample_weight,
-        loss,
-        p.alpha,
-        Arrangement(patterns, gates, False),
-        fit_intercept=p.fit_intercept,
-        negative_slope=p.negative_slope,
-        outputs=signs,
-        open_sides=open_sides,
-    )
-    program.start_near(weights, offsets, straight, constant, nu, p.objective(neurons))
+    if p.single_loss.minimiser(p.y) is not None:
+        p = replace(p, loss=Separable(OneSided(p.single_loss, sides)))
+    arrangement = Arrangement(patterns, gates, False)
+    program = TwoLayerProgram(p, arrangement, outputs=signs, open_sides=open_sides)
+    objective = problem.objective(neurons)
+    program.start_near(weights, offsets, straight, constant, nu, objective)
     result = solve_interior_point(
         program, tol=tol, max_iter=max_iter, deadline=deadline
     )
