@@ -11,7 +11,7 @@ from sklearn_convexnn._memory import check_neurons, check_patterns
 from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import in_numpy
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, NEVER, REGRESSION_LOSSES
 from sklearn_convexnn.solvers import SOLVERS
 
 _CONSTRAINTS = {
@@ -49,7 +49,7 @@ class TwoLayerMixin(ReLUNetworkMixin):
             near
             for near in neighbours
             if near.model.coefs_[0].shape[0] == n_features
-            and near.model.coefs_[1].shape[1] == n_outputs
+            and _output_weights(near.model).shape[1] == n_outputs
         ]
         if not neighbours:
             return None
@@ -63,7 +63,7 @@ class TwoLayerMixin(ReLUNetworkMixin):
         gates = np.concatenate([_gate_rows(near.model) for near in neighbours])
         outputs = np.concatenate(
             [
-                share * in_numpy(near.model.coefs_[1]).astype(np.float64)
+                share * _output_weights(near.model)
                 for share, near in zip(shares, neighbours)
             ]
         )
@@ -88,6 +88,12 @@ def _gate_rows(model):
     if model.fit_intercept:
         gates = np.column_stack([gates, in_numpy(model.intercepts_[0])])
     return gates
+
+
+def _output_weights(model):
+    """Output weights of the neurons, without those of classes that have no weight."""
+    trained = in_numpy(model.intercepts_[1]) > NEVER
+    return in_numpy(model.coefs_[1])[:, trained].astype(np.float64)
 
 
 class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):

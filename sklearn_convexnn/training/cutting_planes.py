@@ -125,7 +125,7 @@ def _certificate(problem, result, pricing, tol):
         }
         with suppress(OutOfTime):
             outer = min(
-                slope(problem.X, result.nu, **geometry)
+                unless_broken(np.inf, slope, problem.X, result.nu, **geometry)
                 for slope in (norm_bound, triangle_bound)
             )
             proven = problem.bound(result.nu, max(outer, result.kappa))
