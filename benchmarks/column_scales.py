@@ -22,7 +22,11 @@ import numpy as np
 from common import how_to_get_data, machine, read_table
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_wine
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    ParallelReLURegressor,
+)
 
 _LIMIT = 40.0  # seconds that a training may take
 _REGRESSION = {
@@ -87,7 +91,7 @@ def problems(quick, folder):
         alpha=1.0, fit_intercept=False, random_state=0, max_time=_LIMIT
     )
     yield "no intercept, 200", *powers(200, ""), free
-    deep = ConvexReLURegressor(alpha=1.0, depth=3, random_state=0, max_time=_LIMIT)
+    deep = ParallelReLURegressor(alpha=1.0, random_state=0, max_time=_LIMIT)
     yield "three layers, 200", *powers(200, ""), deep
     X, y = load_diabetes(return_X_y=True, scaled=False)
     yield "diabetes", X, (y - y.mean()) / y.std(), regressor

@@ -24,7 +24,13 @@ import numpy as np
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+    cutting_planes,
+)
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
@@ -65,15 +71,20 @@ class Case:
     classes: int
     params: dict
     tags: list = field(default_factory=list)
-
-    @property
-    def gated(self):
-        return self.params.get("formulation") == "gated_relu"
+    gated: bool = False
+    cuts: dict | None = None  # how, if by cutting planes
 
     def fit(self, **changes):
         kind = ConvexReLUClassifier if self.classes else ConvexReLURegressor
+        if self.gated:
+            kind = GatedReLUClassifier if self.classes else GatedReLURegressor
         model = kind(**{**self.params, **changes})
-        return model.fit(self.X, self.y, sample_weight=self.sample_weight)
+        data = self.X, self.y
+        if self.cuts is None:
+            return model.fit(*data, sample_weight=self.sample_weight)
+        return cutting_planes(
+            model, *data, sample_weight=self.sample_weight, **self.cuts
+        )
 
     @property
     def targets(self):
@@ -156,13 +167,15 @@ def draw(seed):
         "random_state": 0,
         "max_time": 20.0,
     }
-    several = outputs > 1 or classes > 2
+    several, cuts = outputs > 1 or classes > 2, None
     if method != "gated":
         params["negative_slope"] = float(rng.choice([0.0, 0.0, 0.1, -0.5, -1.0]))
     if method == "cuts" and not several:
-        params["arrangements"] = str(rng.choice(["cutting_planes", "cutting_cells"]))
-        params["pricing"] = str(rng.choice(PRICINGS))
-        if params["pricing"] == "nonnegative":
+        cuts = {
+            "cuts": str(rng.choice(["neurons", "cells"])),
+            "pricing": str(rng.choice(PRICINGS)),
+        }
+        if cuts["pricing"] == "nonnegative":
             params["negative_slope"] = 0.0
     elif method == "cuts":
         method = "adaptive"
@@ -174,9 +187,9 @@ def draw(seed):
         choices = SOLVERS if make_loss(loss).smooth else SOLVERS[:-1]
         params["solver"] = str(rng.choice(choices))
     elif method == "gated":
-        params["formulation"] = "gated_relu"
         params["arrangements"] = str(rng.choice(["sampled", "exact"]))
-    case = Case(X, y, weight, classes, params, [str(method), *tags])
+    tags = [str(method), *tags]
+    case = Case(X, y, weight, classes, params, tags, method == "gated", cuts)
     case.several = several
     return case
 
@@ -348,7 +361,7 @@ def run(numbers, verbose=True):
             found[number] = wrong
             if verbose:
                 shape = case.X.shape
-                print(f"problem {number} {shape} {case.tags} {case.params}")
+                print(f"problem {number} {shape} {case.tags} {case.params} {case.cuts}")
                 for line in wrong:
                     print(f"    {line}")
     if verbose:

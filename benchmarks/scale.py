@@ -122,12 +122,10 @@ def gated_value(X, y, alpha, gates, blocks):
 
 
 def train_gated(X, y, alpha, n_patterns):
-    from sklearn_convexnn import ConvexReLURegressor
+    from sklearn_convexnn import GatedReLURegressor
 
-    model = ConvexReLURegressor(
+    model = GatedReLURegressor(
         alpha=alpha,
-        formulation="gated_relu",
-        arrangements="sampled",
         n_arrangements=n_patterns,
         fit_intercept=False,
         tol=1e-4,

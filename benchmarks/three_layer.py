@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import scale
 from threadpoolctl import threadpool_limits
 
-from sklearn_convexnn import ConvexReLURegressor
+from sklearn_convexnn import ConvexReLURegressor, ParallelReLURegressor
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from three_layer_sgd import objective, train_lbfgs
@@ -40,10 +40,11 @@ SOLVER_HEADER = """\
 TEXT = """\
 # Three layers
 
-Parallel sub-networks with two hidden layers and without biases (`depth=3`,
-`fit_intercept=False`).  Local training is by L-BFGS on the smooth form of the same
-problem, without constraints and with cubic regularisers, from random starts, with 40
-sub-networks.  Seconds are of the processor, numerical libraries use one thread.
+Parallel sub-networks with two hidden layers and without biases
+(`ParallelReLURegressor(fit_intercept=False)`).  Local training is by L-BFGS on the
+smooth form of the same problem, without constraints and with cubic regularisers, from
+random starts, with 40 sub-networks.  Seconds are of the processor, numerical libraries
+use one thread.
 
 {machine}
 Made by `benchmarks/three_layer.py`.
@@ -107,16 +108,16 @@ def tiny_rows(seeds, n_runs):
         rng = np.random.RandomState(seed)
         X, y = rng.standard_normal((6, 2)), rng.standard_normal(6)
         common = {"alpha": 0.1, "fit_intercept": False}
-        model = ConvexReLURegressor(depth=3, arrangements="exact", tol=1e-8, **common)
+        model = ParallelReLURegressor(arrangements="exact", tol=1e-8, **common)
         model.fit(X, y)
         program = model.history_["objective"][-1]
         two = ConvexReLURegressor(arrangements="exact", tol=1e-8, **common).fit(X, y)
-        one = ConvexReLURegressor(
-            depth=3, subnetwork_width=1, arrangements="exact", tol=1e-8, **common
+        one = ParallelReLURegressor(
+            subnetwork_width=1, arrangements="exact", tol=1e-8, **common
         ).fit(X, y)
         if abs(one.objective_ - two.objective_) > 1e-6 * two.objective_:
             raise RuntimeError("one unit is not the two-layer network")
-        adaptive = ConvexReLURegressor(depth=3, tol=1e-3, random_state=0, **common)
+        adaptive = ParallelReLURegressor(tol=1e-3, random_state=0, **common)
         excess = adaptive.fit(X, y).objective_ / program - 1
         local, _ = best_local(X, y, 0.1, 2, n_runs, max_iter=20_000)
         if min(local, adaptive.objective_) < model.dual_bound_ * (1 - 1e-12):
@@ -141,8 +142,8 @@ def diabetes_rows(alphas, widths, n_runs, tol, limit):
         two = ConvexReLURegressor(**common).fit(X, y)
         for width in widths:
             model, seconds = timed(
-                ConvexReLURegressor(
-                    depth=3, subnetwork_width=width, tol=tol, max_time=limit, **common
+                ParallelReLURegressor(
+                    subnetwork_width=width, tol=tol, max_time=limit, **common
                 ),
                 X,
                 y,
@@ -161,9 +162,8 @@ def solver_rows(sizes):
     for n in sizes:
         for solver in ("interior_point", "penalised", "cvxpy"):
             model, seconds = timed(
-                ConvexReLURegressor(
+                ParallelReLURegressor(
                     alpha=5.0,
-                    depth=3,
                     fit_intercept=False,
                     arrangements="sampled",
                     solver=solver,

@@ -7,21 +7,30 @@ of a fit that is late.
 
     python benchmarks/time_limits.py
     python benchmarks/time_limits.py --quick
-    python benchmarks/time_limits.py --only minimal --limits 1 --where
+    python benchmarks/time_limits.py --only smallest --limits 1 --where
 """
 
 import argparse
 import faulthandler
 import multiprocessing
 import warnings
+from functools import partial
 from time import perf_counter, process_time
 
 import numpy as np
 from scipy.sparse import csr_array
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    GatedReLURegressor,
+    cutting_planes,
+    smallest_network,
+)
 
 _ALLOWED, _GRACE = 1.1, 0.5
+# Limit of the fits that are not measured.
+_FIRST = 10.0
 
 
 def planted(n, d, n_outputs=1):
@@ -35,11 +44,11 @@ def planted(n, d, n_outputs=1):
     return X, Y[:, 0] if n_outputs == 1 else Y
 
 
-def regression(n, d, n_outputs=1, **params):
+def regression(n, d, n_outputs=1, kind=ConvexReLURegressor, how=None, **params):
     def make():
         X, y = planted(n, d, n_outputs)
         params.setdefault("alpha", 0.01 * n)
-        return ConvexReLURegressor(random_state=0, **params), X, y
+        return kind(random_state=0, **params), X, y, how or kind.fit
 
     return make
 
@@ -49,24 +58,40 @@ def classification(n, d, n_classes=2, **params):
         X, Y = planted(n, d, max(n_classes, 2))
         labels = np.argmax(Y[:, :n_classes], axis=1)
         params.setdefault("alpha", 0.005 * n)
-        return ConvexReLUClassifier(random_state=0, **params), X, labels
+        model = ConvexReLUClassifier(random_state=0, **params)
+        return model, X, labels, ConvexReLUClassifier.fit
 
     return make
 
 
 def sparse(n, d, **params):
     def make():
-        model, X, y = regression(n, d, **params)()
-        return model, csr_array(np.where(X > 1.0, X, 0.0)), y
+        model, X, y, how = regression(n, d, **params)()
+        return model, csr_array(np.where(X > 1.0, X, 0.0)), y, how
 
     return make
 
 
-_GATED = {"formulation": "gated_relu", "arrangements": "sampled"}
+def smallest(*shape, **params):
+    """The search in a fitted estimator: only that has the limit."""
+    make = regression(*shape, **params)
+
+    def fitted():
+        model, X, y, fit = make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            fit(model.set_params(max_time=_FIRST), X, y)
+        return model, X, y, smallest_network
+
+    return fitted
+
+
+_GATED = {"kind": GatedReLURegressor}
+_CELLS = partial(cutting_planes, cuts="cells")
 # The first ones are for `--quick`.
 QUICK = {
     "2000 x 20": regression(2000, 20),
-    "500 x 50 minimal, 3 outputs": regression(500, 50, 3, minimal=True),
+    "500 x 50 smallest, 3 outputs": smallest(500, 50, 3),
     "exact 60 x 2, alpha 50": regression(60, 2, arrangements="exact", alpha=50.0),
     "1000 x 10 sampled": regression(1000, 10, arrangements="sampled"),
     "2000 x 20 gated": regression(2000, 20, **_GATED),
@@ -106,13 +131,11 @@ FULL = {
     ),
     "20000 x 300 gated": regression(20_000, 300, **_GATED),
     "20000 x 1000 gated, sparse": sparse(20_000, 1000, **_GATED),
-    "60 x 2 gated exact": regression(
-        60, 2, formulation="gated_relu", arrangements="exact"
-    ),
-    "1000 x 10 cutting planes": regression(1000, 10, arrangements="cutting_planes"),
-    "300 x 5 cutting cells": regression(300, 5, arrangements="cutting_cells"),
-    "1000 x 20 minimal": regression(1000, 20, minimal=True),
-    "20000 x 30 minimal": regression(20_000, 30, minimal=True),
+    "60 x 2 gated exact": regression(60, 2, **_GATED, arrangements="exact"),
+    "1000 x 10 cutting planes": regression(1000, 10, how=cutting_planes),
+    "300 x 5 cutting cells": regression(300, 5, how=_CELLS),
+    "1000 x 20 smallest": smallest(1000, 20),
+    "20000 x 30 smallest": smallest(20_000, 30),
     "2000 x 20 at most 10": regression(2000, 20, max_neurons=10),
     "3000 x 20 at most 10, 3 outputs": regression(3000, 20, 3, max_neurons=10),
     "40 x 3 proof": regression(40, 3, alpha=0.5, tol=1e-4),
@@ -121,14 +144,14 @@ FULL = {
 
 def fit(make, limit, where, answer):
     """Fit within a limit, in a process that `run` started, and tell how it went."""
-    model, X, y = make()
+    model, X, y, how = make()
     model.set_params(max_time=limit)
     if where:
         faulthandler.dump_traceback_later(_ALLOWED * limit + _GRACE)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         start, begin = perf_counter(), process_time()
-        model.fit(X, y)
+        model = how(model, X, y)
         taken, busy = perf_counter() - start, process_time() - begin
     faulthandler.cancel_dump_traceback_later()
     relative = model.dual_gap_ / max(model.objective_, 1e-300)
@@ -142,7 +165,7 @@ def run(make, limit, where):
     answer = context.Queue()
     process = context.Process(target=fit, args=(make, limit, where, answer))
     process.start()
-    process.join(60.0 + 5.0 * limit)
+    process.join(60.0 + _FIRST + 5.0 * limit)
     late = process.is_alive()
     if late:
         process.kill()

@@ -29,7 +29,7 @@ import numpy as np
 from scipy.ndimage import minimum_filter
 from three_layer_sgd import balance, forward, init_subnetworks, objective, train_lbfgs
 
-from sklearn_convexnn import ConvexReLURegressor
+from sklearn_convexnn import ParallelReLURegressor
 
 n_samples, n_features, width, alpha = 20, 5, 3, 0.5
 counts = (1, 2, 5, 15)
@@ -160,9 +160,8 @@ for name, network in centres.items():
 # The same problem, without a limit on the number of sub-networks, has a convex program.
 # Its objective and its dual bound are lines in the figure.
 
-model = ConvexReLURegressor(
+model = ParallelReLURegressor(
     alpha,
-    depth=3,
     subnetwork_width=width,
     fit_intercept=False,
     tol=1e-3,

@@ -52,8 +52,8 @@ print(f"50 networks: {path_time:.1f} s; the last one alone: {single_time:.1f} s"
 # Every network is within `tol`, a hundredth of its objective, of the best one of any
 # width, so the objectives (left) make one smooth curve, which no local training could
 # promise.  The number of neurons (middle) is less determined, as networks of different
-# size can be as good; `minimal` would look for the smallest.  The gaps (right) bound
-# how far the objectives are from the best, by estimates here.
+# size can be as good; `smallest_network` would look for the smallest.  The gaps (right)
+# bound how far the objectives are from the best, by estimates here.
 
 objectives = np.array([model.objective_ for model in models])
 figure, axes = plt.subplots(1, 3, figsize=(10, 3.2), layout="constrained")

@@ -26,7 +26,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from three_layer_sgd import forward, init_subnetworks, objective, train_sgd_grid
 
-from sklearn_convexnn import ConvexReLURegressor
+from sklearn_convexnn import ParallelReLURegressor
 
 n_samples, n_features, width, alpha = 40, 6, 3, 0.2
 counts, seeds = (2, 5, 50), range(8)
@@ -43,9 +43,8 @@ y = y / y.std() + 0.1 * rng.standard_normal(n_samples)
 # from the program so far, and a lower bound for all networks.
 
 start = perf_counter()
-model = ConvexReLURegressor(
+model = ParallelReLURegressor(
     alpha,
-    depth=3,
     subnetwork_width=width,
     fit_intercept=False,
     tol=1e-3,

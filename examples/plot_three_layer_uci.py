@@ -36,7 +36,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
 from three_layer_sgd import forward, objective, train_lbfgs, train_sgd_grid
 
-from sklearn_convexnn import ConvexReLURegressor
+from sklearn_convexnn import ParallelReLURegressor
 
 # %%
 # Tables
@@ -159,9 +159,8 @@ def split(X, y):
 
 def convex(X, y, alpha):
     """The convex program."""
-    model = ConvexReLURegressor(
+    model = ParallelReLURegressor(
         alpha,
-        depth=3,
         subnetwork_width=width,
         fit_intercept=False,
         tol=tol,

@@ -2,7 +2,7 @@
 Local training of parallel three-layer networks
 ===============================================
 
-Plain NumPy descent for the problem that the convex programs of depth three solve, for
+Plain NumPy descent for the problem that the convex programs of three layers solve, for
 the examples that compare the two.  A network is a sum of `K` sub-networks, each with
 two hidden layers, `width` neurons in the first one and one in the second:
 

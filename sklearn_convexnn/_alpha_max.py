@@ -131,13 +131,18 @@ def check_base(estimator, name):
     name : str
         Of the function that needs one.
     """
-    # Those that choose `alpha` themselves do not have it as a parameter.
     kinds = TwoLayerMixin, GatedMixin
-    if not (isinstance(estimator, kinds) and hasattr(estimator, "alpha")):
-        raise _unsuitable(estimator, name, "ConvexReLU... or GatedReLU... estimators")
+    if not (isinstance(estimator, kinds) and _has_alpha(estimator)):
+        kinds = "ConvexReLU... or GatedReLU... estimators with an alpha"
+        raise _unsuitable(estimator, name, kinds)
 
 
-def check_two_layers(estimator, name):
+def _has_alpha(estimator):
+    """Whether it does not choose `alpha` itself."""
+    return hasattr(estimator, "alpha")
+
+
+def check_two_layers(estimator, name, one_alpha=False):
     """Raise TypeError for estimators that do not train two-layer ReLU networks.
 
     Parameters
@@ -145,9 +150,13 @@ def check_two_layers(estimator, name):
     estimator : object
     name : str
         Of the function that needs one.
+    one_alpha : bool, default=False
+        Whether it has to have an `alpha`, and not to choose it.
     """
     if not isinstance(estimator, TwoLayerMixin):
         raise _unsuitable(estimator, name, "ConvexReLU... estimators")
+    if one_alpha and not _has_alpha(estimator):
+        raise _unsuitable(estimator, name, "ConvexReLU... estimators with an alpha")
 
 
 def _unsuitable(estimator, name, kinds):

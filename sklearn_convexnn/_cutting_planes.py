@@ -2,6 +2,8 @@
 
 from functools import partial
 
+from sklearn.base import clone
+
 from sklearn_convexnn._alpha_max import check_two_layers
 from sklearn_convexnn.training.cutting_planes import train_by_cuts
 
@@ -51,7 +53,7 @@ def cutting_planes(
     Raises
     ------
     TypeError
-        If `estimator` is of another kind, as a pipeline.
+        If `estimator` is of another kind, as a pipeline, or chooses its `alpha`.
     ValueError
         If `cuts` or `pricing` is unknown, or there are several outputs.
 
@@ -75,11 +77,11 @@ def cutting_planes(
     >>> model.certificate_
     'global'
     """
-    check_two_layers(estimator, "cutting_planes")
+    check_two_layers(estimator, "cutting_planes", one_alpha=True)
     for name, value, allowed in (("cuts", cuts, CUTS), ("pricing", pricing, PRICINGS)):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
     method = partial(train_by_cuts, cuts=cuts, pricing=pricing)
-    model = estimator._unfitted().set_params(arrangements="adaptive")
+    model = clone(estimator).set_params(arrangements="adaptive")
     model._fit_by(X, y, sample_weight, method=method, arrangements="cutting_planes")
     return model.set_params(arrangements=estimator.arrangements)

@@ -66,8 +66,7 @@ def smallest_network(estimator, X, y, *, sample_weight=None):
     """
     check_two_layers(estimator, "smallest_network")
     check_is_fitted(estimator)
-    smaller = estimator._unfitted()
-    smaller.set_params(alpha=estimator.alpha_, warm_start=False)
+    smaller = estimator._unfitted().set_params(alpha=estimator.alpha_)
     smaller._fit_between(
         X,
         y,

@@ -11,7 +11,7 @@ from sklearn_convexnn._memory import check_neurons, check_patterns
 from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import in_numpy
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, NEVER, REGRESSION_LOSSES
 from sklearn_convexnn.solvers import SOLVERS
 
 _CONSTRAINTS = {
@@ -49,7 +49,7 @@ class TwoLayerMixin(ReLUNetworkMixin):
             near
             for near in neighbours
             if near.model.coefs_[0].shape[0] == n_features
-            and near.model.coefs_[1].shape[1] == n_outputs
+            and _weights_of(near.model)[1].shape[1] == n_outputs
         ]
         if not neighbours:
             return None
@@ -77,11 +77,13 @@ class TwoLayerMixin(ReLUNetworkMixin):
 
 
 def _weights_of(model):
-    """Weights and biases of a fitted model, in NumPy and double precision."""
-    return [
+    """Weights and biases of a model, without outputs of classes that have no weight."""
+    hidden, output, biases, offset = (
         in_numpy(part).astype(np.float64)
         for part in (*model.coefs_, *model.intercepts_)
-    ]
+    )
+    trained = offset > NEVER
+    return hidden, output[:, trained], biases, offset[trained]
 
 
 class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):

@@ -5,6 +5,7 @@ import sys
 import warnings
 from collections import Counter
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,26 @@ import pytest
 from numpy.linalg import LinAlgError
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
-from sklearn_convexnn.solvers.magnitudes import solve_magnitudes
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+    cutting_planes,
+    smallest_network,
+)
 from sklearn_convexnn._utils.breakdown import row_space
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.losses import Separable, make_loss
-from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.solvers import mini_batches
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training import at_scale as large
+from tests.problems import problem_of_one
 
 NUMPY = (
     "cholesky",
@@ -89,26 +97,29 @@ def data(n, d, kind="regression"):
     return X, f + 0.1 * rng.standard_normal(n)
 
 
-def route(*args, classifier=False, alpha=0.3, **params):
-    model = ConvexReLUClassifier if classifier else ConvexReLURegressor
-    return model(alpha=alpha, random_state=0, **params), args
+def route(*args, model=ConvexReLURegressor, how=None, alpha=0.3, **params):
+    return model(alpha=alpha, random_state=0, **params), args, how or model.fit
+
+
+def shrunk(model, X, y):
+    return smallest_network(model.fit(X, y), X, y)
 
 
 ROUTES = {
     "adaptive": route(40, 3),
-    "adaptive hinge": route(40, 3, "labels", classifier=True, loss="hinge"),
+    "adaptive hinge": route(40, 3, "labels", model=ConvexReLUClassifier, loss="hinge"),
     "adaptive without biases": route(30, 3, fit_intercept=False),
     "outputs": route(40, 3, "outputs"),
-    "softmax": route(40, 3, "classes", classifier=True),
+    "softmax": route(40, 3, "classes", model=ConvexReLUClassifier),
     "at scale": route(120, 3),
-    "at scale softmax": route(120, 3, "classes", classifier=True),
+    "at scale softmax": route(120, 3, "classes", model=ConvexReLUClassifier),
     "exact": route(15, 2, arrangements="exact"),
     "exact outputs": route(15, 2, "outputs", arrangements="exact"),
     "sampled outputs": route(12, 2, "outputs", arrangements="sampled"),
     "line": route(30, 1),
     "line without biases": route(30, 1, fit_intercept=False),
-    "minimal": route(30, 2, minimal=True),
-    "minimal outputs": route(30, 2, "outputs", minimal=True),
+    "smallest": route(30, 2, how=shrunk),
+    "smallest of outputs": route(30, 2, "outputs", how=shrunk),
     **{
         f"sampled {solver}": route(30, 3, arrangements="sampled", solver=solver)
         for solver in (
@@ -119,8 +130,10 @@ ROUTES = {
         )
     },
     **{
-        f"{cuts} {pricing}": route(25, 2, arrangements=cuts, pricing=pricing)
-        for cuts in ("cutting_planes", "cutting_cells")
+        f"{cuts} {pricing}": route(
+            25, 2, how=partial(cutting_planes, cuts=cuts, pricing=pricing)
+        )
+        for cuts in ("neurons", "cells")
         for pricing in ("exact", "search", "nonnegative")
     },
     **{
@@ -128,9 +141,7 @@ ROUTES = {
             30,
             3,
             kind,
-            classifier=kind == "classes",
-            formulation="gated_relu",
-            arrangements="sampled",
+            model=GatedReLUClassifier if kind == "classes" else GatedReLURegressor,
         )
         for kind in ("regression", "outputs", "classes")
     },
@@ -139,7 +150,7 @@ ROUTES = {
 
 def check_fit(name, faults, first, monkeypatch, max_iter=20):
     """What every fit promises, whatever breaks down in it; the functions called."""
-    model, args = ROUTES[name]
+    model, args, how = ROUTES[name]
     model.set_params(max_iter=max_iter)
     X, y = data(*args)
     if name.startswith("at scale"):
@@ -151,7 +162,7 @@ def check_fit(name, faults, first, monkeypatch, max_iter=20):
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
-        model.fit(X, y)
+        model = how(model, X, y)
     assert all(np.all(np.isfinite(part)) for part in model.coefs_ + model.intercepts_)
     assert np.isfinite([model.objective_, model.dual_bound_]).all()
     assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
@@ -185,7 +196,7 @@ def test_no_neurons_and_neurons_that_are_zero():
     loss = make_loss("squared_error")
     for m in (0, 2):
         Z = np.zeros((3, m))
-        one = solve_magnitudes(Z, y, s, loss, 0.1, free_offset=True)
+        one = solve_lasso(Z, y, s, loss, 0.1, free_offset=True)
         several = solve_output_weights(
             Z,
             y[:, None],
@@ -198,7 +209,7 @@ def test_no_neurons_and_neurons_that_are_zero():
         for solution in (one, several):
             assert solution.objective == pytest.approx(7 / 3, rel=1e-6)
             assert solution.dual_bound == pytest.approx(7 / 3, rel=1e-6)
-    problem = Problem(np.eye(3), y, s, loss, 0.1, True, 0.0)
+    problem = problem_of_one(np.eye(3), y, s, loss, 0.1, True)
     nu = np.array([1.0, 0.0, -1.0])
     moved, dual, count = solve_on_cells(problem, problem.null(), nu, nu, tol=1e-6)
     assert len(moved) == count == 0 and dual is nu
@@ -209,9 +220,9 @@ def test_columns_that_hardly_vary():
     rng = np.random.default_rng(0)
     Z, y = np.maximum(rng.standard_normal((30, 12)), 0), rng.standard_normal(30)
     args = y, np.ones(30), make_loss("squared_error"), 1e-3
-    near = solve_magnitudes(Z, *args, free_offset=True)
+    near = solve_lasso(Z, *args, free_offset=True)
     Z[:, :3] += 1e7
-    far = solve_magnitudes(Z, *args, free_offset=True)
+    far = solve_lasso(Z, *args, free_offset=True)
     assert far.objective == pytest.approx(near.objective, rel=1e-6)
     assert far.dual_bound == pytest.approx(near.objective, rel=1e-6)
 
@@ -225,16 +236,12 @@ def test_columns_of_very_different_sizes():
     y = rng.standard_normal(40)
     args = X, y, np.ones(40), make_loss("squared_error"), 1.0
     assert closed_form(*args, fit_intercept=False) is None
-    for arrangements in ("adaptive", "cutting_planes"):
+    for train in (ConvexReLURegressor.fit, cutting_planes):
         model = ConvexReLURegressor(
-            alpha=1.0,
-            random_state=0,
-            max_iter=2,
-            fit_intercept=False,
-            arrangements=arrangements,
+            alpha=1.0, random_state=0, max_iter=2, fit_intercept=False
         )
         with pytest.warns(ConvergenceWarning, match="duality gap"):
-            model.fit(X, y)
+            model = train(model, X, y)
         assert 0 <= model.dual_bound_ <= model.objective_
 
 
@@ -282,18 +289,20 @@ def test_breakdowns_are_told():
 def test_slopes_that_are_not_numbers():
     """Nothing is known of a dual point then, and its bound is that of zeros."""
     y, s = np.array([1.0, -1.0]), np.ones(2)
-    problem = Problem(np.eye(2), y, s, make_loss("squared_error"), 0.1, False, 0.0)
-    assert problem.bound(y, np.nan) == 0.0
-    assert problem.bound(np.array([np.nan, 1.0]), 1.0) == -np.inf
+    problem = problem_of_one(np.eye(2), y, s, make_loss("squared_error"), 0.1)
+    bad = np.array([[np.nan], [1.0]])
+    assert problem.bound(y[:, None], np.nan) == 0.0
+    assert problem.bound(bad, 1.0) == -np.inf
     with pytest.raises(FloatingPointError):
-        problem.project(np.array([np.nan, 1.0]))
+        problem.project(bad)
 
 
 def test_hills_on_the_hyperplane_of_a_long_sample():
     """Half a degree away from it nothing is left of them."""
     X = np.array([[2.0, 1.0], [0.0, -102.41736], [-2.0, 0.0], [2.0, 0.0]])
     nu = np.array([-1.5267e-2, -9.78652e-5, -5.65668e-3, 2.2361e-2])
-    found = search_widely(X, nu, 50, np.random.RandomState(0), free_bias=False)
+    rng = np.random.RandomState(0)
+    found = search_widely(X, nu[:, None], 50, rng, free_bias=False)
     assert found.slopes[0] == pytest.approx(1.5267e-2)
 
 
@@ -302,13 +311,7 @@ def test_gated_huber_without_warnings(seed):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((66, 2))
     y = 10.0 * np.maximum(X[:, 0], 0) + rng.standard_normal(66)
-    model = ConvexReLURegressor(
-        alpha=10.0 ** (seed - 2),
-        loss="huber",
-        formulation="gated_relu",
-        arrangements="sampled",
-        random_state=0,
-    )
+    model = GatedReLURegressor(10.0 ** (seed - 2), loss="huber", random_state=0)
     model.fit(X, y)
     assert model.dual_gap_ <= 1.001 * model.tol * model.objective_
 

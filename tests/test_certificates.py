@@ -12,7 +12,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import scale
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    GatedReLURegressor,
+    certify,
+)
 from sklearn_convexnn.families.two_layer.slope_bounds import norm_bound
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from sklearn_convexnn.model.neurons import activation
@@ -729,8 +734,7 @@ def test_networks_it_has_no_bound_for():
 
 def test_gated_networks_are_refused():
     X, y, _ = tiny_data("squared_error")
-    model = ConvexReLURegressor().fit(X, y)
-    model.formulation = "gated_relu"
+    model = GatedReLURegressor(random_state=0).fit(X, y)
     with pytest.raises(ValueError, match="certify needs a ReLU network"):
         certify(model, X, y, alpha=1.0)
 

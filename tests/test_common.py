@@ -13,6 +13,10 @@ from sklearn_convexnn import (
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+    ParallelReLUClassifier,
+    ParallelReLURegressor,
 )
 
 SAMPLED = {"arrangements": "sampled", "n_arrangements": 15}
@@ -28,6 +32,10 @@ INSTANCES = [
     ConvexReLUClassifier(fit_intercept=False, **CHEAP),
     ConvexReLURegressor(loss="huber", **ADAPTIVE),
     ConvexReLUClassifierCV(alphas=[3.0], cv=2, **SAMPLED),
+    GatedReLURegressor(**CHEAP),
+    ParallelReLURegressor(
+        1.0, n_arrangements=2, subnetwork_width=1, tol=0.9, max_iter=1
+    ),
 ]
 # As a user gets them, and others that together take long.
 OTHERS = [
@@ -39,18 +47,22 @@ OTHERS = [
     ConvexReLURegressor(negative_slope=-1.0, **CHEAP),
     ConvexReLUClassifier(negative_slope=0.1, **CHEAP),
     ConvexReLUClassifier(negative_slope=-1.0, **CHEAP),
-    ConvexReLURegressor(minimal=True, **CHEAP),
     ConvexReLUClassifier(loss="hinge", fit_intercept=False, **ADAPTIVE),
     # Not of the Poisson loss: some checks have negative targets.
     ConvexReLURegressor(loss="quantile", **CHEAP),
     ConvexReLUClassifier(**ADAPTIVE),
-    ConvexReLUClassifier(loss="squared_hinge", minimal=True, **ADAPTIVE),
-    ConvexReLUClassifier(formulation="gated_relu", **CHEAP),
-    ConvexReLURegressor(formulation="gated_relu", fit_intercept=False, **CHEAP),
-    ConvexReLURegressor(depth=3, **ADAPTIVE),
-    ConvexReLUClassifier(depth=3, **ADAPTIVE),
-    ConvexReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
-    ConvexReLUClassifier(depth=3, loss="hinge", fit_intercept=False, **ADAPTIVE),
+    ConvexReLUClassifier(loss="squared_hinge", **ADAPTIVE),
+    GatedReLURegressor(),
+    GatedReLUClassifier(),
+    GatedReLUClassifier(**CHEAP),
+    GatedReLURegressor(fit_intercept=False, **CHEAP),
+    GatedReLURegressor(warm_start=True, loss="huber", **CHEAP),
+    ParallelReLURegressor(),
+    ParallelReLUClassifier(),
+    ParallelReLURegressor(**ADAPTIVE),
+    ParallelReLUClassifier(**ADAPTIVE),
+    ParallelReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
+    ParallelReLUClassifier(loss="hinge", fit_intercept=False, **ADAPTIVE),
     ConvexReLURegressorCV(alphas=[3.0], cv=2, **SAMPLED),
     ConvexReLURegressorCV(alphas=3, cv=2, **ROUGH),
     # The score does not know of class weights: with extreme ones, values relative to
@@ -92,6 +104,14 @@ HEAVY = {
     "check_sample_weight_equivalence_on_sparse_data",
 }
 QUICKEST = INSTANCES[1]
+# The same for sub-networks, which take longest.
+OF_SUBNETWORKS = INSTANCES[-1]
+HEAVY_FOR_THESE = {
+    "check_estimators_dtypes",
+    "check_estimators_nan_inf",
+    "check_fit_idempotent",
+    "check_regressors_train",
+}
 # Of these, like the classifier before them, the checks of arrays are left: with
 # SCIPY_ARRAY_API=1 the slow ones do not run.
 LIKE_ANOTHER = INSTANCES[3], INSTANCES[5]
@@ -101,6 +121,8 @@ def is_slow(estimator, check):
     name = name_of(check)
     if any(estimator is other for other in LIKE_ANOTHER):
         return "array_api" not in name
+    if estimator is OF_SUBNETWORKS and name.split(",")[0] in HEAVY_FOR_THESE:
+        return True
     return name in HEAVY and estimator is not QUICKEST
 
 

@@ -9,12 +9,11 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 
 from sklearn_convexnn import (
-    ConvexReLUClassifier,
     ConvexReLURegressor,
+    GatedReLUClassifier,
+    GatedReLURegressor,
     cone_decomposition,
 )
-
-GATED = {"formulation": "gated_relu", "arrangements": "sampled", "random_state": 0}
 
 pytestmark = pytest.mark.filterwarnings("ignore:The penalty grows")
 
@@ -29,7 +28,7 @@ def fitted(bias=False, n_outputs=1, n=25, **params):
     X = rng.standard_normal((n, 3))
     Y = np.abs(X[:, :n_outputs]) + X[:, 2:]
     params = {"alpha": 0.3, "n_arrangements": 8, "fit_intercept": bias} | params
-    model = ConvexReLURegressor(**GATED, **params).fit(X, Y.squeeze())
+    model = GatedReLURegressor(random_state=0, **params).fit(X, Y.squeeze())
     return X, model
 
 
@@ -81,8 +80,8 @@ KINDS += ["sparse", "one feature", "integers", "several outputs", "mixed"]
 def test_data_of_any_scale_and_kind(bias, kind):
     X, Y = data_of_kind(kind)
     alpha = 0.1 * (kind[0] if isinstance(kind, tuple) else 1.0)
-    model = ConvexReLURegressor(alpha=alpha, n_arrangements=12, fit_intercept=bias)
-    model.set_params(max_iter=1000, **GATED).fit(X, Y)
+    model = GatedReLURegressor(alpha=alpha, n_arrangements=12, fit_intercept=bias)
+    model.set_params(max_iter=1000, random_state=0).fit(X, Y)
     expected = model.predict(X).reshape(X.shape[0], -1)
     penalties = {}
     for method in ("minimal", "explicit"):
@@ -167,7 +166,7 @@ def test_classifier():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 3))
     y = np.digitize(X[:, 0] * X[:, 1], [-0.3, 0.3])
-    model = ConvexReLUClassifier(n_arrangements=10, **GATED).fit(X, y)
+    model = GatedReLUClassifier(n_arrangements=10, random_state=0).fit(X, y)
     network = cone_decomposition(model, X)
     outputs = relu_outputs(network, X)
     assert_allclose(outputs, model.decision_function(X), atol=1e-5)
@@ -182,9 +181,7 @@ def test_a_growing_penalty_is_told():
 
 def test_neurons_in_their_cones_stay():
     X = np.abs(np.random.default_rng(0).standard_normal((20, 2)))
-    model = ConvexReLURegressor(
-        1.0, fit_intercept=False, **GATED | {"arrangements": "exact"}
-    )
+    model = GatedReLURegressor(1.0, arrangements="exact", fit_intercept=False)
     model.fit(X, X @ [1.0, 0.5])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -201,5 +198,5 @@ def test_what_is_refused():
     with pytest.raises(ValueError, match="2 features"):
         cone_decomposition(model, X[:, :2])
     relu = ConvexReLURegressor(arrangements="sampled", n_arrangements=3)
-    with pytest.raises(ValueError, match="gated_relu"):
+    with pytest.raises(ValueError, match="needs a fitted GatedReLURegressor"):
         cone_decomposition(relu.fit(X, X[:, 0]), X)

@@ -6,22 +6,29 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    ConvexReLURegressorCV,
+    GatedReLURegressor,
+    _fitting,
+    cutting_planes,
+)
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
-from sklearn_convexnn.training import cutting_planes
+from sklearn_convexnn.training import cutting_planes as engine
 from sklearn_convexnn.training.bounds import cone_slopes
 from sklearn_convexnn.training.cutting_planes import point_inside, steepest_nonnegative
 from tests.problems import FEW_LOSSES, LOSSES, make_program, problem_of, tiny_data
 
 BIAS_AND_SLOPE = [(False, 0.0), (True, 0.0), (True, 0.3), (False, -1.0)]
 CUTS = ["neurons", "cells"]
-ESTIMATOR_CUTS = ["cutting_planes", "cutting_cells"]
 
 
 def program_and_problem(loss="squared_error", bias=False, slope=0.0, n=9, d=3, seed=0):
@@ -34,9 +41,7 @@ def program_and_problem(loss="squared_error", bias=False, slope=0.0, n=9, d=3, s
 
 
 def run(problem, cuts, **params):
-    return cutting_planes.cutting_planes(
-        problem, np.random.RandomState(0), cuts=cuts, **params
-    )
+    return engine.cutting_planes(problem, np.random.RandomState(0), cuts=cuts, **params)
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -146,19 +151,14 @@ def test_nonnegative_pricing_is_exact_on_orthonormal_samples():
     assert_allclose(found.slopes, sorted(parts)[::-1])
 
 
-@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
-def test_nonnegative_pricing_can_prove_the_optimum(arrangements):
+@pytest.mark.parametrize("cuts", CUTS)
+def test_nonnegative_pricing_can_prove_the_optimum(cuts):
     rng = np.random.default_rng(0)
     X = np.linalg.qr(rng.standard_normal((9, 6)))[0].T
     y = rng.standard_normal(6)
     parts = [np.linalg.norm(part) for part in (y[y > 0], y[y < 0])]
-    model = ConvexReLURegressor(
-        0.3,
-        fit_intercept=False,
-        arrangements=arrangements,
-        pricing="nonnegative",
-        tol=1e-3,
-    ).fit(X, y)
+    model = ConvexReLURegressor(0.3, fit_intercept=False, tol=1e-3)
+    model = cutting_planes(model, X, y, cuts=cuts, pricing="nonnegative")
     # Two decoupled problems, each min (r - size)^2 / 2 + 0.3 r.
     assert_allclose(model.objective_, sum(0.3 * r - 0.045 for r in parts), rtol=1e-3)
     assert model.certificate_ == "global"
@@ -200,16 +200,15 @@ def test_point_inside():
     assert np.all(point_inside(np.vstack([rows, np.zeros(3)])) @ rows.T > 0)
 
 
-@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize(
     "pricing, kind",
     [("exact", "global"), ("search", "estimated"), ("nonnegative", "restricted")],
 )
-def test_certificates(arrangements, pricing, kind):
+def test_certificates(cuts, pricing, kind):
     X, y, _ = tiny_data("squared_error", n=12)
-    model = ConvexReLURegressor(
-        0.3, arrangements=arrangements, pricing=pricing, random_state=0
-    ).fit(X, y)
+    model = ConvexReLURegressor(0.3, random_state=0)
+    model = cutting_planes(model, X, y, cuts=cuts, pricing=pricing)
     assert model.certificate_ == kind
     assert model.dual_gap_ <= 1e-2 * model.objective_
     assert model.n_iter_ == len(model.history_["time"])
@@ -223,17 +222,15 @@ def test_certificates(arrangements, pricing, kind):
 
 
 @pytest.mark.parametrize("pricing", ["triangle", "semidefinite"])
-@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
-def test_relaxation_that_leaves_a_gap_says_so(pricing, arrangements):
+@pytest.mark.parametrize("cuts", CUTS)
+def test_relaxation_that_leaves_a_gap_says_so(pricing, cuts):
     X, y, _ = tiny_data("squared_error", n=9, d=3)
-    model = ConvexReLURegressor(
-        0.3, arrangements=arrangements, pricing=pricing, random_state=0, tol=1e-4
-    )
+    model = ConvexReLURegressor(0.3, random_state=0, tol=1e-4)
     with pytest.warns(
         ConvergenceWarning,
         match="duality gap of .* relaxation of the pricing .* Use pricing='exact'",
     ):
-        model.fit(X, y)
+        model = cutting_planes(model, X, y, cuts=cuts, pricing=pricing)
     assert model.certificate_ == "global"
     best = ConvexReLURegressor(0.3, arrangements="exact").fit(X, y)
     # The network is good all the same, and the bound valid.
@@ -242,39 +239,36 @@ def test_relaxation_that_leaves_a_gap_says_so(pricing, arrangements):
 
 
 def test_relaxation_that_closes():
-    X = np.eye(5)
-    model = ConvexReLURegressor(
-        0.3, arrangements="cutting_planes", pricing="triangle", fit_intercept=False
-    ).fit(X, np.array([1.0, -2.0, 3.0, 0.5, -1.0]))
+    X, y = np.eye(5), np.array([1.0, -2.0, 3.0, 0.5, -1.0])
+    model = ConvexReLURegressor(0.3, fit_intercept=False)
+    model = cutting_planes(model, X, y, pricing="triangle")
     assert model.certificate_ == "global"
     assert model.dual_gap_ <= 1e-2 * model.objective_
 
 
 def test_branch_and_bound_that_is_cut_short_says_so(monkeypatch):
-    monkeypatch.setattr(cutting_planes, "node_limit", lambda X: 0)
+    monkeypatch.setattr(engine, "node_limit", lambda X: 0)
     X, y, _ = tiny_data("squared_error", n=12, d=4)
-    model = ConvexReLURegressor(0.3, arrangements="cutting_planes", random_state=0)
+    model = ConvexReLURegressor(0.3, random_state=0)
     with pytest.warns(ConvergenceWarning, match="branch and bound could not close"):
-        model.fit(X, y)
+        model = cutting_planes(model, X, y)
     assert model.certificate_ == "global"
     assert 0 < model.dual_bound_ < model.objective_
 
 
-@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize(
     "limit, name",
     [({"max_iter": 2}, "iterations"), ({"max_time": 1e-9}, "time"), ({}, "neurons")],
 )
-def test_limits(limit, name, arrangements):
+def test_limits(limit, name, cuts):
     X, y, _ = tiny_data("squared_error", n=30, d=3)
     limit = limit or {"max_neurons": 3}
-    model = ConvexReLURegressor(
-        0.3, arrangements=arrangements, random_state=0, tol=1e-6, **limit
-    )
+    model = ConvexReLURegressor(0.3, random_state=0, tol=1e-6, **limit)
     with pytest.warns(
         ConvergenceWarning, match=f"the (limit of )?{name} limit|the limit of {name}"
     ):
-        model.fit(X, y)
+        model = cutting_planes(model, X, y, cuts=cuts)
     assert model.dual_bound_ < model.objective_
     if name == "neurons":
         assert model.n_neurons_ <= 3
@@ -310,14 +304,14 @@ def test_a_callback_can_stop(cuts):
 def test_a_search_that_missed_a_neuron_is_corrected(missed, monkeypatch):
     """A bound that was too good falls when the neuron is found after all."""
     program, problem = program_and_problem()
-    search, calls = cutting_planes.search_widely, []
+    search, calls = engine.search_widely, []
 
     def blind_at_first(*args, **params):
         calls.append(args)
         found = search(*args, **params)
         return found.select(slice(0, 0)) if len(calls) == missed else found
 
-    monkeypatch.setattr(cutting_planes, "search_widely", blind_at_first)
+    monkeypatch.setattr(engine, "search_widely", blind_at_first)
     result = run(problem, "cells", pricing="search", tol=1e-4)
     best = solve_interior_point(program, tol=1e-9).objective
     assert result.status == "optimal"
@@ -325,33 +319,25 @@ def test_a_search_that_missed_a_neuron_is_corrected(missed, monkeypatch):
     assert result.dual_bound <= best * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_warm_start_keeps_what_was_found(arrangements, bias):
-    X, y, _ = tiny_data("squared_error", n=15, d=3)
-    model = ConvexReLURegressor(
-        0.3,
-        arrangements=arrangements,
-        random_state=0,
-        fit_intercept=bias,
-        warm_start=True,
-        tol=1e-3,
-    ).fit(X, y)
-    rounds, objective = model.n_iter_, model.objective_
-    model.fit(X, y)
-    assert model.n_iter_ < rounds
-    assert model.objective_ <= objective * (1 + 1e-9)
+def test_known_neurons_are_kept(cuts, bias):
+    _, problem = program_and_problem(bias=bias, n=15)
+    first = run(problem, cuts, tol=1e-3)
+    again = run(problem, cuts, tol=1e-3, known=first.neurons)
+    assert again.n_iter < first.n_iter
+    assert again.objective <= first.objective * (1 + 1e-9)
     # Few of these neurons are active on all samples; the others may not count.
-    model.set_params(pricing="nonnegative").fit(X, y)
-    assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
-    assert model.certificate_ == "restricted"
+    few = run(problem, cuts, pricing="nonnegative", tol=1e-3, known=first.neurons)
+    assert few.dual_bound <= few.objective * (1 + 1e-9)
+    assert few.objective > first.objective
 
 
 def test_the_algorithm_that_was_asked_for_is_used():
     """No closed form for one feature, and no program over all patterns."""
     X, y, _ = tiny_data("squared_error", n=9, d=1)
-    for arrangements in ESTIMATOR_CUTS:
-        model = ConvexReLURegressor(0.3, arrangements=arrangements).fit(X, y)
+    for cuts in CUTS:
+        model = cutting_planes(ConvexReLURegressor(0.3), X, y, cuts=cuts)
         assert model.n_iter_ > 1
         assert np.all(np.isfinite(model.history_["kappa"]))
 
@@ -359,39 +345,92 @@ def test_the_algorithm_that_was_asked_for_is_used():
 @pytest.mark.slow
 def test_classes_and_outputs():
     X, y, _ = tiny_data("squared_error", n=12)
-    model = ConvexReLUClassifier(
-        0.1,
-        loss="squared_hinge",
-        arrangements="cutting_cells",
-        random_state=0,
-        class_weight="balanced",
-    ).fit(X, y > np.median(y))
+    estimator = ConvexReLUClassifier(
+        0.1, loss="squared_hinge", random_state=0, class_weight="balanced"
+    )
+    model = cutting_planes(estimator, X, y > np.median(y), cuts="cells")
     assert model.certificate_ == "global"
     assert model.dual_gap_ <= 1e-2 * model.objective_
+
+
+def test_several_outputs_are_refused():
+    X, y, _ = tiny_data("squared_error", n=12)
     classes = np.digitize(y, np.quantile(y, [0.3, 0.7]))
-    with pytest.raises(ValueError, match="use arrangements='adaptive'"):
-        model.fit(X, classes)
+    for estimator, target in (
+        (ConvexReLUClassifier(), classes),
+        (ConvexReLURegressor(), np.column_stack([y, -y])),
+    ):
+        with pytest.raises(ValueError, match="cutting_planes is for one output, got"):
+            cutting_planes(estimator, X, target)
+        assert not hasattr(estimator, "coefs_")
 
 
 def test_verbose_prints_a_line_for_each_round(capsys):
     X, y, _ = tiny_data("squared_error", n=9)
-    model = ConvexReLURegressor(0.3, arrangements="cutting_planes", verbose=1).fit(X, y)
+    model = cutting_planes(ConvexReLURegressor(0.3, verbose=1), X, y)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == model.n_iter_
     assert "round   1" in lines[0] and " cuts  " in lines[0]
 
 
-@pytest.mark.parametrize("name", ["arrangements", "pricing"])
+@pytest.mark.parametrize("name", ["cuts", "pricing"])
 def test_unknown_names(name):
-    model = ConvexReLURegressor(**{name: "cutting"})
-    with pytest.raises(ValueError, match=f"The '{name}' parameter"):
-        model.fit(np.eye(3), np.arange(3.0))
+    with pytest.raises(ValueError, match=f"{name} must be one of .* got 'cutting'"):
+        cutting_planes(
+            ConvexReLURegressor(), np.eye(3), np.arange(3.0), **{name: "cutting"}
+        )
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        make_pipeline(ConvexReLURegressor()),
+        GatedReLURegressor(),
+        ConvexReLURegressorCV(),
+        ConvexReLURegressor,
+        "neurons",
+    ],
+)
+def test_other_estimators_are_refused(estimator):
+    with pytest.raises(TypeError, match="cutting_planes needs an instance"):
+        cutting_planes(estimator, np.eye(3), np.arange(3.0))
+
+
+def test_the_estimator_stays_as_it_is():
+    X, y, s = tiny_data("squared_error", n=12, weighted=True)
+    estimator = ConvexReLURegressor(0.3, arrangements="exact", random_state=0)
+    model = cutting_planes(estimator, X, y, sample_weight=s)
+    assert not hasattr(estimator, "coefs_")
+    assert model.get_params() == estimator.get_params()
+    best = estimator.fit(X, y, sample_weight=s)
+    assert_allclose(model.objective_, best.objective_, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "n_features, pricing",
+    [(1, "exact"), (2, "search"), pytest.param(2, "exact", marks=pytest.mark.slow)],
+)
+def test_many_samples_go_the_same_way(n_features, pricing, monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4200, n_features))
+    y = np.abs(X[:, 0]) + 0.1 * rng.standard_normal(4200)
+
+    def refuse(*args, **params):
+        raise AssertionError("as many samples")
+
+    for name in ("train_outputs", "train_at_scale"):
+        monkeypatch.setattr(_fitting, name, refuse)
+    model = ConvexReLURegressor(10.0, random_state=0, max_iter=2, tol=1e-6)
+    with pytest.warns(ConvergenceWarning, match="limit of iterations"):
+        model = cutting_planes(model, X, y, pricing=pricing)
+    assert model.n_iter_ == len(model.history_["time"]) == 2
+    assert 0 < model.dual_bound_ < model.objective_ < 0.5 * len(y) * np.var(y)
 
 
 @pytest.mark.parametrize("pricing", ["exact", "search", "nonnegative"])
-@pytest.mark.parametrize("arrangements", ESTIMATOR_CUTS)
+@pytest.mark.parametrize("cuts", CUTS)
 @pytest.mark.parametrize("bias", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_degenerate_data(bias, arrangements, pricing):
+def test_degenerate_data(bias, cuts, pricing):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((12, 2))
     cases = [
@@ -405,13 +444,8 @@ def test_degenerate_data(bias, arrangements, pricing):
         (1e-8 * X, rng.standard_normal(12)),
     ]
     for data, target in cases:
-        model = ConvexReLURegressor(
-            0.1,
-            fit_intercept=bias,
-            arrangements=arrangements,
-            pricing=pricing,
-            random_state=0,
-        ).fit(data, target)
+        model = ConvexReLURegressor(0.1, fit_intercept=bias, random_state=0)
+        model = cutting_planes(model, data, target, cuts=cuts, pricing=pricing)
         assert model.dual_gap_ <= 1e-2 * model.objective_ + 1e-9 * np.var(target)
         assert model.dual_bound_ <= model.objective_ * (1 + 1e-9)
 

@@ -1,15 +1,22 @@
 """Time limits: they hold in every loop, and what is claimed at the end is true."""
 
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import ConvexReLURegressor
-from sklearn_convexnn._null_slope import null_slope
+from sklearn_convexnn import (
+    ConvexReLURegressor,
+    GatedReLURegressor,
+    _null_slope,
+    cutting_planes,
+    smallest_network,
+)
 from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn._utils.sorting import distinct_rows
@@ -25,13 +32,9 @@ from sklearn_convexnn.patterns.arrangements import (
     without_rounding,
 )
 from sklearn_convexnn.solvers.descent import minimize_in_time
-from sklearn_convexnn.training import (
-    at_scale as large,
-    column_generation,
-    vector_column_generation as vector_generation,
-)
-from sklearn_convexnn.training.vector_smallest import smallest_network
-from tests.problems import loss_of, tiny_data
+from sklearn_convexnn.training import at_scale as large, column_generation
+from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
+from tests.problems import loss_of, problem_of_one, tiny_data
 
 
 class Clock:
@@ -72,19 +75,37 @@ def data(n_outputs, n=20, d=2):
     return X, Y[:, 0] if n_outputs == 1 else Y
 
 
+def fitted(model, X, y):
+    return clone(model).fit(X, y)
+
+
+def shrunk(model, X, y):
+    model = fitted(model, X, y)
+    small = smallest_network(model, X, y)
+    assert small.n_neurons_ <= model.n_neurons_
+    allowed = max(model.dual_gap_, model.tol * small.objective_)
+    assert small.dual_gap_ <= allowed * (1 + 1e-6)
+    return small
+
+
+SAMPLED = {"arrangements": "sampled"}
 WAYS = {
-    "adaptive": (1, {}),
-    "quantile": (1, {"loss": "quantile"}),
-    "few neurons": (1, {"max_neurons": 3}),
-    "minimal": (1, {"minimal": True}),
-    "sampled": (1, {"arrangements": "sampled"}),
-    "interior point": (1, {"arrangements": "sampled", "solver": "interior_point"}),
-    "cuts": (1, {"arrangements": "cutting_planes"}),
-    "cells": (1, {"arrangements": "cutting_cells"}),
-    "gated": (1, {"formulation": "gated_relu", "arrangements": "sampled"}),
-    "outputs": (3, {}),
-    "sampled outputs": (2, {"arrangements": "sampled", "n_arrangements": 20}),
-    "minimal outputs": (2, {"minimal": True, "max_neurons": 5}),
+    "adaptive": (1, ConvexReLURegressor(), fitted),
+    "quantile": (1, ConvexReLURegressor(loss="quantile"), fitted),
+    "few neurons": (1, ConvexReLURegressor(max_neurons=3), fitted),
+    "smallest": (1, ConvexReLURegressor(), shrunk),
+    "sampled": (1, ConvexReLURegressor(**SAMPLED), fitted),
+    "interior point": (
+        1,
+        ConvexReLURegressor(solver="interior_point", **SAMPLED),
+        fitted,
+    ),
+    "cuts": (1, ConvexReLURegressor(), cutting_planes),
+    "cells": (1, ConvexReLURegressor(), partial(cutting_planes, cuts="cells")),
+    "gated": (1, GatedReLURegressor(), fitted),
+    "outputs": (3, ConvexReLURegressor(), fitted),
+    "sampled outputs": (2, ConvexReLURegressor(n_arrangements=20, **SAMPLED), fitted),
+    "smallest of outputs": (2, ConvexReLURegressor(max_neurons=5), shrunk),
 }
 
 
@@ -92,25 +113,41 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_stops_anywhere(way, monkeypatch):
     """Wherever time runs out, the fit ends soon, with a network and a true bound."""
-    n_outputs, params = WAYS[way]
+    n_outputs, model, train = WAYS[way]
     X, Y = data(n_outputs)
-    params = {"alpha": 1.0, "tol": 0.05, "random_state": 0, **params}
+    model = clone(model).set_params(alpha=1.0, tol=0.05, random_state=0)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1e12)
     null = np.sum((Y - Y.mean(axis=0)) ** 2) / 2
-    if "loss" in params:
+    if model.loss == "quantile":
         null = 0.5 * np.min([np.abs(Y - y).sum() for y in Y])
     # What is known not to be the least objective of all networks.
-    reference = ConvexReLURegressor(**{**params, "max_iter": 1}).fit(X, Y).objective_
+    reference = train(clone(model).set_params(max_iter=1), X, Y).objective_
+    model.set_params(max_time=1000.0)
     for looks in (0, 3, 15, 100):
         clock = Clock(looks)
         monkeypatch.setattr(_deadlines, "perf_counter", clock)
-        model = ConvexReLURegressor(**params, max_time=1000.0).fit(X, Y)
-        assert model.objective_ <= null * (1 + 1e-9)
-        assert model.dual_bound_ <= min(reference, model.objective_) * (1 + 1e-9)
+        found = train(model, X, Y)
+        assert found.objective_ <= null * (1 + 1e-9)
+        assert found.dual_bound_ <= min(reference, found.objective_) * (1 + 1e-9)
         assert clock.late < 60
-        assert model.predict(X).shape == Y.shape
+        assert found.predict(X).shape == Y.shape
         if clock.late and looks < 5:
-            assert model.dual_gap_ > model.tol * model.objective_
+            assert found.dual_gap_ > found.tol * found.objective_
+
+
+@pytest.mark.parametrize("n_outputs", [1, 2])
+@pytest.mark.parametrize("looks", [0, 1, 2, 5, 20])
+def test_smallest_network_stops_anywhere(looks, n_outputs, monkeypatch):
+    """With the network that it was given, or a smaller one."""
+    X, Y = data(n_outputs)
+    model = ConvexReLURegressor(alpha=0.5, tol=0.2, random_state=0).fit(X, Y)
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e12)
+    clock = Clock(looks)
+    monkeypatch.setattr(_deadlines, "perf_counter", clock)
+    small = smallest_network(model.set_params(max_time=1000.0), X, Y)
+    assert 0 < clock.late < 60
+    assert 0 < small.n_neurons_ <= model.n_neurons_
+    assert small.dual_gap_ <= 0.2 * small.objective_
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -136,8 +173,7 @@ def test_unfinished_search_claims_nothing(n_outputs, monkeypatch):
     def too_long(*args, **kwargs):
         raise OutOfTime
 
-    module = vector_generation if n_outputs > 1 else column_generation
-    monkeypatch.setattr(module, "search_widely", too_long)
+    monkeypatch.setattr(column_generation, "search_widely", too_long)
     model = ConvexReLURegressor(alpha=1.0, random_state=0, max_time=100.0)
     with pytest.warns(ConvergenceWarning, match="the time limit was reached"):
         model.fit(X, Y)
@@ -152,16 +188,16 @@ def test_bound_by_norms(loss, bias):
     """No neuron is steeper than what norms alone allow."""
     rng = np.random.RandomState(0)
     X, y, s = tiny_data(loss, n=30, d=3, weighted=True)
-    problem = Problem(X + 3.0, y, s, loss_of(loss), 0.1, bias, 0.0)
-    run = column_generation._Run(problem, rng, 1e-2, None, np.inf)
+    problem = problem_of_one(X + 3.0, y, s, loss_of(loss), 0.1, bias)
+    run = column_generation.SingleRun(problem, rng, 1e-2, None, np.inf)
     for _ in range(5):
-        nu = problem.dual_point(rng.standard_normal(len(y)))
-        limit = run.slope_limit(nu)
+        N = problem.dual_point(rng.standard_normal((len(y), 1)))
+        limit = run.slope_limit(N)
         directions = rng.standard_normal((500, 3))
         directions /= np.linalg.norm(directions, axis=1)[:, None]
         biases = -(problem.X @ directions.T)[rng.randint(30, size=500), range(500)]
-        neurons = problem.unused(directions, bias * biases, np.ones(500))
-        assert np.abs(run.slopes(neurons, nu)).max() <= limit
+        neurons = problem.unused(directions, bias * biases, np.ones((500, 1)))
+        assert run.slopes(neurons, N).max() <= limit
 
 
 def test_descent_keeps_the_best(monkeypatch):
@@ -205,9 +241,11 @@ def test_smallest_network_in_no_time():
     )
     neurons = replace(neurons, offset=model.intercepts_[1])
     limit = 1.2 * problem.objective(neurons)
-    late = smallest_network(problem, neurons, limit, deadline=perf_counter() - 1.0)
+    late = smallest_of_several_outputs(
+        problem, neurons, limit, deadline=perf_counter() - 1.0
+    )
     assert len(late) == len(neurons)
-    assert len(smallest_network(problem, neurons, limit)) < len(neurons)
+    assert len(smallest_of_several_outputs(problem, neurons, limit)) < len(neurons)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -285,7 +323,7 @@ def test_limits_in_seconds(n, d):
 def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
     """A gap that only short searches have closed is reported with a warning."""
     X, Y = data(n_outputs)
-    kind = vector_generation.VectorRun if n_outputs > 1 else column_generation._Run
+    kind = column_generation.Run if n_outputs > 1 else column_generation.SingleRun
     search = kind.search
 
     def short_only(self, nu, thorough):
@@ -304,7 +342,7 @@ def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
 def test_last_search_at_scale(monkeypatch):
     """Time is kept for a search where no other has come to its end."""
     X, y = data(1, n=4200, d=2)
-    price, calls = large._Run.price, []
+    price, calls = large._RunInChunks.price, []
 
     def late_at_first(self, nu, thorough=False):
         calls.append(thorough)
@@ -312,7 +350,7 @@ def test_last_search_at_scale(monkeypatch):
             raise OutOfTime
         price(self, nu, thorough)
 
-    monkeypatch.setattr(large._Run, "price", late_at_first)
+    monkeypatch.setattr(large._RunInChunks, "price", late_at_first)
     model = ConvexReLURegressor(
         alpha=50.0, random_state=0, n_arrangements=5, max_time=1000.0
     )
@@ -341,15 +379,18 @@ def test_default_alpha_in_no_time(gated, monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((200, 4))
     Y = np.maximum(X @ rng.standard_normal((4, 3)), 0.0)
-    estimator = ConvexReLURegressor(alpha=1.0)
-    if gated:
-        estimator.set_params(formulation="gated_relu", arrangements="sampled")
-    settings = Settings.of(estimator, loss=Separable(make_loss("squared_error")))
+    kind, null_slope = (
+        (GatedReLURegressor, _null_slope.null_gate_slope)
+        if gated
+        else (ConvexReLURegressor, _null_slope.null_slope)
+    )
+    loss = Separable(make_loss("squared_error"))
+    settings = Settings.of(kind(alpha=1.0), loss=loss)
     full = null_slope(X, Y, np.ones(200), settings, 0)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
     short = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() + 30.0)
     assert 0.3 * full < short <= (1.0 + 1e-6) * full
-    # What takes no search.
+    # What comes too late is left out.
     late = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() - 1.0)
     assert 0.0 < late <= short
 

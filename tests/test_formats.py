@@ -9,11 +9,17 @@ import pytest
 import scipy.sparse
 from numpy.testing import assert_allclose
 from sklearn import config_context
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import Ridge
 from sklearn.neural_network import MLPRegressor
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, alpha_max
+from sklearn_convexnn import (
+    ConvexReLURegressor,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+    alpha_max,
+)
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import gated_arrangement
@@ -25,15 +31,11 @@ FORMATS = ["fortran", "strided", "list", "pandas", "float32", *SPARSE]
 FORMATS += ["csr_duplicates", "zero_rows", "repeated", "array_api_strict"]
 
 MODELS = {
-    "gated": {"formulation": "gated_relu", "n_arrangements": 8},
-    "gated without biases": {
-        "formulation": "gated_relu",
-        "n_arrangements": 8,
-        "fit_intercept": False,
-    },
-    "gated exact": {"formulation": "gated_relu", "arrangements": "exact"},
-    "gated of all patterns": {"formulation": "gated_relu", "n_arrangements": 200},
-    "relu": {"n_arrangements": 8},
+    "gated": GatedReLURegressor(n_arrangements=8),
+    "gated without biases": GatedReLURegressor(n_arrangements=8, fit_intercept=False),
+    "gated exact": GatedReLURegressor(arrangements="exact"),
+    "gated of all patterns": GatedReLURegressor(n_arrangements=200),
+    "relu": ConvexReLURegressor(arrangements="sampled", n_arrangements=8),
 }
 
 
@@ -80,8 +82,8 @@ def in_format(name, X, y, weight):
 
 
 def model_of(case, **options):
-    params = {"arrangements": "sampled", "alpha": 2.0, "tol": 1e-6, "random_state": 0}
-    return ConvexReLURegressor(**{**params, **MODELS[case], **options})
+    params = {"alpha": 2.0, "tol": 1e-6, "random_state": 0, **options}
+    return clone(MODELS[case]).set_params(**params)
 
 
 def data_of(case):
@@ -133,8 +135,7 @@ def test_one_network_of_every_format(case, name):
 def test_one_gated_classifier_of_every_format(name):
     X, y, weight = table()
     labels = np.digitize(y, [-0.5, 0.5])
-    model = ConvexReLUClassifier(2.0, **MODELS["gated"], arrangements="sampled")
-    model.set_params(random_state=0, tol=1e-4)
+    model = GatedReLUClassifier(2.0, n_arrangements=8, random_state=0, tol=1e-4)
     expected = model.fit(X, labels, weight).objective_
     model.fit(*in_format(name, X, labels, weight))
     assert_allclose(model.objective_, expected, rtol=2e-4)

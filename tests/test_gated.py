@@ -10,9 +10,17 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.sparse import csr_array
 from sklearn import config_context
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.preprocessing import scale
 from sklearn.utils._array_api import get_namespace
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+)
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.patterns import gates as gated_arrangement
@@ -338,7 +346,7 @@ def test_losses_of_the_solver_are_those_of_the_package(name):
     assert_allclose(np.sum(root.times(x) * other), np.sum(x * root.transposed(other)))
 
 
-GATED = {"formulation": "gated_relu", "arrangements": "sampled", "random_state": 0}
+SEEDED = {"random_state": 0}
 
 
 def regression(n=60, d=4, seed=0):
@@ -350,8 +358,8 @@ def regression(n=60, d=4, seed=0):
 @pytest.mark.parametrize("bias", [False, True])
 def test_sparse_data_are_not_made_dense(bias, monkeypatch):
     X, y = regression()
-    params = {"n_arrangements": 20, "fit_intercept": bias, "tol": 1e-6, **GATED}
-    dense = ConvexReLURegressor(**params).fit(X, y)
+    params = {"n_arrangements": 20, "fit_intercept": bias, "tol": 1e-6, **SEEDED}
+    dense = GatedReLURegressor(**params).fit(X, y)
 
     def refuse(self, *args, **kwargs):
         raise AssertionError("made dense")
@@ -362,7 +370,7 @@ def test_sparse_data_are_not_made_dense(bias, monkeypatch):
     # So may be data that perhaps have few patterns.
     monkeypatch.setattr(gated_arrangement, "_FEW", 0)
     monkeypatch.setattr(csr_array, "toarray", refuse)
-    model = ConvexReLURegressor(**params).fit(sparse, y)
+    model = GatedReLURegressor(**params).fit(sparse, y)
     assert_allclose(model.objective_, dense.objective_, rtol=1e-5)
     assert_allclose(model.predict(sparse), dense.predict(X), atol=1e-2)
     assert_allclose(model.gates_, dense.gates_)
@@ -375,8 +383,8 @@ def test_warm_start_has_the_gates_and_the_blocks(sparse, n_outputs):
     X, y = regression()
     Y = np.column_stack([y, np.sin(y)])[:, :n_outputs].squeeze()
     X = csr_array(X) if sparse else X
-    params = {**GATED, "n_arrangements": 15, "tol": 1e-3, "warm_start": True}
-    model = ConvexReLURegressor(**params).fit(X, Y)
+    params = {**SEEDED, "n_arrangements": 15, "tol": 1e-3, "warm_start": True}
+    model = GatedReLURegressor(**params).fit(X, Y)
     before, n_iter = model.objective_, model.n_iter_
     model.fit(X, Y)
     assert n_iter > 0 == model.n_iter_
@@ -389,33 +397,40 @@ def test_warm_start_has_the_gates_and_the_blocks(sparse, n_outputs):
     assert model.gates_.shape[0] == 4
 
 
-@pytest.mark.skipif(
+ARRAYS = pytest.mark.skipif(
     os.environ.get("SCIPY_ARRAY_API") != "1", reason="needs SCIPY_ARRAY_API=1"
 )
+
+
+@ARRAYS
 @pytest.mark.parametrize("namespace", ["torch", "array_api_strict"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"formulation": "gated_relu"},
-        {"solver": "auto"},
-        {"solver": "augmented_lagrangian"},
-        {"solver": "penalised"},
-    ],
-    ids=lambda options: "-".join(options.values()),
-)
-def test_arrays_stay_where_they_are(options, dtype, namespace):
+def test_arrays_stay_where_they_are(dtype, namespace):
+    params = {**SEEDED, "n_arrangements": 10}
+    models = GatedReLURegressor(**params), GatedReLUClassifier(**params)
+    check_arrays(*models, dtype, namespace)
+
+
+@ARRAYS
+@pytest.mark.parametrize("namespace", ["torch", "array_api_strict"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("solver", ["auto", "augmented_lagrangian", "penalised"])
+def test_arrays_of_other_networks_come_back(solver, dtype, namespace):
+    params = {**SEEDED, "arrangements": "sampled", "n_arrangements": 10}
+    model = ConvexReLURegressor(solver=solver, **params)
+    check_arrays(model, ConvexReLUClassifier(**params), dtype, namespace)
+
+
+def check_arrays(regressor, classifier, dtype, namespace):
+    """Weights and predictions are of the library that the data are of."""
     xp = pytest.importorskip(namespace)
     X, y = regression()
     X, labels = X.astype(dtype), np.digitize(y, [0, 1])
-    params = {**GATED, "formulation": "relu", "n_arrangements": 10, **options}
-    model = ConvexReLURegressor(**params).fit(X, y)
-    classifier = ConvexReLUClassifier(**{**params, "solver": "auto"}).fit(X, labels)
+    model, labelled = clone(regressor).fit(X, y), clone(classifier).fit(X, labels)
     with config_context(array_api_dispatch=True):
         array = xp.asarray(X)
-        other = ConvexReLURegressor(**params).fit(array, xp.asarray(y))
-        classes = ConvexReLUClassifier(**{**params, "solver": "auto"})
-        classes.fit(array, xp.asarray(labels))
+        other = clone(regressor).fit(array, xp.asarray(y))
+        classes = clone(classifier).fit(array, xp.asarray(labels))
         other = pickle.loads(pickle.dumps(other))
         prediction, proba = other.predict(array), classes.predict_proba(array)
         assert type(classes.predict(array)) is type(array)
@@ -427,7 +442,7 @@ def test_arrays_stay_where_they_are(options, dtype, namespace):
             assert weights.dtype == xp.float64
         prediction, proba = in_numpy(prediction), in_numpy(proba)
     assert_allclose(prediction, model.predict(X), atol=1e-2)
-    assert_allclose(proba, classifier.predict_proba(X), atol=1e-2)
+    assert_allclose(proba, labelled.predict_proba(X), atol=1e-2)
 
 
 @pytest.mark.filterwarnings("ignore:.*stopped with a duality gap")
@@ -443,13 +458,13 @@ def test_no_arithmetic_warnings(loss, dtype):
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((66, 2)).astype(dtype)
         y = np.abs(X[:, 1]) + 2 * X[:, 0] + 0.3 * rng.standard_normal(66)
-        options = {**GATED, "n_arrangements": 20, "max_iter": 5, "fit_intercept": bias}
+        options = {**SEEDED, "n_arrangements": 20, "max_iter": 5, "fit_intercept": bias}
         if loss in ("log_loss", "squared_hinge"):
-            model = ConvexReLUClassifier(loss=loss, **options).fit(X * size, y > 0)
+            model = GatedReLUClassifier(loss=loss, **options).fit(X * size, y > 0)
         else:
             y = size * (y + size)
             y = 1 + np.floor(np.abs(y)) if loss == "poisson" else y
-            model = ConvexReLURegressor(loss=loss, **options).fit(X, y)
+            model = GatedReLURegressor(loss=loss, **options).fit(X, y)
         assert np.isfinite(model.objective_) and np.isfinite(model.dual_bound_)
 
 
@@ -457,9 +472,9 @@ def test_rows_of_mixed_sizes_in_single_precision():
     X, y = regression(40, 3)
     size = np.where(np.arange(40) % 4, 1e-20, 1.0)
     X, y = X * size[:, None], y * size
-    params = {**GATED, "n_arrangements": 10, "fit_intercept": False, "alpha": 0.1}
-    double = ConvexReLURegressor(**params).fit(X, y)
-    single = ConvexReLURegressor(**params).fit(X.astype(np.float32), y)
+    params = {**SEEDED, "n_arrangements": 10, "fit_intercept": False, "alpha": 0.1}
+    double = GatedReLURegressor(**params).fit(X, y)
+    single = GatedReLURegressor(**params).fit(X.astype(np.float32), y)
     assert_allclose(single.objective_, double.objective_, rtol=1e-2)
 
 
@@ -473,3 +488,59 @@ def test_squares_of_single_precision_fit(shape, size):
     assert single.dtype == np.float32
     assert_allclose(single, exact, rtol=1e-4, atol=1e-6 * size)
     assert_allclose(rounded, norms, rtol=1e-5)
+
+
+@pytest.fixture
+def targets():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    Y = np.sin(2 * X @ rng.standard_normal((3, 3)))
+    return X + 0.5, Y + 0.2 * rng.standard_normal(Y.shape)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_several_outputs(targets, bias):
+    X, Y = targets
+    params = {"fit_intercept": bias, "n_arrangements": 30, "random_state": 0}
+    model = GatedReLURegressor(1.0, **params).fit(X, Y)
+    assert model.gates_.shape == (3 + bias, model.n_neurons_)
+    assert model.certificate_ == "restricted"
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+    rows = np.column_stack([X, np.ones(40)])[:, : 3 + bias]
+    hidden = (rows @ model.gates_ > 0) * (X @ model.coefs_[0])
+    raw = hidden @ model.coefs_[1] + model.intercepts_[1]
+    assert_allclose(model.predict(X), raw, atol=1e-12)
+    decay = sum(np.sum(coef**2) for coef in model.coefs_)
+    assert_allclose(model.objective_, 0.5 * np.sum((raw - Y) ** 2) + 0.5 * decay)
+    assert not np.any(model.intercepts_[0])
+    if not bias:
+        # Without the cones of the patterns there is more to choose from.
+        relu = ConvexReLURegressor(1.0, arrangements="sampled", **params).fit(X, Y)
+        assert not hasattr(relu, "gates_")
+        assert model.dual_bound_ <= relu.objective_
+    one = clone(model).fit(X, Y[:, 0])
+    assert one.predict(X).shape == (40,)
+
+
+def test_all_patterns():
+    X, _ = load_iris(return_X_y=True)
+    X = scale(X[:40:2, :2] + 0.01 * np.arange(20)[:, None])
+    model = GatedReLUClassifier(0.5, arrangements="exact", fit_intercept=False)
+    model.fit(X, np.arange(20) % 3)
+    assert model.certificate_ == "global"
+    assert model.dual_gap_ <= 1e-2 * model.objective_
+    assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize(
+    "model, name",
+    [
+        (GatedReLURegressor(arrangements="adaptive"), "arrangements"),
+        (GatedReLURegressor(loss="quantile"), "loss"),
+        (GatedReLUClassifier(loss="hinge"), "loss"),
+    ],
+)
+def test_what_gated_networks_do_not_have(model, name):
+    X, y = regression()
+    with pytest.raises(ValueError, match=f"The '{name}' parameter"):
+        model.fit(X, y > 0)

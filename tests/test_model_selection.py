@@ -21,6 +21,9 @@ from sklearn_convexnn import (
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
     ConvexReLURegressorCV,
+    GatedReLUClassifier,
+    GatedReLURegressor,
+    ParallelReLURegressor,
     alpha_max,
     convex_relu_path,
     path as _path,
@@ -32,6 +35,7 @@ from sklearn_convexnn.training import (
     proving as proofs,
     routes as training,
 )
+from sklearn_convexnn.training.descents import train_by_descent
 from tests.problems import as_targets, tiny_data
 
 
@@ -98,25 +102,23 @@ def test_alpha_max_of_classifiers(params):
 
 
 @pytest.mark.parametrize(
-    "params",
+    "estimator",
     [
-        {},
-        {"loss": "squared_hinge"},
-        {"class_weight": "balanced"},
-        {"formulation": "gated_relu", "arrangements": "exact"},
+        ConvexReLUClassifier(),
+        ConvexReLUClassifier(loss="squared_hinge"),
+        ConvexReLUClassifier(class_weight="balanced"),
+        GatedReLUClassifier(arrangements="exact"),
     ],
     ids=str,
 )
-def test_alpha_max_of_several_outputs(params):
+def test_alpha_max_of_several_outputs(estimator):
     X, _, s = tiny_data("log_loss", n=20, d=3, weighted=True)
-    assert_is_largest(ConvexReLUClassifier(**params), X, three_classes(X), s)
+    assert_is_largest(estimator, X, three_classes(X), s)
 
 
 def test_alpha_max_of_sampled_gates():
     X, y, _ = tiny_data("squared_error", n=30, d=3)
-    estimator = ConvexReLURegressor(
-        formulation="gated_relu", arrangements="sampled", random_state=0
-    )
+    estimator = GatedReLURegressor(random_state=0)
     found = assert_is_largest(estimator, X, y)
     assert found.kind == "restricted"
 
@@ -181,8 +183,6 @@ PATHS = {
     "softmax": (ConvexReLUClassifier(), load_wine, 6),
     "squared hinge": (ConvexReLUClassifier(loss="squared_hinge"), load_wine, 6),
     "hinge": (ConvexReLUClassifier(loss="hinge"), load_breast_cancer, 6),
-    "cuts": (ConvexReLURegressor(arrangements="cutting_cells", pricing="search"),)
-    + (load_diabetes, 4),
 }
 
 
@@ -192,7 +192,7 @@ PATHS = {
         *("scalar", "softmax"),
         *(
             pytest.param(case, marks=pytest.mark.slow)
-            for case in ("without biases", "log loss", "squared hinge", "hinge", "cuts")
+            for case in ("without biases", "log loss", "squared hinge", "hinge")
         ),
     ],
 )
@@ -217,16 +217,13 @@ def test_path_is_as_good_as_single_fits(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "params",
-    [
-        {"arrangements": "sampled"},
-        {"arrangements": "sampled", "formulation": "gated_relu"},
-    ],
+    "estimator",
+    [ConvexReLURegressor(arrangements="sampled"), GatedReLURegressor()],
     ids=str,
 )
-def test_path_on_sampled_patterns_has_the_same_for_all(params):
+def test_path_on_sampled_patterns_has_the_same_for_all(estimator):
     X, y = scaled(load_diabetes, 150)
-    estimator = ConvexReLURegressor(**params, n_arrangements=20, tol=1e-4)
+    estimator = clone(estimator).set_params(n_arrangements=20, tol=1e-4)
     estimator.set_params(random_state=np.random.RandomState(0))
     alphas, models, _ = convex_relu_path(estimator, X, y, alphas=3, eps=0.1)
     for alpha, model in list(zip(alphas, models))[1:]:
@@ -311,12 +308,13 @@ def test_errors_for_bad_eps(eps):
         ConvexReLURegressorCV(),
         ConvexReLUClassifierCV(),
         ConvexReLURegressor,
+        ParallelReLURegressor(),
     ],
-    ids=["pipeline", "regressor", "classifier", "class"],
+    ids=["pipeline", "regressor", "classifier", "class", "parallel"],
 )
 def test_other_estimators_are_refused(estimator):
     X, y = np.eye(4), np.arange(4.0)
-    accepted = "needs an instance of ConvexReLURegressor or ConvexReLUClassifier"
+    accepted = "needs an instance of the ConvexReLU... or GatedReLU... estimators"
     with pytest.raises(TypeError, match="alpha_max " + accepted):
         alpha_max(estimator, X, y)
     with pytest.raises(TypeError, match="convex_relu_path " + accepted):
@@ -602,13 +600,13 @@ def test_a_network_worse_than_a_mixture_is_replaced():
     alphas = np.array([20.0, 10.0, 5.0])
     path = _path._Path(ConvexReLURegressor(random_state=0), X, y, None, alphas, None)
     for k in (2, 1, 0):
-        path.fit(k, path.sides(k), descent=True)
+        path.fit(k, path.sides(k), method=train_by_descent)
     good = path.models[1].objective_
     assert not path.is_bettered(1)
     # As of one that has got stuck.
     path.done[1].model.objective_ *= 1.5
     assert path.is_bettered(1)
-    path.fit(1, path.sides(1), descent=True)
+    path.fit(1, path.sides(1), method=train_by_descent)
     assert path.models[1].objective_ <= 1.01 * good
 
 
@@ -753,7 +751,6 @@ def test_failed_fit_keeps_the_former_state():
 def test_parameters_are_those_of_the_base_estimator(kind, base):
     own = {"alphas": 20, "eps": 1e-2, "cv": None, "scoring": None, "n_jobs": None}
     expected = {**base().get_params(), **own}
-    for name in ("alpha", "warm_start", "depth"):
+    for name in ("alpha", "warm_start"):
         del expected[name]
-    del expected["subnetwork_width"], expected["subnetwork_norm"]
     assert kind().get_params() == expected

@@ -5,29 +5,35 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.base import clone
 from sklearn.ensemble import StackingClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
 
 from sklearn_convexnn import (
     ConvexReLUClassifier,
     ConvexReLURegressor,
+    GatedReLURegressor,
+    ParallelReLURegressor,
     alpha_max,
     certify,
+    cutting_planes,
+    smallest_network,
 )
 from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._null_slope import FRACTION
 
 SAMPLED = {"arrangements": "sampled", "n_arrangements": 10}
 ROUTES = [
-    {},
-    {"fit_intercept": False},
-    {"loss": "huber"},
-    {"loss": "quantile", "tol": 0.1},
-    {"arrangements": "sampled", "n_arrangements": 10},
-    {"arrangements": "cutting_cells", "max_iter": 5},
-    {"formulation": "gated_relu", **SAMPLED},
-    {"depth": 3, **SAMPLED},
-    {"negative_slope": 0.1, "tol": 0.05},
+    ConvexReLURegressor(),
+    ConvexReLURegressor(fit_intercept=False),
+    ConvexReLURegressor(loss="huber"),
+    ConvexReLURegressor(loss="quantile", tol=0.1),
+    ConvexReLURegressor(**SAMPLED),
+    ConvexReLURegressor(negative_slope=0.1, tol=0.05),
+    GatedReLURegressor(n_arrangements=10),
+    ParallelReLURegressor(**SAMPLED),
+    "smallest",
+    "cuts",
 ]
 
 
@@ -39,9 +45,22 @@ def _data(n=20, d=2, outputs=()):
 
 
 def _fitted(X, y, weight=None, **params):
+    return _trained(ConvexReLURegressor(), X, y, weight, **params)
+
+
+def _trained(route, X, y, weight=None, **params):
+    """The estimator fitted, or a network of a function that has the name."""
+    model = ConvexReLURegressor() if isinstance(route, str) else clone(route)
+    model.set_params(random_state=0, **params)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*stopped with a duality gap")
-        return ConvexReLURegressor(random_state=0, **params).fit(X, y, weight)
+        if route == "cuts":
+            model.set_params(max_iter=5)
+            return cutting_planes(model, X, y, cuts="cells", sample_weight=weight)
+        model.fit(X, y, weight)
+        if route == "smallest":
+            return smallest_network(model, X, y, sample_weight=weight)
+        return model
 
 
 LARGE_AND_SMALL = [
@@ -63,11 +82,11 @@ def test_units_do_not_matter(route, sizes, dtype):
     X, y = _data()
     X, y = X.astype(dtype), y.astype(dtype)
     data, target, weight = sizes
-    plain = _fitted(X, y, **route)
-    scaled = {"epsilon": 1.35 * target} if route.get("loss") == "huber" else {}
+    plain = _trained(route, X, y)
+    scaled = {"epsilon": 1.35 * target} if plain.loss == "huber" else {}
     s = np.full(len(y), weight)
-    model = _fitted(X * dtype(data), y * dtype(target), s, **route, **scaled)
-    unit = weight * target ** (1 if route.get("loss") == "quantile" else 2)
+    model = _trained(route, X * dtype(data), y * dtype(target), s, **scaled)
+    unit = weight * target ** (1 if plain.loss == "quantile" else 2)
     assert_allclose(model.objective_ / unit, plain.objective_, rtol=1e-2)
     assert_allclose(model.alpha_ / (unit / target * data), plain.alpha_, rtol=1e-3)
     assert_allclose(
@@ -165,12 +184,19 @@ def test_default_alpha():
 
 
 @pytest.mark.parametrize(
-    "route", [{}, {"formulation": "gated_relu", **SAMPLED}, SAMPLED], ids=str
+    "route",
+    [
+        ConvexReLURegressor(),
+        GatedReLURegressor(n_arrangements=10),
+        ConvexReLURegressor(**SAMPLED),
+    ],
+    ids=str,
 )
 def test_a_constant_network_is_told_of(route):
     X, y = _data()
-    found = alpha_max(ConvexReLURegressor(random_state=0, **route), X, y)
-    model = ConvexReLURegressor(2 * found.value, random_state=0, **route)
+    model = clone(route).set_params(random_state=0)
+    found = alpha_max(model, X, y)
+    model.set_params(alpha=2 * found.value)
     with pytest.warns(UserWarning, match="is a constant.*or alpha='scale'") as caught:
         model.fit(X, y)
     assert len(caught) == 1
@@ -234,7 +260,7 @@ def test_state_after_the_fit_does_not_come_from_parameters():
     X, y = _data()
     model = _fitted(X, np.abs(y), negative_slope=0.1, tol=0.05)
     before = model.predict(X)
-    model.set_params(negative_slope=-1.0, loss="poisson", formulation="gated_relu")
+    model.set_params(negative_slope=-1.0, loss="poisson")
     assert_array_equal(model.predict(X), before)
     labels = (y > 1).astype(int)
     model = ConvexReLUClassifier(random_state=0).fit(X, labels)
@@ -267,23 +293,23 @@ def test_repetitions_of_few_rows_are_few_rows():
 
 
 @pytest.mark.parametrize(
-    "params, n_outputs",
+    "estimator, n_outputs",
     [
-        ({}, 1),
-        pytest.param({}, 2, marks=pytest.mark.slow),
-        ({"loss": "poisson"}, 1),
-        pytest.param({"depth": 3}, 2, marks=pytest.mark.slow),
+        (ConvexReLURegressor(), 1),
+        pytest.param(ConvexReLURegressor(), 2, marks=pytest.mark.slow),
+        (ConvexReLURegressor(loss="poisson"), 1),
+        pytest.param(ParallelReLURegressor(), 2, marks=pytest.mark.slow),
     ],
 )
-def test_samples_of_equal_features_and_other_targets(params, n_outputs):
+def test_samples_of_equal_features_and_other_targets(estimator, n_outputs):
     """They are few samples, and the objective is that of all."""
     rng = np.random.default_rng(0)
     X, group = rng.standard_normal((8, 2)), np.repeat(np.arange(8), 5)
     Y = np.abs(X @ rng.standard_normal((2, n_outputs)))[group]
     Y = Y + 0.3 * rng.uniform(size=Y.shape)
     means = np.array([Y[group == i].mean(axis=0) for i in range(8)])
-    options = {"alpha": 0.5, "tol": 1e-3, "random_state": 0, **params}
-    all_, few = ConvexReLURegressor(**options), ConvexReLURegressor(**options)
+    options = {"alpha": 0.5, "tol": 1e-3, "random_state": 0}
+    all_, few = (clone(estimator).set_params(**options) for _ in range(2))
     all_.fit(X[group], Y if n_outputs > 1 else Y[:, 0])
     few.fit(X, means if n_outputs > 1 else means[:, 0], np.full(8, 5.0))
     assert all_.certificate_ == few.certificate_
@@ -294,7 +320,7 @@ def test_samples_of_equal_features_and_other_targets(params, n_outputs):
     assert abs(all_.dual_bound_ - few.dual_bound_ - constant) <= slack
     history = all_.history_
     assert_allclose(history["objective"][-1], all_.objective_, rtol=2e-3)
-    if n_outputs == 1 and "depth" not in params:
+    if n_outputs == 1:
         again = certify(all_, X[group], Y[:, 0], alpha=0.5)
         assert_allclose(again.objective, all_.objective_)
         assert again.dual_bound <= all_.objective_ * (1.0 + 1e-9)

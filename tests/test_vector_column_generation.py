@@ -31,9 +31,7 @@ from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound
 from sklearn_convexnn.training.proving import prove
-from sklearn_convexnn.training.vector_smallest import (
-    smallest_of_several_outputs as smallest_network,
-)
+from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
 
 from .problems import LOSSES, as_targets
 from .test_vector_formulations import separate_program
@@ -348,12 +346,12 @@ def test_smaller_networks():
     p = make_problem("softmax", True, n=60, d=4, alpha=0.2)
     found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
     neurons = simplify(p, found.neurons)
-    small = smallest_network(p, neurons, 1.02 * found.objective)
+    small = smallest_of_several_outputs(p, neurons, 1.02 * found.objective)
     assert p.objective(small) <= 1.02 * found.objective
     assert len(small) < 0.7 * len(neurons)
-    same = smallest_network(p, neurons, p.objective(neurons))
+    same = smallest_of_several_outputs(p, neurons, p.objective(neurons))
     assert len(same) <= len(neurons)
-    assert len(smallest_network(p, neurons, 1e9)) == 0
+    assert len(smallest_of_several_outputs(p, neurons, 1e9)) == 0
 
 
 def test_exact_steps_of_one_output_end_where_others_do():

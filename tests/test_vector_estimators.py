@@ -12,7 +12,11 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import scale
 from sklearn.utils.class_weight import compute_sample_weight
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import (
+    ConvexReLUClassifier,
+    ConvexReLURegressor,
+    smallest_network,
+)
 
 
 @pytest.fixture(scope="module")
@@ -266,10 +270,10 @@ def test_limits_keep_the_best_network(wine):
 
 
 @pytest.mark.slow
-def test_minimal_networks_of_several_outputs(wine):
+def test_smallest_networks_of_several_outputs(wine):
     X, y = wine
     model = ConvexReLUClassifier(0.5, tol=1e-2, random_state=0).fit(X, y)
-    small = clone(model).set_params(minimal=True).fit(X, y)
+    small = smallest_network(model, X, y)
     assert small.n_neurons_ < model.n_neurons_
     assert small.dual_gap_ <= 1e-2 * small.objective_
 
@@ -283,62 +287,3 @@ def test_sampled_patterns_of_several_outputs(wine):
     assert model.certificate_ == "restricted" and model.n_arrangements_ == 20
     assert model.objective_ >= best.dual_bound_
     assert model.dual_gap_ <= 1e-2 * model.objective_
-
-
-# Gated networks
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_gated_network(targets, bias):
-    X, Y = targets
-    model = ConvexReLURegressor(
-        1.0,
-        formulation="gated_relu",
-        arrangements="sampled",
-        fit_intercept=bias,
-        n_arrangements=30,
-        random_state=0,
-    ).fit(X + 0.5, Y)
-    assert model.gates_.shape == (3 + bias, model.n_neurons_)
-    assert model.certificate_ == "restricted"
-    assert model.dual_gap_ <= 1e-2 * model.objective_
-    rows = np.column_stack([X + 0.5, np.ones(40)])[:, : 3 + bias]
-    hidden = (rows @ model.gates_ > 0) * ((X + 0.5) @ model.coefs_[0])
-    raw = hidden @ model.coefs_[1] + model.intercepts_[1]
-    assert_allclose(model.predict(X + 0.5), raw, atol=1e-12)
-    decay = sum(np.sum(coef**2) for coef in model.coefs_)
-    assert_allclose(model.objective_, 0.5 * np.sum((raw - Y) ** 2) + 0.5 * decay)
-    assert not np.any(model.intercepts_[0])
-    if not bias:
-        # Without the cones of the patterns there is more to choose from.
-        relu = clone(model).set_params(formulation="relu").fit(X + 0.5, Y)
-        assert not hasattr(relu, "gates_")
-        assert model.dual_bound_ <= relu.objective_
-    one = clone(model).fit(X + 0.5, Y[:, 0])
-    assert one.predict(X).shape == (40,)
-
-
-def test_gated_network_of_all_patterns():
-    X, y = load_iris(return_X_y=True)
-    X = scale(X[:40:2, :2] + 0.01 * np.arange(20)[:, None])
-    model = ConvexReLUClassifier(
-        0.5, formulation="gated_relu", arrangements="exact", fit_intercept=False
-    ).fit(X, np.arange(20) % 3)
-    assert model.certificate_ == "global"
-    assert model.dual_gap_ <= 1e-2 * model.objective_
-    assert_allclose(model.predict_proba(X).sum(axis=1), 1.0)
-
-
-@pytest.mark.parametrize(
-    "params, message",
-    [
-        ({"arrangements": "adaptive"}, "use arrangements='sampled' or 'exact'"),
-        ({"loss": "hinge"}, "needs a smooth loss, but loss='hinge'"),
-        ({"negative_slope": 0.1}, "needs negative_slope=0"),
-        ({"minimal": True}, "needs minimal=False"),
-    ],
-)
-def test_what_gated_networks_do_not_have(wine, params, message):
-    params = {"arrangements": "sampled", "formulation": "gated_relu", **params}
-    with pytest.raises(ValueError, match=message):
-        ConvexReLUClassifier(**params).fit(*wine)

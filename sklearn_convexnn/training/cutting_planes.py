@@ -124,7 +124,7 @@ def _certificate(problem, result, pricing, tol):
         }
         with suppress(OutOfTime):
             outer = min(
-                slope(problem.X, result.nu[:, 0], **geometry)
+                unless_broken(np.inf, slope, problem.X, result.nu[:, 0], **geometry)
                 for slope in (norm_bound, triangle_bound)
             )
             proven = problem.bound(result.nu, max(outer, result.kappa))

@@ -1,4 +1,4 @@
-"""Fits of depth three and more that end early: out of time, broken down, too large."""
+"""Fits of sub-networks that end early: out of time, broken down, too large."""
 
 import warnings
 from functools import partial
@@ -7,9 +7,17 @@ from time import perf_counter
 import numpy as np
 import pytest
 import scipy.linalg
+from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import ConvexReLURegressor, _memory, certify, convex_relu_path
+from sklearn_convexnn import (
+    ConvexReLURegressor,
+    GatedReLURegressor,
+    ParallelReLURegressor,
+    _memory,
+    certify,
+    convex_relu_path,
+)
 from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.subnetworks import architecture, slope_bounds
@@ -59,8 +67,8 @@ def small():
     best = []
     for bias in (False, True):
         some = X[:, :1] if bias else X
-        options = {"alpha": 0.1, "depth": 3, "fit_intercept": bias}
-        model = ConvexReLURegressor(arrangements="exact", **options).fit(some, y)
+        options = {"alpha": 0.1, "fit_intercept": bias}
+        model = ParallelReLURegressor(arrangements="exact", **options).fit(some, y)
         best.append((some, y, model.objective_, np.var(y) if bias else np.mean(y**2)))
     return best
 
@@ -103,8 +111,8 @@ def test_time_can_be_up_anywhere(route, count, small, monkeypatch):
     stop_after(monkeypatch, count)
     bias = count % 2 == 0
     X, y, best, null = small[bias]
-    options = {"depth": 3, "max_time": 1e6, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
-    model = ConvexReLURegressor(
+    options = {"max_time": 1e6, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
+    model = ParallelReLURegressor(
         alpha=0.1, fit_intercept=bias, random_state=0, **options
     )
     with warnings.catch_warnings():
@@ -119,7 +127,7 @@ def test_no_time_at_all_leaves_a_proven_bound(monkeypatch):
     rng = np.random.RandomState(0)
     X, y = rng.standard_normal((30, 3)), rng.standard_normal(30)
     stop_after(monkeypatch, 0)
-    model = ConvexReLURegressor(alpha=5.0, depth=3, max_time=1e6)
+    model = ParallelReLURegressor(alpha=5.0, max_time=1e6)
     with pytest.warns(ConvergenceWarning, match="time limit"):
         model.fit(X, y)
     assert model.n_neurons_ == 0
@@ -242,9 +250,9 @@ def break_at(monkeypatch, name, count, once):
 def test_breakdowns_leave_a_network_and_an_honest_gap(route, name, small, monkeypatch):
     bias = route == "sampled"
     X, y, best, null = small[bias]
-    options = {"depth": 3, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
+    options = {"max_iter": 1, "tol": 0.3, **ROUTES[route]}
     for count, once in ((0, False), (2, True)):
-        model = ConvexReLURegressor(
+        model = ParallelReLURegressor(
             alpha=0.1, fit_intercept=bias, random_state=0, **options
         )
         with warnings.catch_warnings(), monkeypatch.context() as patch:
@@ -260,7 +268,7 @@ def test_a_breakdown_of_blocks_is_said(small, monkeypatch):
     monkeypatch.setattr(
         "sklearn_convexnn.families.subnetworks.given.SubnetworkProgram", broken
     )
-    model = ConvexReLURegressor(depth=3, alpha=0.1, **ROUTES["sampled"])
+    model = ParallelReLURegressor(alpha=0.1, **ROUTES["sampled"])
     with pytest.warns(ConvergenceWarning, match="broke down"):
         model.fit(X, y)
     assert model.n_neurons_ == 0
@@ -298,9 +306,9 @@ def test_columns_of_very_different_sizes(route, bias):
     X[:, 0] *= 1e15
     X[:, 1] *= 1e-15
     y = rng.normal(size=40)
-    options = {"depth": 3, "max_iter": 1, "tol": 0.3, **ROUTES[route]}
+    options = {"max_iter": 1, "tol": 0.3, **ROUTES[route]}
     options["n_arrangements"] = 5
-    model = ConvexReLURegressor(fit_intercept=bias, random_state=0, **options)
+    model = ParallelReLURegressor(fit_intercept=bias, random_state=0, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X, y)
@@ -326,10 +334,10 @@ def test_data_of_little_content(route, bias, case):
         y = np.ones(4)
     else:
         X = np.repeat(X[:1], 4, axis=0)
-    options = {"depth": 3, "max_iter": 1, "tol": 0.3, "alpha": 0.1, **ROUTES[route]}
+    options = {"max_iter": 1, "tol": 0.3, "alpha": 0.1, **ROUTES[route]}
     if route == "exact":
         X, y = X[:3], y[:3]
-    model = ConvexReLURegressor(fit_intercept=bias, random_state=0, **options)
+    model = ParallelReLURegressor(fit_intercept=bias, random_state=0, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         warnings.filterwarnings("ignore", "Only .* distinct blocks", UserWarning)
@@ -344,8 +352,8 @@ def test_extreme_weight_decay(route, alpha, small):
     if route == "exact":
         X, y, _, null = small[0]
     bias = route != "exact"
-    options = {"depth": 3, "max_iter": 1, "tol": 0.3, "alpha": alpha, **ROUTES[route]}
-    model = ConvexReLURegressor(random_state=0, fit_intercept=bias, **options)
+    options = {"max_iter": 1, "tol": 0.3, "alpha": alpha, **ROUTES[route]}
+    model = ParallelReLURegressor(random_state=0, fit_intercept=bias, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(X, y)
@@ -361,24 +369,32 @@ def test_products_of_others():
 @pytest.mark.parametrize(
     "options, words",
     [
-        ({"depth": 3, "subnetwork_width": 10**6}, ["subnetwork_width", "depth"]),
+        ({"subnetwork_width": 10**6}, ["subnetwork_width", "depth"]),
         ({"depth": 4, "subnetwork_width": 10**5}, ["subnetwork_width", "depth"]),
         ({"depth": 10**6}, ["depth"]),
         ({"depth": 10**30, "subnetwork_norm": "path"}, ["depth"]),
         ({"depth": 20, "subnetwork_norm": "path"}, ["depth", "subnetwork_width"]),
-        (
-            {"depth": 3, "arrangements": "sampled", "n_arrangements": 10**9},
-            ["n_arrangements"],
-        ),
         ({"arrangements": "sampled", "n_arrangements": 10**9}, ["n_arrangements"]),
     ],
 )
 def test_too_large_for_the_memory(options, words, monkeypatch):
+    check_memory(ParallelReLURegressor(**options), words, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "model", [ConvexReLURegressor(arrangements="sampled"), GatedReLURegressor()]
+)
+def test_too_many_patterns_for_the_memory(model, monkeypatch):
+    model = clone(model).set_params(n_arrangements=10**9)
+    check_memory(model, ["n_arrangements"], monkeypatch)
+
+
+def check_memory(model, words, monkeypatch):
     monkeypatch.setattr(_memory, "memory_limit", lambda: 16.0 * 2**30)
     rng = np.random.RandomState(0)
     X, y = rng.standard_normal((40, 8)), rng.standard_normal(40)
     with pytest.raises(ValueError, match=r"GiB of memory.*use a smaller") as error:
-        ConvexReLURegressor(**options).fit(X, y)
+        model.fit(X, y)
     assert all(word in str(error.value) for word in words)
 
 

@@ -1,4 +1,4 @@
-"""Estimators of depth three and more."""
+"""Estimators of three and more layers."""
 
 import pickle
 
@@ -13,11 +13,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, scale
 
 from sklearn_convexnn import (
-    ConvexReLUClassifier,
     ConvexReLURegressor,
+    ParallelReLUClassifier,
+    ParallelReLURegressor,
     alpha_max,
     certify,
     convex_relu_path,
+    cutting_planes,
+    smallest_network,
 )
 from sklearn_convexnn.patterns.arrangements import count_patterns
 from sklearn_convexnn.patterns.counts import count_blocks
@@ -49,8 +52,8 @@ def objective(model, X, y):
 @pytest.mark.parametrize("bias", [False, True])
 def test_all_blocks_give_the_optimum_with_a_proof(bias):
     X, y = small(n=4 if bias else 5, d=1 if bias else 2)
-    model = ConvexReLURegressor(
-        alpha=0.1, depth=3, fit_intercept=bias, arrangements="exact", tol=1e-7
+    model = ParallelReLURegressor(
+        alpha=0.1, fit_intercept=bias, arrangements="exact", tol=1e-7
     ).fit(X, y)
     assert model.certificate_ == "global"
     assert model.dual_gap_ <= 1e-6 * model.objective_
@@ -65,9 +68,9 @@ def test_all_blocks_give_the_optimum_with_a_proof(bias):
 @pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_column_generation_finds_it(norm, bias):
     X, y = small(n=4, d=1 if bias else 2, seed=1)
-    common = {"alpha": 0.1, "depth": 3, "subnetwork_norm": norm, "fit_intercept": bias}
-    exact = ConvexReLURegressor(arrangements="exact", tol=1e-6, **common).fit(X, y)
-    model = ConvexReLURegressor(tol=1e-4, random_state=0, **common).fit(X, y)
+    common = {"alpha": 0.1, "subnetwork_norm": norm, "fit_intercept": bias}
+    exact = ParallelReLURegressor(arrangements="exact", tol=1e-6, **common).fit(X, y)
+    model = ParallelReLURegressor(tol=1e-4, random_state=0, **common).fit(X, y)
     assert model.certificate_ == "estimated"
     np.testing.assert_allclose(model.objective_, exact.objective_, rtol=2e-4)
     assert model.objective_ >= exact.dual_bound_ * (1 - 1e-12)
@@ -80,34 +83,43 @@ def test_one_unit_without_biases_is_the_two_layer_network():
     common = {"alpha": 0.1, "fit_intercept": False, "tol": 1e-7}
     two = ConvexReLURegressor(arrangements="exact", **common).fit(X, y)
     for norm in ("frobenius", "path"):
-        three = ConvexReLURegressor(
-            depth=3,
+        three = ParallelReLURegressor(
             subnetwork_width=1,
             subnetwork_norm=norm,
             arrangements="exact",
             **common,
         ).fit(X, y)
         np.testing.assert_allclose(three.objective_, two.objective_, rtol=1e-6)
-    wider = ConvexReLURegressor(depth=3, arrangements="exact", **common).fit(X, y)
+    wider = ParallelReLURegressor(arrangements="exact", **common).fit(X, y)
     assert wider.objective_ < two.objective_ * (1 - 1e-4)
 
 
-@pytest.mark.parametrize("depth", [3, pytest.param(4, marks=pytest.mark.slow)])
-def test_more_depth_is_no_worse(depth):
+@pytest.mark.parametrize(
+    "less, more",
+    [
+        (ConvexReLURegressor(), ParallelReLURegressor()),
+        pytest.param(
+            ParallelReLURegressor(),
+            ParallelReLURegressor(depth=4),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_more_depth_is_no_worse(less, more):
     # Networks of fewer layers are among those of more, at the same cost.
     X, y = small(n=9, d=2, seed=3)
     common = {"alpha": 0.3, "tol": 1e-3, "random_state": 0}
-    before = ConvexReLURegressor(depth=depth - 1, **common).fit(X, y)
-    after = ConvexReLURegressor(depth=depth, **common).fit(X, y)
+    before = clone(less).set_params(**common).fit(X, y)
+    after = clone(more).set_params(**common).fit(X, y)
     assert after.objective_ <= before.objective_ * (1 + 1e-3)
 
 
 @pytest.mark.parametrize("solver", ["penalised", "cvxpy"])
 def test_solvers_agree(solver):
     X, y = small(n=4)
-    common = {"alpha": 0.1, "depth": 3, "fit_intercept": False, "arrangements": "exact"}
-    reference = ConvexReLURegressor(tol=1e-6, **common).fit(X, y)
-    model = ConvexReLURegressor(solver=solver, max_iter=1000, **common).fit(X, y)
+    common = {"alpha": 0.1, "fit_intercept": False, "arrangements": "exact"}
+    reference = ParallelReLURegressor(tol=1e-6, **common).fit(X, y)
+    model = ParallelReLURegressor(solver=solver, max_iter=1000, **common).fit(X, y)
     np.testing.assert_allclose(model.objective_, reference.objective_, rtol=2e-4)
     assert model.dual_bound_ <= reference.objective_
     np.testing.assert_allclose(model.objective_, objective(model, X, y), rtol=1e-12)
@@ -115,8 +127,8 @@ def test_solvers_agree(solver):
 
 def test_a_penalty_needs_a_smooth_loss():
     X, y = small()
-    model = ConvexReLUClassifier(
-        depth=3, loss="hinge", arrangements="sampled", solver="penalised"
+    model = ParallelReLUClassifier(
+        loss="hinge", arrangements="sampled", solver="penalised"
     )
     with pytest.raises(ValueError, match="smooth loss"):
         model.fit(X, y > 0)
@@ -124,21 +136,21 @@ def test_a_penalty_needs_a_smooth_loss():
 
 def test_sampled_blocks_bound_networks_of_these_only():
     X, y = small(n=8, d=3)
-    common = {"alpha": 0.2, "depth": 3, "fit_intercept": False, "random_state": 0}
-    model = ConvexReLURegressor(
+    common = {"alpha": 0.2, "fit_intercept": False, "random_state": 0}
+    model = ParallelReLURegressor(
         arrangements="sampled", n_arrangements=10, **common
     ).fit(X, y)
     assert model.certificate_ == "restricted"
     assert model.n_arrangements_ == 10
     assert model.dual_gap_ <= 1e-4 * model.objective_
-    best = ConvexReLURegressor(tol=1e-2, **common).fit(X, y)
+    best = ParallelReLURegressor(tol=1e-2, **common).fit(X, y)
     assert best.objective_ < model.dual_bound_
     assert model.proven_bound_ <= best.objective_
 
 
 def test_an_mlp_with_these_weights_predicts_the_same():
     X, y = small(n=6, d=3)
-    model = ConvexReLURegressor(alpha=0.3, depth=4, tol=0.3, random_state=0)
+    model = ParallelReLURegressor(alpha=0.3, depth=4, tol=0.3, random_state=0)
     model.fit(X, y)
     sizes = tuple(W.shape[1] for W in model.coefs_[:-1])
     mlp = MLPRegressor(hidden_layer_sizes=sizes, max_iter=1, solver="lbfgs")
@@ -163,7 +175,7 @@ def test_an_mlp_with_these_weights_predicts_the_same():
 )
 def test_norms_of_inner_layers(depth, norm):
     X, y = small(n=6)
-    model = ConvexReLURegressor(
+    model = ParallelReLURegressor(
         alpha=0.5, depth=depth, subnetwork_norm=norm, tol=0.3, random_state=0
     ).fit(X, y)
     assert len(model.coefs_) == len(model.intercepts_) == depth
@@ -182,11 +194,11 @@ def test_norms_of_inner_layers(depth, norm):
 @pytest.mark.slow
 def test_several_outputs():
     X, Y = small(n=6, d=2, outputs=2)
-    common = {"alpha": 0.5, "depth": 3, "tol": 3e-2, "random_state": 0}
-    shared = ConvexReLURegressor(**common).fit(X, Y)
+    common = {"alpha": 0.5, "tol": 3e-2, "random_state": 0}
+    shared = ParallelReLURegressor(**common).fit(X, Y)
     # The norm over the outputs is at most the sum of absolute values, and not below
     # any of these.
-    single = [ConvexReLURegressor(**common).fit(X, y) for y in Y.T]
+    single = [ParallelReLURegressor(**common).fit(X, y) for y in Y.T]
     assert shared.dual_bound_ <= sum(model.objective_ for model in single)
     assert shared.objective_ >= sum(model.dual_bound_ for model in single) / 2
 
@@ -206,9 +218,9 @@ def test_classification(loss, n_classes):
     X, y = load_iris(return_X_y=True)
     some = (y < n_classes) & (np.arange(len(y)) % 6 == 0)
     X, y = scale(X[some]), y[some]
-    model = ConvexReLUClassifier(
-        alpha=0.5, depth=3, loss=loss, tol=0.05, random_state=0
-    ).fit(X, y)
+    model = ParallelReLUClassifier(alpha=0.5, loss=loss, tol=0.05, random_state=0).fit(
+        X, y
+    )
     assert model.score(X, y) > 0.95
     assert model.dual_gap_ <= 0.05 * model.objective_
     assert hasattr(model, "predict_proba") == (loss == "log_loss")
@@ -220,9 +232,9 @@ def test_classification(loss, n_classes):
 def test_losses_of_regression(loss):
     X, y = small(n=7, d=2)
     y = np.abs(y)
-    model = ConvexReLURegressor(alpha=0.3, depth=3, loss=loss, random_state=0)
+    model = ParallelReLURegressor(alpha=0.3, loss=loss, random_state=0)
     model.fit(X, y)
-    two = clone(model).set_params(depth=2).fit(X, y)
+    two = ConvexReLURegressor(alpha=0.3, loss=loss, random_state=0).fit(X, y)
     assert model.dual_gap_ <= model.tol * model.objective_
     assert model.dual_bound_ <= two.objective_
 
@@ -231,7 +243,7 @@ def test_losses_of_regression(loss):
 def test_same_answer_for_every_seed():
     X, y = small(n=12, d=2)
     models = [
-        ConvexReLURegressor(alpha=0.3, depth=3, tol=1e-3, random_state=seed).fit(X, y)
+        ParallelReLURegressor(alpha=0.3, tol=1e-3, random_state=seed).fit(X, y)
         for seed in range(2)
     ]
     values = [model.objective_ for model in models]
@@ -240,14 +252,14 @@ def test_same_answer_for_every_seed():
 
 def test_weight_decay_beyond_which_nothing_is_left():
     X, y = small(n=3)
-    common = {"depth": 3, "fit_intercept": False, "arrangements": "exact"}
+    common = {"fit_intercept": False, "arrangements": "exact"}
     low, high = 0.1, 10.0
     for _ in range(8):
         middle = np.sqrt(low * high)
-        model = ConvexReLURegressor(alpha=middle, tol=1e-8, **common).fit(X, y)
+        model = ParallelReLURegressor(alpha=middle, tol=1e-8, **common).fit(X, y)
         low, high = (middle, high) if model.n_neurons_ else (low, middle)
     null = 0.5 * np.sum(y**2)
-    found = ConvexReLURegressor(depth=3, fit_intercept=False, random_state=0)
+    found = ParallelReLURegressor(fit_intercept=False, random_state=0)
     assert found.set_params(alpha=1.01 * high).fit(X, y).objective_ == null
     assert found.set_params(alpha=0.97 * low, tol=1e-5).fit(X, y).objective_ < null
 
@@ -255,8 +267,8 @@ def test_weight_decay_beyond_which_nothing_is_left():
 @pytest.mark.slow
 def test_warm_start_does_not_get_worse():
     X, y = small(n=10)
-    model = ConvexReLURegressor(
-        alpha=0.3, depth=3, warm_start=True, tol=0.2, random_state=0
+    model = ParallelReLURegressor(
+        alpha=0.3, warm_start=True, tol=0.2, random_state=0
     ).fit(X, y)
     first = model.objective_
     model.set_params(max_iter=1, tol=1e-6)
@@ -270,8 +282,8 @@ def test_warm_start_does_not_get_worse():
 @pytest.mark.slow
 def test_warm_start_leaves_biases_behind():
     X, y = small(n=7)
-    model = ConvexReLURegressor(
-        alpha=0.3, depth=3, warm_start=True, tol=0.2, random_state=0
+    model = ParallelReLURegressor(
+        alpha=0.3, warm_start=True, tol=0.2, random_state=0
     ).fit(X, y)
     model.set_params(fit_intercept=False).fit(X, y)
     assert all(np.all(b == 0) for b in model.intercepts_)
@@ -286,9 +298,9 @@ def test_pipeline_grid_search_and_pickle():
     X, y = make_regression(40, 3, noise=5.0, random_state=0)
     y = scale(y)
     model = make_pipeline(
-        StandardScaler(), ConvexReLURegressor(alpha=3.0, tol=0.1, random_state=0)
+        StandardScaler(), ParallelReLURegressor(alpha=3.0, tol=0.1, random_state=0)
     )
-    grid = {"convexreluregressor__depth": [2, 3]}
+    grid = {"parallelreluregressor__subnetwork_width": [1, 2]}
     search = GridSearchCV(model, grid, cv=2).fit(X, y)
     again = pickle.loads(pickle.dumps(search))
     np.testing.assert_array_equal(again.predict(X), search.predict(X))
@@ -297,23 +309,23 @@ def test_pipeline_grid_search_and_pickle():
 @pytest.mark.slow
 def test_limits():
     X, y = small(n=8)
-    common = {"alpha": 0.1, "depth": 3, "tol": 1e-5, "random_state": 0}
+    common = {"alpha": 0.1, "tol": 1e-5, "random_state": 0}
     with pytest.warns(ConvergenceWarning, match="max_neurons"):
-        model = ConvexReLURegressor(max_neurons=3, **common).fit(X, y)
+        model = ParallelReLURegressor(max_neurons=3, **common).fit(X, y)
     assert model.n_neurons_ <= 3
     with pytest.warns(ConvergenceWarning, match="max_neurons"):
-        one = ConvexReLURegressor(max_neurons=1, **common).fit(X, y)
+        one = ParallelReLURegressor(max_neurons=1, **common).fit(X, y)
     assert one.n_neurons_ <= 1
     assert one.objective_ >= model.objective_
     with pytest.warns(ConvergenceWarning, match="limit of iterations"):
-        ConvexReLURegressor(max_iter=1, **common).fit(X, y)
+        ParallelReLURegressor(max_iter=1, **common).fit(X, y)
     with pytest.warns(ConvergenceWarning, match="time limit"):
-        ConvexReLURegressor(max_time=1e-3, **common).fit(X, y)
+        ParallelReLURegressor(max_time=1e-3, **common).fit(X, y)
 
 
 def test_float32_and_weights():
     X, y = small(n=7, d=2)
-    model = ConvexReLURegressor(alpha=0.3, depth=3, tol=0.1, random_state=0)
+    model = ParallelReLURegressor(alpha=0.3, tol=0.1, random_state=0)
     model.fit(X.astype(np.float32), y)
     assert all(W.dtype == np.float32 for W in model.coefs_)
     weight = np.arange(7) % 3
@@ -323,7 +335,7 @@ def test_float32_and_weights():
 
 
 def test_a_constant_and_a_single_sample():
-    model = ConvexReLURegressor(depth=3)
+    model = ParallelReLURegressor()
     X, _ = small()
     assert model.fit(X, np.ones(6)).n_neurons_ == 0
     np.testing.assert_allclose(model.predict(X), 1.0)
@@ -335,20 +347,16 @@ def test_a_constant_and_a_single_sample():
 @pytest.mark.parametrize(
     "params, message",
     [
-        ({"formulation": "gated_relu"}, "formulation='relu'"),
-        ({"negative_slope": 0.1}, "negative_slope=0"),
-        ({"minimal": True}, "minimal=False"),
-        ({"arrangements": "cutting_planes"}, "arrangements='adaptive'"),
-        ({"solver": "direction_generation"}, "solver='auto'"),
+        ({"solver": "direction_generation"}, "The 'solver' parameter"),
         ({"depth": 4, "arrangements": "sampled"}, "subnetwork_norm='path'"),
-        ({"depth": 1}, "The 'depth' parameter"),
+        ({"depth": 2}, "The 'depth' parameter"),
         ({"subnetwork_width": 0}, "The 'subnetwork_width' parameter"),
         ({"arrangements": "exact"}, "arrangements='exact' would enumerate"),
     ],
 )
 def test_what_is_not_there_is_said(params, message):
     X, y = small(n=40, d=4)
-    model = ConvexReLURegressor(**{"depth": 3, **params})
+    model = ParallelReLURegressor(**params)
     with pytest.raises(ValueError, match=message):
         model.fit(X, y)
 
@@ -356,14 +364,14 @@ def test_what_is_not_there_is_said(params, message):
 def test_given_blocks_of_shared_outputs_are_not_there():
     X, Y = small(outputs=2)
     with pytest.raises(ValueError, match="use arrangements='adaptive'"):
-        ConvexReLURegressor(depth=3, arrangements="sampled").fit(X, Y)
+        ParallelReLURegressor(arrangements="sampled").fit(X, Y)
 
 
 def test_functions_of_two_layers_say_so():
     X, y = small()
-    model = ConvexReLURegressor(depth=3, tol=0.1, random_state=0).fit(X, y)
-    for function in (alpha_max, convex_relu_path):
-        with pytest.raises(ValueError, match="depth=2"):
+    model = ParallelReLURegressor(tol=0.1, random_state=0).fit(X, y)
+    for function in (alpha_max, convex_relu_path, cutting_planes, smallest_network):
+        with pytest.raises(TypeError, match=f"{function.__name__} needs"):
             function(model, X, y)
     with pytest.raises(ValueError, match="one hidden layer"):
         certify(model, X, y, alpha=1.0)
@@ -403,8 +411,8 @@ def test_diabetes_is_below_local_training(width):
 
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X), scale(y)
-    model = ConvexReLURegressor(
-        alpha=5.15, depth=3, subnetwork_width=width, tol=0.05, random_state=0
+    model = ParallelReLURegressor(
+        alpha=5.15, subnetwork_width=width, tol=0.05, random_state=0
     ).fit(X, y)
     problem = DeepProblem(
         X,
