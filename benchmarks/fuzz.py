@@ -245,7 +245,7 @@ def reference(case):
         X = without_rounding(X - X.mean(axis=0))
     arrangement = enumerate_arrangement(X, free_bias=free)
     params = case.params["alpha"], free, case.params["negative_slope"]
-    problem = Problem(X, case.targets[used][:, 0], s, loss, *params)
+    problem = Problem(X, case.targets[used], s, Separable(loss), *params)
     program = TwoLayerProgram(problem, arrangement)
     if not program.can_improve:
         return program.null_objective(), program.null_objective()

@@ -35,7 +35,7 @@ from global_optimum import planted
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import StandardScaler
 
-from sklearn_convexnn.losses import make_loss
+from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
@@ -113,9 +113,9 @@ def make_program(problem, n_arrangements, alpha):
         X, y = load[problem](return_X_y=True)
         X = np.column_stack([StandardScaler().fit_transform(X), np.ones(len(X))])
         y = (y - y.mean()) / y.std() if problem == "diabetes" else 2.0 * y - 1.0
-    loss = make_loss("squared_error")
+    loss = Separable(make_loss("squared_error"))
     return TwoLayerProgram(
-        Problem(X, y, np.ones(len(y)), loss, alpha, False, 0.0),
+        Problem(X, y[:, None], np.ones(len(y)), loss, alpha, False, 0.0),
         sample_arrangement(X, n_arrangements, random_state=0),
     )
 

@@ -62,7 +62,12 @@ COMMON_CONSTRAINTS = {
 
 @contextmanager
 def restored_on_failure(estimator):
-    """Give `estimator` its former attributes back if the body does not finish."""
+    """Give `estimator` its former attributes back if the body does not finish.
+
+    Parameters
+    ----------
+    estimator : estimator
+    """
     before = vars(estimator).copy()
     try:
         yield

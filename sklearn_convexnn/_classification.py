@@ -2,6 +2,7 @@
 
 from functools import update_wrapper
 from types import MethodType
+from typing import Self
 
 import numpy as np
 from sklearn.base import ClassifierMixin
@@ -63,7 +64,7 @@ class ClassificationMixin(ClassifierMixin):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Train the network.
 
         Parameters

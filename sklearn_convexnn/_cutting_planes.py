@@ -1,19 +1,29 @@
 """Training by cutting planes, for the study of the method."""
 
 from functools import partial
+from typing import Literal
 
+from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from sklearn_convexnn._alpha_max import check_two_layers
+from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.training.cutting_planes import train_by_cuts
+from sklearn_convexnn.two_layer import TwoLayerMixin
 
 CUTS = ("neurons", "cells")
 PRICINGS = ("exact", "search", "triangle", "semidefinite", "nonnegative")
 
 
 def cutting_planes(
-    estimator, X, y, *, cuts="neurons", pricing="exact", sample_weight=None
-):
+    estimator: TwoLayerMixin,
+    X: Data,
+    y: ArrayLike,
+    *,
+    cuts: Literal["neurons", "cells"] = "neurons",
+    pricing: str = "exact",
+    sample_weight: ArrayLike | None = None,
+) -> TwoLayerMixin:
     """Train a network of one output by cutting planes, with what bounds its slopes.
 
     Starting from nothing, each round adds the steepest neurons, one of each sign, and

@@ -1,5 +1,7 @@
 """What estimators for regression share: targets, fit and predict."""
 
+from typing import Self
+
 from sklearn.base import MultiOutputMixin, RegressorMixin
 from sklearn.utils import assert_all_finite, column_or_1d
 from sklearn.utils.validation import validate_data
@@ -21,7 +23,7 @@ class RegressionMixin(MultiOutputMixin, RegressorMixin):
         return tags
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None):
+    def fit(self, X, y, sample_weight=None) -> Self:
         """Train the network.
 
         Parameters

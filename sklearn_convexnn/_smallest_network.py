@@ -2,17 +2,26 @@
 
 from functools import partial
 
+from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_convexnn._alpha_max import check_two_layers
 from sklearn_convexnn._base import Neighbour
+from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.training.smallest import shrink
+from sklearn_convexnn.two_layer import TwoLayerMixin
 
 # What does not change with the size of a network.
 _KEPT = ("dual_bound_", "certificate_", "history_", "n_iter_", "n_arrangements_")
 
 
-def smallest_network(estimator, X, y, *, sample_weight=None):
+def smallest_network(
+    estimator: TwoLayerMixin,
+    X: Data,
+    y: ArrayLike,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> TwoLayerMixin:
     """Search for a network with fewer neurons that is within `tol` of the optimum.
 
     Neurons are left out or merged, and the others adjusted, as long as the gap stays

@@ -7,12 +7,16 @@ and ``kappa(nu) = max ||nu^T act(X u)||`` over unit vectors ``u``.  Then
 ``nu`` in the domain, and the best one comes from training.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from time import perf_counter
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.sparse import issparse
+from sklearn.base import BaseEstimator
 from sklearn.utils import (
     check_array,
     check_consistent_length,
@@ -26,6 +30,7 @@ from sklearn_convexnn._network_input import read_network, read_targets
 from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn._utils.types import Data, Seed
 from sklearn_convexnn.losses import NEVER
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import units_of
@@ -76,23 +81,23 @@ class Certificate:
 
 
 def certify(
-    network,
-    X,
-    y,
+    network: BaseEstimator | tuple[Sequence[ArrayLike], Sequence[ArrayLike]],
+    X: Data,
+    y: ArrayLike,
     *,
-    alpha,
-    loss=None,
-    epsilon=None,
-    quantile=None,
-    sample_weight=None,
-    fit_intercept=None,
-    negative_slope=None,
-    kind="auto",
-    tol=1e-2,
-    max_time=None,
-    n_arrangements=100,
-    random_state=None,
-):
+    alpha: float,
+    loss: str | None = None,
+    epsilon: float | None = None,
+    quantile: float | None = None,
+    sample_weight: ArrayLike | None = None,
+    fit_intercept: bool | None = None,
+    negative_slope: float | None = None,
+    kind: Literal["auto", "global", "estimated", "restricted"] = "auto",
+    tol: float = 1e-2,
+    max_time: float | None = None,
+    n_arrangements: int = 100,
+    random_state: Seed = None,
+) -> Certificate:
     r"""Bound how far any two-layer network is from the best one.
 
     The network may come from anywhere: an :class:`MLPRegressor

@@ -4,6 +4,7 @@ import warnings
 from collections import Counter
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import Self
 
 import numpy as np
 from sklearn.exceptions import FitFailedWarning
@@ -419,7 +420,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X, y, sample_weight=None, **params) -> Self:
         """Choose the weight decay, and train the network with it.
 
         Parameters
@@ -604,7 +605,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y, sample_weight=None, **params):
+    def fit(self, X, y, sample_weight=None, **params) -> Self:
         """Choose the weight decay, and train the network with it.
 
         Parameters

@@ -50,7 +50,7 @@ def make_program(loss, X, y, s, alpha, *, bias=False, slope=0.0, arrangement=Non
     """Program over all patterns, or over those of `arrangement`."""
     if arrangement is None:
         arrangement = enumerate_arrangement(X, free_bias=bias)
-    problem = Problem(X, y, s, loss_of(loss), alpha, bias, slope)
+    problem = problem_of_one(X, y, s, loss_of(loss), alpha, bias, slope)
     return TwoLayerProgram(problem, arrangement)
 
 

@@ -199,7 +199,7 @@ def test_blocks_active_on_all_samples_are_a_linear_term():
     y = np.array([0.0, 1.0, 3.0])
     patterns = np.array([[False, False, True], [False, True, True]])
     arrangement = Arrangement(patterns, np.array([[1.0, -1.5], [1.0, -0.5]]), False)
-    problem = Problem(X, y, np.ones(3), SquaredError(), 0.1, True, 0.0)
+    problem = problem_of_one(X, y, np.ones(3), SquaredError(), 0.1, True)
     program = TwoLayerProgram(
         problem,
         arrangement,

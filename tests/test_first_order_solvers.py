@@ -12,7 +12,6 @@ from scipy.optimize import nnls
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.losses import make_loss
-from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import (
@@ -29,7 +28,7 @@ from sklearn_convexnn.solvers import (
 )
 from sklearn_convexnn.solvers._cone_projections import ConeProjections
 from sklearn_convexnn.solvers._contest import Contest
-from tests.problems import LOSSES, loss_of, make_program, tiny_data
+from tests.problems import LOSSES, loss_of, make_program, problem_of_one, tiny_data
 from tests.test_solvers import sampled_program
 
 FIRST_ORDER = {
@@ -122,7 +121,7 @@ def test_one_block_for_each_pattern(name):
     X, y, s = tiny_data("huber", n=40, d=4)
     arrangement = sample_arrangement(X, 15, free_bias=True, random_state=0)
     signs = np.where(np.arange(len(arrangement)) % 3, 1.0, -1.0)
-    problem = Problem(X, y, s, loss_of("huber"), 0.3, True, 0.0)
+    problem = problem_of_one(X, y, s, loss_of("huber"), 0.3, True)
     program = TwoLayerProgram(problem, arrangement, outputs=signs)
     optimum = solve_interior_point(program, tol=1e-9).objective
     check(program, FIRST_ORDER[name](program, tol=1e-5), optimum, 1e-5)
@@ -140,7 +139,7 @@ def test_newton_system_of_one_block_for_each_pattern(bias):
         arrangement = type(arrangement)(
             arrangement.patterns[keep], arrangement.gates[keep], False
         )
-        problem = Problem(X, y, s, loss_of("log_loss"), 0.5, bias, 0.0)
+        problem = problem_of_one(X, y, s, loss_of("log_loss"), 0.5, bias)
         outputs = np.where(keep % 2, 1.0, -1.0)
         program = TwoLayerProgram(problem, arrangement, outputs=outputs)
         smaller = program.operator.n_distinct * program.operator.p < len(y)
@@ -152,7 +151,7 @@ def test_newton_system_of_one_block_for_each_pattern(bias):
 def test_open_sides_are_refused(monkeypatch):
     X, y, s = tiny_data("squared_error", n=20, d=3)
     program = TwoLayerProgram(
-        Problem(X, y, s, loss_of("squared_error"), 0.5, False, 0.0),
+        problem_of_one(X, y, s, loss_of("squared_error"), 0.5),
         sample_arrangement(X, 4, random_state=0),
         outputs=-np.ones(4),
         open_sides=np.arange(20) % 5 == np.zeros((4, 1)),
@@ -388,7 +387,7 @@ def test_a_sample_of_many_patterns():
     """More patterns than are taken in at once."""
     X, y, s = tiny_data("squared_error", n=60, d=6)
     arrangement = sample_arrangement(X, 450, random_state=0)
-    problem = Problem(X, y, s, make_loss("squared_error"), 1.0, False, 0.0)
+    problem = problem_of_one(X, y, s, make_loss("squared_error"), 1.0)
     program = TwoLayerProgram(problem, arrangement)
     result = solve_direction_generation(program, tol=1e-4)
     optimum = solve_interior_point(program, tol=1e-6).objective

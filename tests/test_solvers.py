@@ -11,13 +11,19 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, make_loss
-from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import cvxpy_reference, solve_cvxpy, solve_interior_point
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
-from tests.problems import EPSILON, LOSSES, loss_of, make_program, tiny_data
+from tests.problems import (
+    EPSILON,
+    LOSSES,
+    loss_of,
+    make_program,
+    problem_of_one,
+    tiny_data,
+)
 
 
 def sampled_program(loss, bias, *, weighted=True, n=40, d=4, alpha=0.7, slope=0.0):
@@ -379,7 +385,7 @@ def test_reference_in_any_units(loss, bias):
                 if loss == "huber":
                     other = make_loss(loss, epsilon=EPSILON * unit)
             arrangement = sample_arrangement(rows, 8, free_bias=bias, random_state=0)
-            problem = Problem(rows, targets, s, other, alpha, bias, 0.0)
+            problem = problem_of_one(rows, targets, s, other, alpha, bias)
             program = TwoLayerProgram(problem, arrangement)
             ours = solve_interior_point(program, tol=1e-7)
             reference = solve_cvxpy(program, tol=1e-6)

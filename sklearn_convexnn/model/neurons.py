@@ -139,7 +139,17 @@ def in_basis(neurons, basis):
 
 
 def activation(z, negative_slope=0.0):
-    """``z`` where positive, ``negative_slope * z`` elsewhere."""
+    """``z`` where positive, ``negative_slope * z`` elsewhere.
+
+    Parameters
+    ----------
+    z : ndarray
+    negative_slope : float, default=0.0
+
+    Returns
+    -------
+    outputs : ndarray of the shape of `z`
+    """
     if negative_slope == 0:
         return np.maximum(z, 0.0)
     return np.where(z > 0, z, negative_slope * z)

@@ -136,8 +136,9 @@ class Program:
 
     def norms(self, theta):
         """Norms that are penalised, those of a block after each other."""
-        size = self.operator.n_norms * self.n_penalised
-        return np.linalg.norm(theta[:, :size].reshape(-1, self.n_penalised), axis=1)
+        count, length = self.operator.n_norms, self.n_penalised
+        parts = theta[:, : count * length].reshape(count * len(theta), length)
+        return np.linalg.norm(parts, axis=1)
 
     def objective(self, theta, offset):
         """Objective of the program at blocks `theta` and constant `offset`."""
@@ -236,7 +237,18 @@ class Program:
 
 
 def add_gram(gram, part):
-    """Add ``part @ part.T`` to the lower triangle of `gram`, in place."""
+    """Add ``part @ part.T`` to the lower triangle of `gram`, in place.
+
+    Parameters
+    ----------
+    gram : ndarray of shape (n, n)
+        In the order of Fortran.
+    part : ndarray of shape (n, k)
+
+    Returns
+    -------
+    gram : ndarray of shape (n, n)
+    """
     # NumPy and SciPy come with a BLAS each.  The factorisation that follows is
     # SciPy's; two thread pools at work in turn cost more than they bring.
     if part.flags.f_contiguous:

@@ -48,7 +48,19 @@ def solve_direction_generation(
 
 
 def generate_directions(program, tol, max_iter, deadline, callback, progress):
-    """`solve_direction_generation` as long as it makes progress; see `Contest.run`."""
+    """`solve_direction_generation` as long as it makes progress.
+
+    Parameters
+    ----------
+    program, tol, max_iter, deadline, callback
+        As of `solve_direction_generation`.
+    progress : tuple (float, int)
+        See `Contest.run`.
+
+    Returns
+    -------
+    result : SolverResult
+    """
     with blas_threads_for(program.operator.p):
         directions = Directions(program, tol, deadline, callback)
         return directions.run(lambda: directions.round, max_iter, progress)

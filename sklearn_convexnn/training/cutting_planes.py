@@ -392,12 +392,33 @@ class _CellCuts:
 
 
 def null_dual(problem):
-    """The dual point of the network without neurons."""
+    """The dual point of the network without neurons.
+
+    Parameters
+    ----------
+    problem : Problem
+
+    Returns
+    -------
+    N : ndarray of shape (n_samples, n_outputs)
+    """
     return problem.dual_point(problem.outputs(problem.null()))
 
 
 def fit_coefficients(problem, neurons):
-    """Network of given neurons with the best coefficients, and its dual point."""
+    """Network of given neurons with the best coefficients, and its dual point.
+
+    Parameters
+    ----------
+    problem : Problem
+    neurons : Neurons
+
+    Returns
+    -------
+    neurons : Neurons
+        Those with a coefficient that is not zero.
+    N : ndarray of shape (n_samples, 1)
+    """
     p = problem
     if len(neurons) == 0:
         return p.null(), null_dual(p)

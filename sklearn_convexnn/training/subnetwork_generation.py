@@ -96,7 +96,17 @@ def generate_subnetworks(
 
 
 class DeepRun(Run):
-    """Rounds of the group lasso, descent and pricing, with sub-networks."""
+    """Rounds of the group lasso, descent and pricing, with sub-networks.
+
+    Parameters
+    ----------
+    problem : DeepProblem
+    rng : RandomState
+    tol : float
+    max_units : int or None
+    deadline : float
+        As of `Generation`.
+    """
 
     # Few sub-networks have more poor local minima than few neurons.
     n_narrow = 20

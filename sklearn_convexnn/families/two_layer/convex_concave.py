@@ -24,6 +24,8 @@ def concave_step(X, outward, U, at, negative_slope, free_bias, max_iter=100):
         Samples that the neurons hang on if `free_bias`.
     negative_slope : float
     free_bias : bool
+    max_iter : int, default=100
+        Steps.
 
     Returns
     -------

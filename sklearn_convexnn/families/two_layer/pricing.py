@@ -248,6 +248,16 @@ def unit_points(candidates, X, spread=None):
 
     With the root mean square of each column as `spread` they are so only if the
     outputs are almost parallel too.
+
+    Parameters
+    ----------
+    candidates : Candidates
+    X : ndarray of shape (n_samples, n_features)
+    spread : ndarray of shape (n_features,) or None
+
+    Returns
+    -------
+    points : ndarray of shape (n_candidates, n_features + 1)
     """
     directions, scale = candidates.directions, 1.0
     if spread is None:
@@ -263,6 +273,18 @@ def first_of_each(points, kinds, tol, outputs=None):
     """Indices of unit rows that no earlier one of their kind is parallel to.
 
     If there are unit rows that stand for `outputs`, these have to be parallel too.
+
+    Parameters
+    ----------
+    points : ndarray of shape (n_points, n_columns)
+    kinds : ndarray of shape (n_points,)
+    tol : float
+        By how much the cosine of parallel rows may be less than one.
+    outputs : ndarray of shape (n_points, n_other_columns) or None
+
+    Returns
+    -------
+    indices : ndarray of int
     """
     close = (points @ points.T > 1.0 - tol) & (kinds[:, None] == kinds)
     if outputs is not None:
