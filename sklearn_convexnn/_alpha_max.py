@@ -69,64 +69,63 @@ def alpha_max(
 ) -> AlphaMax:
     r"""Smallest weight decay at which the network without neurons is optimal.
 
-        It is the slope of the steepest neuron at the best constant,
+    It is the slope of the steepest neuron at the best constant,
 
-        .. math::
-            \alpha_{\max} = \max_{\|u\|_2 \le 1,\, b}
-            \Big\| \sum_i \nu_i\, \mathrm{act}(x_i^T u + b) \Big\|_2 ,
-            \qquad \nu_i = -\nabla \ell_i(f_0) .
+    .. math::
+        \alpha_{\max} = \max_{\|u\|_2 \le 1,\, b}
+        \Big\| \sum_i \nu_i\, \mathrm{act}(x_i^T u + b) \Big\|_2 ,
+        \qquad \nu_i = -\nabla \ell_i(f_0) .
 
-        The problem is as hard as the training problem in general [1]_, and the
-        answer therefore comes as two numbers.
+    The problem is as hard as the training problem in general [1]_, and the
+    answer therefore comes as two numbers.
 
-        Parameters
-        ----------
-        estimator : ConvexReLURegressor, ConvexReLUClassifier or gated estimator
-            Gives loss, activation, biases, and the seed of the search.  Its `alpha`
-            is not used.
-        X : {array-like, sparse matrix} of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        sample_weight : array-like of shape (n_samples,), default=None
+    Parameters
+    ----------
+    estimator : ConvexReLURegressor, ConvexReLUClassifier or gated estimator
+        Gives loss, activation, biases, and the seed of the search.  Its `alpha`
+        is not used.
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : array-like of shape (n_samples,), default=None
 
-        Returns
-        -------
-        found : AlphaMax
+    Returns
+    -------
+    found : AlphaMax
 
-        Raises
-        ------
-        TypeError
-            If `estimator` is of another kind, as a pipeline.
+    Raises
+    ------
+    TypeError
+        If `estimator` is of another kind, as a pipeline.
 
-        Notes
-        -----
-        The upper bound is proven by branch and bound for data of rank up to 5 (of
-        several outputs with free biases 4) or up to 60 samples, which need not
-        succeed within its limit of work, and otherwise from norms and, for up to 200
-        samples, the triangle relaxation.  Of data of rank one or two and one output
-        it is exact.
+    Notes
+    -----
+    The upper bound is proven by branch and bound for data of rank up to 5 (of
+    several outputs with free biases 4) or up to 60 samples, which need not
+    succeed within its limit of work, and otherwise from norms and, for up to 200
+    samples, the triangle relaxation.  Of data of rank one or two and one output
+    it is exact.
 
-        Where the loss has a kink at the constant, ``nu`` is any of the subgradients
-        of sum zero, and the steepest slope is minimised over these by cutting planes.
+    Where the loss has a kink at the constant, ``nu`` is any of the subgradients
+    of sum zero, and the steepest slope is minimised over these by cutting planes.
 
-        For gated networks the maximum is over the patterns that the estimator would
-        train on, and exact.  'sampled' patterns are not regarded
-        otherwise: the value is that of all patterns, and an upper bound.
+    For gated networks the maximum is over the patterns that the estimator would
+    train on, and exact.  'sampled' patterns are not regarded
+    otherwise: the value is that of all patterns, and an upper bound.
 
-        References
-        ----------
-        .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
-           Regularizers: Exact Polynomial-time Convex Optimization Formulations
-           for Two-layer Networks". ICML.
+    References
+    ----------
+    .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
+       Regularizers: Exact Polynomial-time Convex Optimization Formulations
+       for Two-layer Networks". ICML.
 
-        Examples
-        --------
-        >>> import numpy as np
-    from numpy.typing import ArrayLike
-        >>> from sklearn_convexnn import ConvexReLURegressor, alpha_max
-        >>> X, y = np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 0.0, 1.0])
-        >>> found = alpha_max(ConvexReLURegressor(), X, y)
-        >>> round(found.value, 6), found.kind
-        (0.333333, 'global')
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn_convexnn import ConvexReLURegressor, alpha_max
+    >>> X, y = np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 0.0, 1.0])
+    >>> found = alpha_max(ConvexReLURegressor(), X, y)
+    >>> round(found.value, 6), found.kind
+    (0.333333, 'global')
     """
     check_base(estimator, "alpha_max")
     return largest_slope(estimator, X, y, sample_weight)

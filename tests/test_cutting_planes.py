@@ -93,7 +93,7 @@ def test_every_dual_point_is_bounded_from_below_by_pricing(bias):
     _, problem = program_and_problem(bias=bias)
     result = run(problem, "neurons", tol=1e-3)
     arrangement = enumerate_arrangement(problem.X, free_bias=bias)
-    exact = cone_slopes(problem.X, result.nu, arrangement, free_bias=bias).max()
+    exact = cone_slopes(problem.X, result.nu[:, 0], arrangement, free_bias=bias).max()
     assert exact * (1 - 1e-7) <= result.kappa <= max(exact, 0.3) * (1 + 1e-2)
 
 
@@ -108,7 +108,8 @@ def test_cells_need_fewer_rounds_than_neurons(bias):
 def test_linear_neurons_are_priced_on_their_own(pricing):
     _, problem = program_and_problem(bias=True)
     target = problem.X @ np.array([3.0, -1.0, 2.0])
-    result = run(replace(problem, y=target), "neurons", pricing=pricing, tol=1e-3)
+    problem = replace(problem, Y=target[:, None])
+    result = run(problem, "neurons", pricing=pricing, tol=1e-3)
     assert result.status == "optimal"
     assert result.neurons.linear.any()
 
@@ -135,7 +136,7 @@ def test_relaxations_enclose_the_largest_slope(bias, slope):
         z = X @ found.directions.T + found.biases
         assert np.all(z >= -1e-12)
         assert_allclose(np.linalg.norm(found.directions, axis=1), 1.0)
-        assert_allclose(found.slopes, found.signs * (nu @ z), atol=1e-9)
+        assert_allclose(found.slopes, found.outputs[:, 0] * (nu @ z), atol=1e-9)
         assert 0 < found.slopes[0] <= exact * (1 + 1e-9)
         semidefinite = semidefinite_bound(X, nu, **geometry)
         assert exact * (1 - 1e-9) <= semidefinite
@@ -418,8 +419,7 @@ def test_many_samples_go_the_same_way(n_features, pricing, monkeypatch):
     def refuse(*args, **params):
         raise AssertionError("as many samples")
 
-    for name in ("train_outputs", "train_at_scale"):
-        monkeypatch.setattr(_fitting, name, refuse)
+    monkeypatch.setattr(_fitting, "train_at_scale", refuse)
     model = ConvexReLURegressor(10.0, random_state=0, max_iter=2, tol=1e-6)
     with pytest.warns(ConvergenceWarning, match="limit of iterations"):
         model = cutting_planes(model, X, y, pricing=pricing)

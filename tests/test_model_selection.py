@@ -431,10 +431,11 @@ def test_scores_by_another_scorer():
     X, y = scaled(load_diabetes, 100)
     model = ConvexReLURegressorCV(alphas=[20.0], cv=2, scoring="r2", random_state=0)
     model.fit(X, y)
-    base = ConvexReLURegressor(alpha=20.0, random_state=0).fit(X[50:], y[50:])
+    base = ConvexReLURegressor(alpha=20.0, tol=1e-3, random_state=0)
+    base.fit(X[50:], y[50:])
     expected = get_scorer("r2")(base, X[:50], y[:50])
     # Networks of folds are from descent.
-    assert_allclose(model.scores_path_[0, 0], expected, rtol=1e-2)
+    assert_allclose(model.scores_path_[0, 0], expected, atol=5e-3)
     assert not hasattr(model, "mse_path_")
     model.set_params(scoring=None).fit(X, y)
     assert model.mse_path_.shape == (1, 2)

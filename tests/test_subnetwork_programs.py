@@ -242,7 +242,7 @@ def test_one_inner_unit_is_two_layers(bias, norm):
     """Without biases; with them the second one makes more of the same unit."""
     case = Case(6, 1 if bias else 2, 1, bias=bias, norm=norm)
     arrangement = enumerate_arrangement(case.problem.X, free_bias=bias)
-    two_layer = TwoLayerProgram(case.problem.scalar(), arrangement)
+    two_layer = TwoLayerProgram(case.problem, arrangement)
     value, expected = case.value(), solve_interior_point(two_layer, tol=1e-8).objective
     if bias:
         assert value <= expected * (1 + 1e-7)

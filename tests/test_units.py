@@ -274,11 +274,11 @@ def test_distinct_samples(dtype):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((50, 3)).astype(dtype)
     X[:10] *= 0.0  # signed zeros
-    y, s = rng.integers(2, size=50).astype(float), rng.random(50)
+    Y, s = rng.integers(2, size=(50, 1)).astype(float), rng.random(50)
     again = rng.permutation(np.repeat(np.arange(50), 4))
-    parts = canonical(X[again], y[again], s[again])
+    parts = canonical(X[again], Y[again], s[again])
     assert parts[0].dtype == dtype
-    for part, other in zip(parts, canonical(X, y, 4 * s)):
+    for part, other in zip(parts, canonical(X, Y, 4 * s)):
         assert_allclose(part, other, rtol=1e-12)
         assert not np.any(np.signbit(part[part == 0]))
 
