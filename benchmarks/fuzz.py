@@ -31,6 +31,7 @@ from sklearn_convexnn import (
     GatedReLURegressor,
     cutting_planes,
 )
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
@@ -244,8 +245,10 @@ def reference(case):
     if free:
         X = without_rounding(X - X.mean(axis=0))
     arrangement = enumerate_arrangement(X, free_bias=free)
-    params = case.params["alpha"], free, case.params["negative_slope"]
-    problem = Problem(X, case.targets[used], s, Separable(loss), *params)
+    family = TwoLayer(X, free, case.params["negative_slope"])
+    problem = Problem(
+        family, case.targets[used], s, Separable(loss), case.params["alpha"]
+    )
     program = TwoLayerProgram(problem, arrangement)
     if not program.can_improve:
         return program.null_objective(), program.null_objective()

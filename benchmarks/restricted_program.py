@@ -35,6 +35,7 @@ from global_optimum import planted
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.preprocessing import StandardScaler
 
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
@@ -115,7 +116,7 @@ def make_program(problem, n_arrangements, alpha):
         y = (y - y.mean()) / y.std() if problem == "diabetes" else 2.0 * y - 1.0
     loss = Separable(make_loss("squared_error"))
     return TwoLayerProgram(
-        Problem(X, y[:, None], np.ones(len(y)), loss, alpha, False, 0.0),
+        Problem(TwoLayer(X, False), y[:, None], np.ones(len(y)), loss, alpha),
         sample_arrangement(X, n_arrangements, random_state=0),
     )
 

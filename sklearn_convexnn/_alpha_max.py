@@ -14,6 +14,7 @@ from sklearn_convexnn._fitting import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     both_signs,
@@ -22,7 +23,6 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
 )
 from sklearn_convexnn.gated import GatedMixin
 from sklearn_convexnn.losses import Separable, Softmax
-from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.training.proving import node_limit
@@ -238,13 +238,13 @@ def _search(problem, N, rng):
     Of data of rank one or two and one output it is the largest of all.
     """
     p = problem
-    options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+    options = {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
     directions, biases = _planar_neurons(p, N, options)
     if not len(directions):
         found = search_widely(p.X, N, _DIRECTIONS, rng, polish=60, **options)
         found = found.select(slice(0, _CUTS))
         directions, biases = found.directions, found.biases
-    Z = activation(p.X @ directions.T + biases, p.negative_slope)
+    Z = activation(p.X @ directions.T + biases, p.family.negative_slope)
     if p.fit_intercept:
         # A hyperplane far away: the neuron is linear on the samples.
         linear = p.X.T @ N
@@ -325,7 +325,7 @@ def _least_steep(problem, low, high, rng):
 def _prove(problem, N, slope):
     """The largest slope known, and a proven upper bound of all."""
     p = problem
-    geometry = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+    geometry = {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
     rtol = 0.5 * _RTOL
     found = maximise_slope(
         p.X,

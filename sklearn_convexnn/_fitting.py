@@ -12,22 +12,15 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.devices import on_device, selected
 from sklearn_convexnn._utils.sorting import distinct_rows
 from sklearn_convexnn._utils.threads import blas_threads_for
-from sklearn_convexnn.families.subnetworks.problem import DeepProblem
-from sklearn_convexnn.families.subnetworks.recovery import (
-    layers_of_subnetworks,
-    subnetworks_of_layers,
-)
-from sklearn_convexnn.families.two_layer.recovery import (
-    layers_of_neurons,
-    neurons_of_layers,
-)
+from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import MESSAGES
 from sklearn_convexnn.model.scales import scales_ratio
 from sklearn_convexnn.model.units import units_of
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.patterns.gates import gated_arrangement
-from sklearn_convexnn.solvers.gated import null_network, solve_gated
+from sklearn_convexnn.solvers.gated import GatedObjective, null_network, solve_gated
 from sklearn_convexnn.training.at_scale import goes_at_scale, precision_at_scale
 from sklearn_convexnn.training.routes import train, train_at_scale
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
@@ -126,14 +119,9 @@ def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task
     """
     X, Y, sample_weight = canonical(X, Y, sample_weight)
     X, Y, sample_weight, constant = _merged(X, Y, sample_weight, settings.loss)
-    run, layers, known_units = train, layers_of_neurons, neurons_of_layers
-    dtype = np.float64
+    run, dtype = train, np.float64
     if settings.architecture is not None:
-        run, layers, known_units = (
-            train_subnetworks,
-            layers_of_subnetworks,
-            subnetworks_of_layers,
-        )
+        run = train_subnetworks
     elif goes_at_scale(X.shape, Y.shape[1], settings.arrangements):
         run, dtype = train_at_scale, precision_at_scale(0.9 * settings.tol)
     problem, units = build_problem(X, Y, sample_weight, settings, dtype)
@@ -146,13 +134,14 @@ def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task
     settings = replace(settings, units=units)
 
     def weights(neurons):
-        return units.weights(*layers(neurons, problem.X), settings.dtype)
+        return units.weights(*problem.family.layers(neurons), settings.dtype)
 
     task = task.through(weights)
     known, duals = None, ()
     if start is not None:
         coefs, intercepts, duals = start
-        known = known_units(problem, *units.layers(coefs, intercepts))
+        layers = units.layers(coefs, intercepts)
+        known = problem.family.network_of_layers(*layers)
         duals = units.dual_points(duals)
     with blas_threads_for(len(X)), until(deadline):
         now = perf_counter()
@@ -186,7 +175,7 @@ def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
 
     Returns
     -------
-    problem : Problem or DeepProblem
+    problem : Problem
         In units in which data, targets and weights are of order one.
     units : Units
     """
@@ -206,20 +195,14 @@ def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
         centred, Y, sample_weight, settings.loss, free_bias, centre
     )
     centred /= centred.dtype.type(units.data)
-    kind, options = Problem, {}
+    kind, how = TwoLayer, settings.negative_slope
     if settings.architecture is not None:
-        kind, options["architecture"] = DeepProblem, settings.architecture
-    problem = kind(
-        without_rounding(centred),
-        Y,
-        sample_weight,
-        loss,
-        units.weight_decay(settings.alpha),
-        free_bias,
-        settings.negative_slope,
-        scales_ratio=scales_ratio(centred),
-        **options,
+        kind, how = ParallelSubnetworks, settings.architecture
+    family = kind(
+        without_rounding(centred), free_bias, how, scales_ratio=scales_ratio(centred)
     )
+    alpha = units.weight_decay(settings.alpha)
+    problem = Problem(family, Y, sample_weight, loss, alpha)
     return problem, units
 
 
@@ -298,7 +281,9 @@ def fit_gated(X, Y, sample_weight, known, seed, deadline, name, settings, task):
     p = gated_problem(X, Y, sample_weight, settings, known)
     X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
     units, free_bias = p.units, settings.fit_intercept
-    null = null_network(X.shape[1], Y, sample_weight, loss, free_bias)
+    alpha = units.weight_decay(settings.alpha)
+    objective = GatedObjective(Y, sample_weight, loss, alpha, free_bias)
+    null = null_network(X.shape[1], objective)
     network, n_patterns, complete = replace(null, status="breakdown"), 0, False
     try:
         with blas_threads_for(X.shape[0]):
@@ -315,7 +300,7 @@ def fit_gated(X, Y, sample_weight, known, seed, deadline, name, settings, task):
                     Y,
                     sample_weight,
                     loss,
-                    units.weight_decay(settings.alpha),
+                    alpha,
                     arrangement,
                     fit_intercept=free_bias,
                     # A little room for the rounding of the weights.

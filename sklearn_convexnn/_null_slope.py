@@ -12,13 +12,13 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.devices import in_numpy, placed
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
     SlopeSearch,
     no_candidates,
     search_widely,
 )
 from sklearn_convexnn.losses import power_of_two
-from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.patterns.gates import gated_arrangement
 
 FRACTION = 0.02
@@ -90,7 +90,7 @@ def _positive(slopes, units):
 
 def _steepest(p, N, rng, end):
     """The steepest neurons that a short search finds."""
-    options = {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+    options = {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
     found = no_candidates(p.X, N)
     with suppress(OutOfTime), until(end):
         found = unless_broken(
@@ -113,7 +113,7 @@ def _on_all_samples(found, p, X, N, units):
     for i in range(0, len(X), step):
         rows = X[i : i + step] - units.centre
         z = rows @ found.directions.T + units.data * found.biases
-        slopes += activation(z, p.negative_slope).T @ N[i : i + step]
+        slopes += activation(z, p.family.negative_slope).T @ N[i : i + step]
         linear += rows.T @ N[i : i + step]
     steepest = np.linalg.norm(slopes, axis=1)
     # A neuron that is active on all samples.

@@ -31,6 +31,7 @@ from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data, Seed
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import NEVER
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import units_of
@@ -304,15 +305,8 @@ def certify(
         X = X - centre
     units, Y, weight, loss = units_of(X, Y, weight, loss, fit_intercept, centre)
     coefs, intercepts = units.layers(coefs, intercepts)
-    problem = Problem(
-        without_rounding(X) / units.data,
-        Y,
-        weight,
-        loss,
-        units.weight_decay(float(alpha)),
-        fit_intercept,
-        negative_slope,
-    )
+    family = TwoLayer(without_rounding(X) / units.data, fit_intercept, negative_slope)
+    problem = Problem(family, Y, weight, loss, units.weight_decay(float(alpha)))
     if kind == "restricted":
         check_patterns(X.shape, n_arrangements, fit_intercept)
     given = GivenNetwork(problem, coefs, intercepts)

@@ -4,13 +4,16 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
+from sklearn_convexnn.families.two_layer.family import TwoLayer
+from sklearn_convexnn.families.two_layer.neurons import Neurons, activation
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
     Separable,
     make_loss,
 )
-from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -140,13 +143,31 @@ def problem_of(program, X):
 
 def problem_of_one(X, y, s, loss, alpha, bias=False, slope=0.0, **options):
     """The training problem of one output."""
-    return Problem(X, y[:, None], s, Separable(loss), alpha, bias, slope, **options)
+    Y, loss = y[:, None], Separable(loss)
+    return two_layer_problem(X, Y, s, loss, alpha, bias, slope, **options)
 
 
-def unit_outputs(neurons, X, slope=0.0):
-    """Outputs of the units of neurons, shape (n_samples, n_neurons)."""
-    z = X @ neurons.directions.T + neurons.biases
-    return np.where(neurons.linear, z, activation(z, slope))
+def two_layer_problem(X, Y, s, loss, alpha, bias, slope=0.0, **options):
+    """The training problem of two-layer networks."""
+    return Problem(TwoLayer(X, bias, slope, **options), Y, s, loss, alpha)
+
+
+def subnetwork_problem(X, Y, s, loss, alpha, bias, architecture):
+    """The training problem of parallel sub-networks."""
+    return Problem(ParallelSubnetworks(X, bias, architecture), Y, s, loss, alpha)
+
+
+def network_of_one(directions, biases, coefficients, linear, offset):
+    """A two-layer network of one output, without a problem."""
+    units = Neurons(directions, biases, linear)
+    return Network.of_one_output(units, coefficients, offset)
+
+
+def unit_outputs(network, X, slope=0.0):
+    """Outputs of the units of a network, shape (n_samples, n_neurons)."""
+    units = network.units
+    z = X @ units.directions.T + units.biases
+    return np.where(units.linear, z, activation(z, slope))
 
 
 def outputs_of(neurons, X, slope=0.0):

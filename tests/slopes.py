@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
-from sklearn_convexnn.model.neurons import activation
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.training.bounds import cone_slopes
 

@@ -9,13 +9,13 @@ from sklearn_convexnn.families.two_layer.branch_and_bound import (
     _Search,
     maximise_slope,
 )
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.signed_slope import SignedSlope
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     norm_bound,
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.model.neurons import activation
 from tests.slopes import (
     DEGENERATE,
     EXACT,

@@ -18,9 +18,9 @@ from sklearn_convexnn import (
     GatedReLURegressor,
     certify,
 )
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.slope_bounds import norm_bound
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
-from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement, with_ones
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.training import bounds as network_bounds

@@ -35,7 +35,7 @@ TOL = 1e-9
 def objective(solution, loss, X, y, s, alpha, slope=0.0):
     """Objective of the recovered network from its definition."""
     neurons = solution.neurons
-    assert_allclose(np.linalg.norm(neurons.directions, axis=1), 1.0, rtol=1e-12)
+    assert_allclose(np.linalg.norm(neurons.units.directions, axis=1), 1.0, rtol=1e-12)
     f = outputs_of(neurons, X, slope)
     penalty = alpha * np.sum(neurons.sizes)
     return loss_of(loss).value(f, y, s) + penalty
@@ -117,7 +117,7 @@ def test_no_training_beats_the_spline(loss):
 def test_knots_are_data_points_and_few(loss):
     X, y, s = line_data(loss, n=60)
     solution = spline(loss, X[:, 0], y, s, 0.5)
-    neurons = solution.neurons
+    neurons = solution.neurons.units
     bent = ~neurons.linear
     knots = -neurons.biases[bent] / neurons.directions[bent, 0]
     distance = np.abs(knots[:, None] - X[:, 0]).min(axis=1)
@@ -286,7 +286,7 @@ def test_whitened_squared_error():
     loss = make_loss("squared_error")
     solution = solve_orthogonal(np.eye(3), y, np.ones(3), loss, alpha)
     assert_allclose(solution.neurons.sizes, [4.5, 0.5])
-    assert_allclose(solution.neurons.directions, [[0.6, 0.8, 0], [0, 0, 1]])
+    assert_allclose(solution.neurons.units.directions, [[0.6, 0.8, 0], [0, 0, 1]])
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -308,8 +308,7 @@ def test_objective_has_no_half_of_alpha():
     X, y, s = line_data("squared_error")
     loss = make_loss("squared_error")
     neurons = closed_form(X, y, s, loss, ALPHA, fit_intercept=True).neurons
-    bent = ~neurons.linear
-    assert bent.all()
+    assert not neurons.units.linear.any()
     root = np.sqrt(neurons.sizes)
     value = network_objective(
         "squared_error",
@@ -317,8 +316,8 @@ def test_objective_has_no_half_of_alpha():
         y,
         s,
         ALPHA,
-        neurons.directions.T * root,
-        neurons.biases * root,
+        neurons.units.directions.T * root,
+        neurons.units.biases * root,
         neurons.coefficients / root,
         neurons.offset[0],
     )

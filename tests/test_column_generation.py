@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
 from sklearn_convexnn.families.two_layer.pricing import FAR, search_units
 from sklearn_convexnn.losses import (
@@ -19,7 +20,6 @@ from sklearn_convexnn.losses import (
     OneSided,
     make_loss,
 )
-from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
@@ -58,7 +58,7 @@ def exact_value(problem, tol=1e-9):
         problem.sample_weight,
         problem.alpha,
         bias=problem.fit_intercept,
-        slope=problem.negative_slope,
+        slope=problem.family.negative_slope,
     )
     result = solve_interior_point(program, tol=tol)
     return result.objective, result.dual_bound
@@ -210,8 +210,8 @@ def test_one_sided_loss_is_a_lower_hull(name):
 def test_placing_descends(bias):
     problem = make_problem("squared_error", bias, n=40, d=3)
     placed = place_neurons(problem, 30, np.random.RandomState(0))
-    assert_allclose(np.linalg.norm(placed.directions, axis=1), 1.0)
-    assert bias or not placed.biases.any()
+    assert_allclose(np.linalg.norm(placed.units.directions, axis=1), 1.0)
+    assert bias or not placed.units.biases.any()
     result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
     assert result.objective <= problem.objective(placed) <= 1.1 * result.objective
 
@@ -223,12 +223,13 @@ def test_descent_improves_a_network(loss, bias, slope):
     problem = make_problem(loss, bias, slope, n=40, d=3)
     start = place_neurons(problem, 10, np.random.RandomState(0), max_iter=3)
     if bias:
-        start = replace(start, linear=np.arange(len(start)) == 0)
-        start = replace(start, biases=np.where(start.linear, 0.0, start.biases))
+        linear = np.arange(len(start)) == 0
+        biases = np.where(linear, 0.0, start.units.biases)
+        start = replace(start, units=replace(start.units, biases=biases, linear=linear))
     moved = improve_neurons(problem, start, max_iter=100)
     assert problem.objective(moved) < problem.objective(start)
-    assert np.sum(moved.linear) <= np.sum(start.linear)
-    assert not moved.biases[moved.linear].any()
+    assert np.sum(moved.units.linear) <= np.sum(start.units.linear)
+    assert not moved.units.biases[moved.units.linear].any()
 
 
 def test_large_problems_are_moved_by_descent(monkeypatch):

@@ -20,12 +20,11 @@ from sklearn_convexnn.families.two_layer.placing import (
 from sklearn_convexnn.families.two_layer.pricing import along_biases, merge_candidates
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
 from sklearn_convexnn.losses import Separable, SquaredError
-from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.scales import scales_ratio
 from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.training import generation
-from tests.problems import outputs_of, problem_of_one
+from tests.problems import outputs_of, problem_of_one, two_layer_problem
 
 WARNING = "StandardScaler"
 
@@ -179,14 +178,13 @@ def test_descent_of_several_outputs_sees_small_columns():
     X, y = raw_data(100)
     values = []
     for ratio in (1.0, 1e4):
-        p = Problem(
+        p = two_layer_problem(
             X - X.mean(axis=0),
             np.c_[y, 2 * X[:, 0]],
             np.ones(100),
             Separable(SquaredError()),
             1.0,
             True,
-            0.0,
             scales_ratio=ratio,
         )
         values.append(p.objective(place_units(p, 50, np.random.RandomState(0))))
@@ -212,7 +210,7 @@ def test_blocks_active_on_all_samples_are_a_linear_term():
     outputs = outputs_of(neurons, X)
     exact = program.operator.activate(theta) + 0.5
     np.testing.assert_allclose(outputs, exact, atol=1e-8)
-    assert neurons.linear.all()
+    assert neurons.units.linear.all()
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])

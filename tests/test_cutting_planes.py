@@ -111,7 +111,7 @@ def test_linear_neurons_are_priced_on_their_own(pricing):
     problem = replace(problem, Y=target[:, None])
     result = run(problem, "neurons", pricing=pricing, tol=1e-3)
     assert result.status == "optimal"
-    assert result.neurons.linear.any()
+    assert result.neurons.units.linear.any()
 
 
 def test_one_neuron_of_each_sign_in_a_round():

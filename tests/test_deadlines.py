@@ -1,6 +1,5 @@
 """Time limits: they hold in every loop, and what is claimed at the end is true."""
 
-from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -20,10 +19,10 @@ from sklearn_convexnn import (
 from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn._utils.sorting import distinct_rows
+from sklearn_convexnn.families.two_layer.neurons import row_space_in_time
 from sklearn_convexnn.families.two_layer.slope_bounds import semidefinite_bound
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
-from sklearn_convexnn.model.neurons import row_space_in_time
-from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns import arrangements
 from sklearn_convexnn.patterns.arrangements import (
@@ -34,7 +33,7 @@ from sklearn_convexnn.patterns.arrangements import (
 from sklearn_convexnn.solvers.descent import minimize_in_time
 from sklearn_convexnn.training import at_scale as large, column_generation
 from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
-from tests.problems import loss_of, problem_of_one, tiny_data
+from tests.problems import loss_of, problem_of_one, tiny_data, two_layer_problem
 
 
 class Clock:
@@ -196,8 +195,8 @@ def test_bound_by_norms(loss, bias):
         directions = rng.standard_normal((500, 3))
         directions /= np.linalg.norm(directions, axis=1)[:, None]
         biases = -(problem.X @ directions.T)[rng.randint(30, size=500), range(500)]
-        neurons = problem.unused(directions, bias * biases, np.ones((500, 1)))
-        assert run.slopes(neurons, N).max() <= limit
+        units = problem.family.neurons(directions, bias * biases)
+        assert run.slopes(problem.unused(units), N).max() <= limit
 
 
 def test_descent_keeps_the_best(monkeypatch):
@@ -233,13 +232,11 @@ def test_smallest_network_in_no_time():
     X, Y = data(2)
     model = ConvexReLURegressor(alpha=0.5, random_state=0, tol=0.2).fit(X, Y)
     loss = Separable(make_loss("squared_error", 1.0))
-    problem = Problem(X, Y, np.ones(len(X)), loss, 0.5, True, 0.0)
+    problem = two_layer_problem(X, Y, np.ones(len(X)), loss, 0.5, True)
     W, V = model.coefs_
     size = np.linalg.norm(W, axis=0)
-    neurons = problem.unused(
-        (W / size).T, model.intercepts_[0] / size, V * size[:, None]
-    )
-    neurons = replace(neurons, offset=model.intercepts_[1])
+    units = problem.family.neurons((W / size).T, model.intercepts_[0] / size)
+    neurons = Network(units, V * size[:, None], model.intercepts_[1])
     limit = 1.2 * problem.objective(neurons)
     late = smallest_of_several_outputs(
         problem, neurons, limit, deadline=perf_counter() - 1.0

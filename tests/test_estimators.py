@@ -15,8 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import shuffle
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
+from sklearn_convexnn.families.two_layer.family import TwoLayer
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
-from sklearn_convexnn.model.neurons import activation
 from tests.problems import EPSILON, FEW_LOSSES, QUANTILE, network_objective, tiny_data
 
 
@@ -655,7 +656,7 @@ def test_failed_fit_leaves_the_estimator_as_it_was(error, monkeypatch):
     def fail(*args, **kwargs):
         raise error("stopped")
 
-    monkeypatch.setattr("sklearn_convexnn._fitting.layers_of_neurons", fail)
+    monkeypatch.setattr(TwoLayer, "layers", fail)
     with pytest.raises(error):
         model.fit(X[:, :2], -y)
     assert vars(model) == before

@@ -406,22 +406,21 @@ def test_counts_of_blocks():
 def test_diabetes_is_below_local_training(width):
     from sklearn_convexnn.families.subnetworks.architecture import Architecture
     from sklearn_convexnn.families.subnetworks.placing import place_subnetworks
-    from sklearn_convexnn.families.subnetworks.problem import DeepProblem
     from sklearn_convexnn.losses import Separable, make_loss
+    from tests.problems import subnetwork_problem
 
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X), scale(y)
     model = ParallelReLURegressor(
         alpha=5.15, subnetwork_width=width, tol=0.05, random_state=0
     ).fit(X, y)
-    problem = DeepProblem(
+    problem = subnetwork_problem(
         X,
         y[:, None],
         np.ones(len(y)),
         Separable(make_loss("squared_error")),
         5.15,
         True,
-        0.0,
         Architecture(3, width, "frobenius"),
     )
     local = [

@@ -28,7 +28,6 @@ from sklearn_convexnn.families.subnetworks.placing import (
     random_subnetworks,
 )
 from sklearn_convexnn.families.subnetworks.pricing import search_widely
-from sklearn_convexnn.families.subnetworks.problem import DeepProblem
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.results import DualPoint
@@ -36,7 +35,8 @@ from sklearn_convexnn.patterns.blocks import blocks_of
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.solvers import solve_penalised
 from sklearn_convexnn.training import subnetwork_generation as column_generation
-from sklearn_convexnn.training.subnetwork_generation import DeepRun
+from sklearn_convexnn.training.subnetwork_generation import SubnetworkRun
+from tests.problems import subnetwork_problem
 
 LAPACK = {
     "adaptive": ("svd", "eigh", "eigvalsh"),
@@ -77,7 +77,7 @@ def problem_of(X, y, bias=True, depth=3, norm="frobenius", alpha=0.1):
     loss = Separable(make_loss("squared_error"))
     shape = Architecture(depth, 2, norm)
     weight = np.ones(len(X))
-    return DeepProblem(X, y[:, None], weight, loss, alpha, bias, 0.0, shape)
+    return subnetwork_problem(X, y[:, None], weight, loss, alpha, bias, shape)
 
 
 def check_honest(model, best, null):
@@ -166,7 +166,7 @@ def test_what_a_cut_search_has_found_corrects_the_bound(monkeypatch):
     rng = np.random.RandomState(0)
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
     problem = problem_of(X, y)
-    run = DeepRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
+    run = SubnetworkRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
     nu = problem.dual_point(problem.outputs(problem.null()))
     run.price(nu)
     known, run.duals[0].kappa = run.duals[0].kappa, problem.alpha
@@ -181,7 +181,7 @@ def test_what_a_cut_search_has_found_corrects_the_bound(monkeypatch):
 def test_no_gap_is_closed_by_a_search_that_was_cut():
     rng = np.random.RandomState(0)
     problem = problem_of(rng.standard_normal((20, 2)), rng.standard_normal(20))
-    run = DeepRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
+    run = SubnetworkRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
     nu = problem.dual_point(problem.outputs(problem.null()))
     run.price(nu)
     run.objective = run.duals[0].bound
@@ -189,7 +189,7 @@ def test_no_gap_is_closed_by_a_search_that_was_cut():
     run.end = -np.inf
     run.conclude()
     assert not run.closed
-    assert run.bound == problem.bound(nu, slope_bound(problem, nu))
+    assert run.bound == problem.bound(nu, slope_bound(problem.family, nu))
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -198,20 +198,20 @@ def test_slope_bounds_without_time_or_factorisation(bias, norm, monkeypatch):
     rng = np.random.RandomState(0)
     problem = problem_of(rng.standard_normal((20, 3)), np.zeros(20), bias, norm=norm)
     N = problem.project(rng.standard_normal((20, 1)))
-    whole = slope_bound(problem, N)
+    whole = slope_bound(problem.family, N)
     with until(-np.inf):
-        rough = slope_bound(problem, N)
+        rough = slope_bound(problem.family, N)
     assert whole < rough
     monkeypatch.setattr(np.linalg, "svd", broken)
     monkeypatch.setattr(slope_bounds, "norm_bound", broken)
-    assert whole <= slope_bound(problem, N) <= rough
+    assert whole <= slope_bound(problem.family, N) <= rough
 
     def late(*args, **options):
         raise OutOfTime
 
     monkeypatch.setattr(slope_bounds, "triangle_bound", late)
-    assert whole <= slope_bound(problem, N) <= rough
-    assert slope_bound(problem, 0.0 * N) == 0.0
+    assert whole <= slope_bound(problem.family, N) <= rough
+    assert slope_bound(problem.family, 0.0 * N) == 0.0
 
 
 def broken(*args, **options):
@@ -278,7 +278,7 @@ def test_a_breakdown_of_blocks_is_said(small, monkeypatch):
 def test_steps_that_are_never_short_enough_end(small, monkeypatch):
     X, y, _, _ = small[0]
     problem = problem_of(X, y, bias=False)
-    units = random_subnetworks(problem, 5, np.random.RandomState(0))
+    units = random_subnetworks(problem.family, 5, np.random.RandomState(0))
     blocks = blocks_of(X, units.weights, units.biases, free_bias=False)
     program = SubnetworkProgram(problem, blocks)
     monkeypatch.setattr(
@@ -432,8 +432,8 @@ def test_memory_limit_is_that_of_the_machine(monkeypatch):
 def test_dual_points_of_an_earlier_fit_stay(small):
     X, y, _, _ = small[1]
     problem = problem_of(X, y)
-    run = DeepRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
+    run = SubnetworkRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
     nu = problem.dual_point(problem.outputs(problem.null()))
-    known = DualPoint(nu, slope_bound(problem, nu), proven=True)
+    known = DualPoint(nu, slope_bound(problem.family, nu), proven=True)
     result = run.solve(5, None, [known], 1, None, column_generation.FitTask())
     assert result.dual_bound >= problem.bound(nu, known.kappa)

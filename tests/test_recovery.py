@@ -4,14 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from sklearn_convexnn.families.simplify import prune, simplify
 from sklearn_convexnn.families.two_layer.recovery import (
     layers_of_neurons,
     merge_parallel,
     neurons_from_blocks,
-    prune,
-    simplify,
 )
-from sklearn_convexnn.model.neurons import Neurons
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from tests.problems import (
@@ -19,6 +17,7 @@ from tests.problems import (
     loss_of,
     make_program,
     network_objective,
+    network_of_one,
     outputs_of,
     problem_of,
     problem_of_one,
@@ -98,7 +97,7 @@ def test_pruning_keeps_outputs_and_does_not_raise_the_penalty():
     X = rng.standard_normal((7, 3))
     directions = rng.standard_normal((30, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    neurons = Neurons.of_one_output(
+    neurons = network_of_one(
         directions,
         rng.standard_normal(30),
         rng.uniform(0.1, 1.0, 30) * rng.choice([-1.0, 1.0], 30),
@@ -119,7 +118,7 @@ def plain_problem(X):
 
 def test_pruning_drops_neurons_that_are_off():
     X = np.ones((4, 1))
-    neurons = Neurons.of_one_output(
+    neurons = network_of_one(
         np.array([[1.0], [-1.0]]), np.zeros(2), np.ones(2), np.zeros(2, bool), 0.0
     )
     assert len(prune(plain_problem(X), neurons)) == 1
@@ -131,7 +130,7 @@ def test_linear_term_stays_linear_a_range_beyond_the_data():
     X = rng.uniform(-1, 1, (30, 2))
     direction = np.array([[0.6, -0.8]])
     for sign in (1.0, -1.0):
-        neurons = Neurons.of_one_output(
+        neurons = network_of_one(
             direction, np.zeros(1), np.array([2.0 * sign]), np.ones(1, bool), 3.0
         )
         (W, a), (b, c) = layers_of_neurons(neurons, X)

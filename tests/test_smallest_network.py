@@ -20,13 +20,12 @@ from sklearn_convexnn import (
     certify,
     smallest_network,
 )
+from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.two_layer.recovery import (
     merge_parallel,
     neurons_from_blocks,
-    simplify,
 )
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES
-from sklearn_convexnn.model.neurons import Neurons
 from sklearn_convexnn.patterns.arrangements import sample_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
@@ -39,6 +38,7 @@ from tests.problems import (
     LOSSES,
     make_program,
     network_objective,
+    network_of_one,
     problem_of,
     tiny_data,
 )
@@ -57,7 +57,7 @@ def solved(X, y, s, alpha=0.15, loss="squared_error", bias=False, slope=0.0):
 
 def with_best_coefficients(problem, neurons):
     solution = solve_lasso(
-        problem.features(neurons),
+        problem.family.features(neurons.units),
         problem.y,
         problem.sample_weight,
         problem.single_loss,
@@ -125,9 +125,10 @@ def test_eight_neurons_become_four():
     halves = []
     for sign in (1.0, -1.0):
         # Turned by a little, within the cells wherever no kink is on a sample.
-        turned = base.directions + sign * 1e-4 * base.directions[:, ::-1] * [1, -1]
+        units = base.units
+        turned = units.directions + sign * 1e-4 * units.directions[:, ::-1] * [1, -1]
         turned /= np.linalg.norm(turned, axis=1, keepdims=True)
-        halves.append(replace(half, directions=turned))
+        halves.append(replace(half, units=replace(units, directions=turned)))
     for network in (half.joined(half), halves[0].joined(halves[1])):
         assert len(network) == 8
         limit = max(problem.objective(network), best * EXACT)
@@ -143,7 +144,7 @@ def scattered(rng, gates, count, spread=1e-3):
     norms = np.linalg.norm(vectors[:, :3], axis=1)
     biased = gates.shape[1] > 3
     signs = np.where(np.arange(len(gates)) % 2, 1.0, -1.0)
-    return Neurons.of_one_output(
+    return network_of_one(
         vectors[:, :3] / norms[:, None],
         vectors[:, 3] / norms if biased else np.zeros(len(norms)),
         0.1 * np.tile(signs, count),
@@ -166,7 +167,7 @@ def test_parts_in_one_cell_are_merged(bias):
     # Leaving out alone keeps the directions.
     subset = smallest_of_one_output(problem, network, limit, only_subsets=True)
     assert problem.objective(subset) <= limit
-    closest = subset.directions @ network.directions.T
+    closest = subset.units.directions @ network.units.directions.T
     assert_allclose(closest.max(axis=1), 1.0, rtol=1e-14)
 
 

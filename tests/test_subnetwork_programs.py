@@ -13,7 +13,6 @@ from numpy.testing import assert_allclose
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import place_subnetworks
-from sklearn_convexnn.families.subnetworks.problem import DeepProblem
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
 from sklearn_convexnn.losses import Separable
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
@@ -30,7 +29,7 @@ from sklearn_convexnn.solvers import (
     solve_penalised,
 )
 from sklearn_convexnn.solvers.cvxpy_reference import _form
-from tests.problems import LOSSES, as_targets, loss_of
+from tests.problems import LOSSES, as_targets, loss_of, subnetwork_problem
 
 
 @lru_cache
@@ -75,9 +74,8 @@ class Case:
         if blocks is None:
             blocks = all_blocks(n, d, width, bias, norm, seed, depth)
         self.blocks, arch = blocks, Architecture(depth, width, norm)
-        self.problem = DeepProblem(
-            X, y[:, None], s, Separable(loss_of(loss)), alpha, bias, 0.0, arch
-        )
+        loss = Separable(loss_of(loss))
+        self.problem = subnetwork_problem(X, y[:, None], s, loss, alpha, bias, arch)
         self.program = SubnetworkProgram(self.problem, blocks)
 
     def solve(self, tol=1e-8):
@@ -94,7 +92,7 @@ class Case:
 
     def recovered(self, result):
         return subnetworks_of_blocks(
-            self.problem, self.program, result.theta, result.offset
+            self.problem.family, self.program, result.theta, result.offset
         )
 
     def best_training(self, n_seeds, max_iter, n_units=40):
@@ -222,7 +220,7 @@ def test_program_reference_and_network_agree(seed, loss):
     assert_allclose(reference.dual_bound, reference.objective, rtol=1e-6)
     network = case.recovered(ours)
     assert_allclose(case.problem.objective(network), ours.objective, rtol=1e-9)
-    for W in network.weights:
+    for W in network.units.weights:
         assert_allclose(np.linalg.norm(W, axis=(1, 2)), 1.0, rtol=1e-12)
     assert ours.dual_bound <= case.best_training(1, 80) + 1e-9
 
@@ -321,10 +319,8 @@ def test_two_layer_blocks_are_there():
     """Networks of mixed depths: shorter sub-networks add nothing to three layers."""
     case = Case()
     gates = enumerate_arrangement(case.problem.X, free_bias=False).gates
-    neurons = case.problem.embedded(
-        gates, np.zeros(len(gates)), np.ones((len(gates), 1))
-    )
-    short = blocks_of(case.problem.X, neurons.weights, neurons.biases, free_bias=False)
+    neurons = case.problem.family.embedded(gates, np.zeros(len(gates)))
+    short = blocks_of(case.problem.X, *neurons, free_bias=False)
     short = distinct(short, merge=True, free_bias=False)
     assert set(_keys(short)) <= set(_keys(case.blocks))
     both = Case(blocks=case.blocks.joined(short))

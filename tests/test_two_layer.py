@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.two_layer.recovery import (
     layers_of_neurons,
     neurons_from_blocks,
-    simplify,
 )
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers import solve_cvxpy, solve_interior_point

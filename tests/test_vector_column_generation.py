@@ -9,19 +9,16 @@ import pytest
 from numpy.testing import assert_allclose
 
 from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn.families.simplify import prune, simplify
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     improve_outputs,
     place_neurons,
 )
 from sklearn_convexnn.families.two_layer.pricing import search_widely
-from sklearn_convexnn.families.two_layer.recovery import (
-    layers_of_neurons,
-    prune,
-    simplify,
-)
+from sklearn_convexnn.families.two_layer.recovery import layers_of_neurons
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
-from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,
@@ -32,9 +29,8 @@ from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound
 from sklearn_convexnn.training.proving import prove
 from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
-
-from .problems import LOSSES, as_targets
-from .test_vector_formulations import separate_program
+from tests.problems import LOSSES, as_targets, two_layer_problem
+from tests.test_vector_formulations import separate_program
 
 NAMES = ("softmax", *LOSSES)
 
@@ -62,14 +58,14 @@ def make_problem(
         Y, loss = np.eye(c)[np.argmax(F, axis=1)], Softmax()
     else:
         Y, loss = as_targets(name, F), Separable(make_loss(name, 0.5, 0.3))
-    return Problem(X, Y, s, loss, alpha, bias, slope)
+    return two_layer_problem(X, Y, s, loss, alpha, bias, slope)
 
 
 def network_objective(problem, neurons):
     """Loss and weight decay of the weights of an MLP, written down once more."""
     (hidden, output), (hidden_bias, output_bias) = layers_of_neurons(neurons, problem.X)
     z = problem.X @ hidden + hidden_bias
-    z = np.where(z > 0, z, problem.negative_slope * z)
+    z = np.where(z > 0, z, problem.family.negative_slope * z)
     decay = np.sum(hidden**2) + np.sum(output**2)
     F = z @ output + output_bias
     value = problem.loss.value(F, problem.Y, problem.sample_weight)
@@ -128,9 +124,9 @@ def test_group_lasso_against_a_conic_solver(name, free):
 def test_descent_with_fixed_directions_reaches_the_group_lasso(name, free):
     p = make_problem(name, free, n=40, alpha=1.0)
     placed = place_neurons(p, 10, np.random.RandomState(0))
-    new = p.unused(np.eye(3), np.zeros(3), np.zeros((3, 3)))
+    new = p.unused(p.family.neurons(np.eye(3), np.zeros(3)))
     neurons = replace(placed.joined(new), offset=placed.offset)
-    Z = p.features(neurons)
+    Z = p.family.features(neurons.units)
     expected = solve_output_weights(
         Z, p.Y, p.sample_weight, p.loss, 1.0, free_offset=free
     )
@@ -288,8 +284,8 @@ def test_restricted_to_patterns():
         p, np.random.RandomState(0), tol=1e-6, arrangement=arrangement
     )
     assert_allclose(found.objective, expected, rtol=5e-6)
-    patterns = p.X @ found.neurons.directions.T > 1e-9
-    closed = p.X @ found.neurons.directions.T >= -1e-9
+    patterns = p.X @ found.neurons.units.directions.T > 1e-9
+    closed = p.X @ found.neurons.units.directions.T >= -1e-9
     for active, maybe in zip(patterns.T, closed.T):
         fits = ~np.any(active & ~arrangement.patterns, axis=1)
         assert np.any(fits & ~np.any(~maybe & arrangement.patterns, axis=1))
@@ -308,9 +304,7 @@ def test_limit_of_neurons(limit):
 def test_known_neurons_are_a_start():
     p = make_problem("squared_error", True, n=40)
     found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
-    known = p.unused(
-        found.neurons.directions, found.neurons.biases, 0 * found.neurons.outputs
-    )
+    known = p.unused(found.neurons.units)
     again = generate_neurons(p, np.random.RandomState(1), tol=1e-3, known=known)
     assert again.n_iter <= found.n_iter
     assert again.objective <= found.objective * (1 + 1e-3)
@@ -320,7 +314,7 @@ def test_neurons_that_cancel_are_dropped():
     p = make_problem("squared_error", n=20, alpha=1e-3)
     directions = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     outputs = np.array([[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0], [0.5, 0.0, 0.2]])
-    neurons = p.unused(directions, np.zeros(3), outputs)
+    neurons = Network(p.family.neurons(directions, np.zeros(3)), outputs, np.zeros(3))
     # Targets that the last neuron fits.
     p = replace(p, Y=p.outputs(neurons))
     neurons = simplify(p, neurons)
@@ -334,7 +328,8 @@ def test_prune_to_independent_outputs():
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((30, 2))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    neurons = p.unused(directions, np.zeros(30), rng.standard_normal((30, 2)))
+    units = p.family.neurons(directions, np.zeros(30))
+    neurons = Network(units, rng.standard_normal((30, 2)), np.zeros(2))
     pruned = prune(p, neurons)
     assert len(pruned) <= 8
     assert_allclose(p.outputs(pruned), p.outputs(neurons), atol=1e-9)
@@ -367,7 +362,7 @@ def test_exact_steps_of_one_output_end_where_others_do():
 def test_improving_never_makes_it_worse(name):
     p = make_problem(name, True)
     placed = place_neurons(p, 10, np.random.RandomState(0), max_iter=20)
-    assert_allclose(np.linalg.norm(placed.directions, axis=1), 1.0)
+    assert_allclose(np.linalg.norm(placed.units.directions, axis=1), 1.0)
     assert p.objective(improve_neurons(p, placed)) < p.objective(placed)
 
 
@@ -409,7 +404,7 @@ def test_binary_softmax_is_another_program_than_the_log_loss():
     """Its outputs share the logit, so that it is penalised less."""
     p = make_problem("softmax", True, c=2, n=40, alpha=0.3)
     y = p.Y[:, 1] - p.Y[:, 0]
-    one = Problem(
+    one = two_layer_problem(
         p.X,
         y[:, None],
         p.sample_weight,

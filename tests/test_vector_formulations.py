@@ -9,10 +9,10 @@ from scipy.special import expit
 
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
-from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers.gated import solve_gated
 from sklearn_convexnn.training.lifted import lifted_bound
+from tests.problems import two_layer_problem
 from tests.vector_problems import data, gated_objective, gated_program, loss_expression
 
 ALPHA = 0.2
@@ -147,11 +147,11 @@ def test_orthogonal_samples(kind, weight):
         rays = np.linalg.qr(rng.standard_normal((3, 3)))[0][:2]
     Y = rays[group] * (rng.uniform(0.5, 2.0, len(X))[:, None] if kind == "rays" else 1)
     s, loss = np.full(len(X), weight), Separable(make_loss("squared_error"))
-    found = soft_thresholded_svd(Problem(X, Y, s, loss, ALPHA, False, 0.0))
+    found = soft_thresholded_svd(two_layer_problem(X, Y, s, loss, ALPHA, False, 0.0))
     neurons = found.neurons
-    F = np.maximum(X @ neurons.directions.T, 0.0) @ neurons.outputs
+    F = np.maximum(X @ neurons.units.directions.T, 0.0) @ neurons.outputs
     own = 0.5 * weight * np.sum((F - Y) ** 2) + ALPHA * np.sum(neurons.sizes)
-    assert_allclose(np.linalg.norm(neurons.directions, axis=1), 1.0)
+    assert_allclose(np.linalg.norm(neurons.units.directions, axis=1), 1.0)
     assert_allclose(found.objective, own)
     assert_allclose(found.dual_bound, own, rtol=1e-9)
     trained = train_network(X, Y, s, loss, ALPHA, width=8, n_starts=2)
@@ -166,7 +166,7 @@ def test_orthogonal_samples_against_the_lifted_bound():
     X, group, _ = orthogonal_data(n=3, d=3)
     Y, s = np.eye(2)[group], np.ones(3)
     loss = Separable(make_loss("squared_error"))
-    found = soft_thresholded_svd(Problem(X, Y, s, loss, 0.5, False, 0.0))
+    found = soft_thresholded_svd(two_layer_problem(X, Y, s, loss, 0.5, False, 0.0))
     bound = lifted_bound(X, Y, s, loss, 0.5, enumerate_arrangement(X))
     assert_allclose(found.objective, bound.value, rtol=1e-6)
 
@@ -177,7 +177,9 @@ def test_only_what_is_proven_has_a_closed_form():
     loss = Separable(make_loss("squared_error"))
 
     def solve(X=X, Y=Y, s=s, loss=loss, alpha=ALPHA, bias=False, slope=0.0):
-        return soft_thresholded_svd(Problem(X, Y, s, loss, alpha, bias, slope))
+        return soft_thresholded_svd(
+            two_layer_problem(X, Y, s, loss, alpha, bias, slope)
+        )
 
     assert solve() is not None
     assert solve(Y=-Y) is not None

@@ -5,7 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn.model.neurons import Neurons
+from sklearn_convexnn.model.network import Network
 
 MESSAGES = {
     "optimal": "the duality gap is within the tolerance",
@@ -70,7 +70,7 @@ class GlobalResult:
 
     Attributes
     ----------
-    neurons : Neurons
+    neurons : Network
         The best network seen.
     nu : ndarray of shape (n_samples,)
         Dual point of the best bound.
@@ -86,7 +86,7 @@ class GlobalResult:
         round, divided by alpha), 'cells' and 'neurons'.
     """
 
-    neurons: Neurons
+    neurons: Network
     nu: np.ndarray
     objective: float
     dual_bound: float

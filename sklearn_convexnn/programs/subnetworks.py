@@ -26,7 +26,7 @@ class SubnetworkProgram(Program):
 
     Parameters
     ----------
-    problem : DeepProblem
+    problem : Problem
         Of one output.
     blocks : Blocks
     outputs : ndarray of shape (n_blocks,), default=None
@@ -54,7 +54,7 @@ class SubnetworkProgram(Program):
             blocks = blocks.joined(blocks)
         self.blocks = blocks
         n_leaves = blocks.vectors.shape[1]
-        n_norms = n_leaves if problem.architecture.has_leaf_norms else 1
+        n_norms = n_leaves if problem.family.architecture.has_leaf_norms else 1
         self.operator = op = CoupledOperator(
             problem.X @ self._basis, self._unit, blocks, outputs, n_norms
         )

@@ -41,7 +41,7 @@ class TwoLayerProgram(Program):
     def __init__(self, problem, arrangement, *, outputs=None, open_sides=None):
         super().__init__(problem)
         self.complete = arrangement.complete
-        X, slope = problem.X, problem.negative_slope
+        X, slope = problem.X, problem.family.negative_slope
         patterns, gates = arrangement.patterns, arrangement.gates
         if outputs is None:
             keep = _useful(patterns, self.fit_intercept, slope)

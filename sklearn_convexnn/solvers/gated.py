@@ -13,7 +13,7 @@ nuclear norm, with one output the Euclidean one, is the cheapest way to write ``
 as a sum of ``w_k v_k^T``.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -22,7 +22,7 @@ from sklearn_convexnn._sklearn import device, get_namespace, max_precision_float
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, fits, until
 from sklearn_convexnn._utils.devices import in_numpy
-from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.problem import Objective
 from sklearn_convexnn.model.results import gap_closed
 from sklearn_convexnn.solvers.gated_first_order import Accelerated
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
@@ -162,44 +162,56 @@ def solve_gated(
                 start,
             )
     except OutOfTime:
-        Y, s = (
-            np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, sample_weight)
-        )
-        return null_network(X.shape[1], Y, s, loss, fit_intercept)
+        problem = GatedObjective.of(Y, sample_weight, loss, alpha, fit_intercept)
+        return null_network(X.shape[1], problem)
     # Nothing is kept that is not finite.
     with np.errstate(all="ignore"):
         return solver.solve(tol, callback)
 
 
-def null_network(n_features, Y, sample_weight, loss, fit_intercept):
+@dataclass(frozen=True)
+class GatedObjective(Objective):
+    """Objective of a gated network, whose constants are found in NumPy."""
+
+    Y: np.ndarray
+    sample_weight: np.ndarray
+    loss: object
+    alpha: float
+    fit_intercept: bool
+
+    @classmethod
+    def of(cls, Y, sample_weight, loss, alpha, fit_intercept):
+        """The objective of arrays of any library, in double precision."""
+        Y, s = (
+            np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, sample_weight)
+        )
+        # Numbers of NumPy do not multiply arrays of other libraries.
+        return cls(Y, s, loss, float(alpha), fit_intercept)
+
+
+def null_network(n_features, objective):
     """The network without neurons, for want of time, and a bound that always holds.
 
     Parameters
     ----------
     n_features : int
-    Y : ndarray of shape (n_samples, n_outputs)
-    sample_weight : ndarray of shape (n_samples,)
-    loss : Separable or Softmax
-    fit_intercept : bool
+    objective : GatedObjective
 
     Returns
     -------
     network : GatedNetwork
     """
-    zeros = np.zeros(Y.shape)
-    offset = np.zeros(Y.shape[1])
-    if fit_intercept:
-        offset = loss.best_offset(zeros, Y, sample_weight)
-    objective = loss.value(zeros + offset, Y, sample_weight)
-    bound = float(np.sum(loss.dual_terms(zeros, Y, sample_weight)))
-    row = 0, 0.0, objective, bound, 0
+    zeros = np.zeros(objective.Y.shape)
+    offset = objective.best_offset(zeros)
+    value, bound = objective.value(zeros + offset), objective.bound(zeros, 0.0)
+    row = 0, 0.0, value, bound, 0
     names = "n_iter", "time", "objective", "dual_bound", "active"
     return GatedNetwork(
-        gates=np.zeros((n_features + fit_intercept, 0)),
+        gates=np.zeros((n_features + objective.fit_intercept, 0)),
         hidden=np.zeros((n_features, 0)),
         output=np.zeros((0, len(offset))),
         offset=offset,
-        objective=objective,
+        objective=value,
         dual_bound=bound,
         status="max_time",
         n_iter=0,
@@ -220,17 +232,13 @@ class _Solver:
         if isinstance(masks, np.ndarray):
             masks = np.ascontiguousarray(masks)
         self.all = GatedOperator(X, masks, xp, self.device, wide)
-        # Bounds and constants are found in NumPy.
-        Y, s = (np.asarray(in_numpy(part), dtype=np.float64) for part in (Y, s))
-        self.problem = Problem(X, Y, s, loss, alpha, fit_intercept, 0.0)
+        p = self.problem = GatedObjective.of(Y, s, loss, alpha, fit_intercept)
+        Y, s, self.alpha = p.Y, p.sample_weight, p.alpha
         self.loss = GatedLoss(loss, self._wide(Y), self._wide(s), xp)
-        # Numbers of NumPy do not multiply arrays of other libraries.
-        self.alpha = alpha = float(alpha)
-        self.fit_intercept, self.budget = fit_intercept, budget
+        self.budget = budget
         # Without units; the bound of zeros needs no slopes.
-        zeros, self.null_offset = np.zeros(Y.shape), np.zeros(Y.shape[1])
-        if fit_intercept:
-            self.null_offset = loss.best_offset(zeros, Y, s)
+        zeros = np.zeros(Y.shape)
+        self.null_offset = p.best_offset(zeros)
         self.objective = self.null_value = self.problem.value(zeros + self.null_offset)
         self.bound = self.problem.bound(zeros, 0.0)
         self.which = np.zeros(0, dtype=np.int64)
@@ -258,7 +266,7 @@ class _Solver:
         # Steps in the constants are as long as those in the blocks.
         unit = size / float(np.sum(s)) if fit_intercept else 0.0
         self.longest = 1.0 / max(size * steepest, np.finfo(np.float32).tiny)
-        self.accelerated = Accelerated(self.loss, alpha, self.longest, unit, xp)
+        self.accelerated = Accelerated(self.loss, self.alpha, self.longest, unit, xp)
         # The Newton method is not tried before, and with how long a step.
         self.proximal, self.waiting, self.sigma = None, 0, None
 
@@ -399,10 +407,9 @@ class _Solver:
 
     def _check(self):
         """Objective and dual bound at the current point; slopes of all patterns."""
-        Y, s = self.problem.Y, self.problem.sample_weight
         now, dual = in_numpy(self.now.F), in_numpy(self.dual)
-        if self.fit_intercept:
-            shift = self.problem.loss.best_offset(now, Y, s)
+        if self.problem.fit_intercept:
+            shift = self.problem.best_offset(now)
             now = now + shift
             shift = self._wide(shift)
             self.now, self.before = (
@@ -464,11 +471,8 @@ class _Solver:
             n_iter=self.budget.n_iter,
             history=history,
         )
-        Y, s = self.problem.Y, self.problem.sample_weight
         F = in_numpy(gated_outputs(network, self.all.X))
-        if self.fit_intercept:
-            offset = self.problem.loss.best_offset(F, Y, s)
-            network = replace(network, offset=offset)
+        network = replace(network, offset=self.problem.best_offset(F))
         decay = np.sum(network.hidden**2) + np.sum(network.output**2)
         value = self.problem.value(F + network.offset)
         network = replace(network, objective=value + 0.5 * self.alpha * float(decay))

@@ -81,7 +81,7 @@ def descend_in_batches(
     # Derivatives of the mean loss are of about this size, whatever its units.
     typical = np.sqrt(np.mean(p.gradient(p.outputs(p.null())) ** 2)) * entry * unit
     tiny = dtype.type(1e-8 * max(typical, 1e-30))
-    decay = dtype.type(p.alpha / n)
+    decay, leak = (dtype.type(x) for x in (p.alpha / n, p.family.negative_slope))
 
     def derivatives(batch):
         x = p.X[batch]
@@ -90,8 +90,8 @@ def descend_in_batches(
         slope = z > 0
         if some_linear:
             slope |= linear
-        if p.negative_slope != 0:
-            slope = np.where(slope, dtype.type(1.0), dtype.type(p.negative_slope))
+        if leak != 0:
+            slope = np.where(slope, dtype.type(1.0), leak)
         z *= slope
         F = (z @ V + offset).astype(np.float64)
         N = p.loss.gradient(F, p.Y[batch], p.sample_weight[batch]) / len(batch)

@@ -139,7 +139,8 @@ def generate_at_scale(
     # Otherwise it is over before anything can be trained.
     check(0.3 * COPIES * problem.X.size)
     dtype = precision_at_scale(tol)
-    problem = replace(problem, X=problem.X.astype(dtype, copy=False))
+    family = replace(problem.family, X=problem.X.astype(dtype, copy=False))
+    problem = replace(problem, family=family)
     task = FitTask() if task is None else task
     run = _RunInChunks(problem, rng, tol, max_neurons, deadline)
     return run.solve(n_neurons, known, duals, max_iter, callback, task)
@@ -245,5 +246,5 @@ class _RunInChunks(Run):
             # To finish on some samples would be in vain.
             options["polish"] = 0
             found.append(self.search_on(X, residual, N, thorough, **options))
-        found = finish_on_all(p, N, merge_candidates(found, p.X, p.apart), most)
+        found = finish_on_all(p, N, merge_candidates(found, p.X, p.family.apart), most)
         return found.select(found.slopes > _WORTH * p.alpha)

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
     search_widely,
@@ -26,7 +27,6 @@ from sklearn_convexnn.families.two_layer.vector_cells import (
     search_cells,
 )
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
-from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
@@ -73,12 +73,12 @@ class GivenNetwork:
     def geometry(self):
         """What decides on the slopes of neurons, apart from the data."""
         p = self.problem
-        return {"free_bias": p.fit_intercept, "negative_slope": p.negative_slope}
+        return {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
 
     def outputs(self):
         """Outputs of the network, shape (n_samples, n_outputs)."""
         z = self.problem.X @ self.coefs[0] + self.intercepts[0]
-        hidden = activation(z, self.problem.negative_slope)
+        hidden = activation(z, self.problem.family.negative_slope)
         return hidden @ self.coefs[1] + self.intercepts[1]
 
     def objective(self):
@@ -102,11 +102,11 @@ class GivenNetwork:
         """
         size = np.linalg.norm(self.coefs[0], axis=0)
         used = size > 0
-        return self.problem.unused(
+        neurons = self.problem.family.neurons(
             self.coefs[0].T[used] / size[used, None],
             self.intercepts[0][used] / size[used],
-            np.zeros_like(self.coefs[1][used]),
         )
+        return self.problem.unused(neurons)
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ def _cell_bound(problem, N, arrangement):
     """Proven bound of the slopes in the cells, which is tight for one output."""
     geometry = {
         "free_bias": problem.fit_intercept,
-        "negative_slope": problem.negative_slope,
+        "negative_slope": problem.family.negative_slope,
     }
     if problem.n_outputs == 1:
         return cone_slopes(problem.X, N[:, 0], arrangement, **geometry).max()
@@ -308,7 +308,7 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
         known = known.joined(proof.neurons)
     N = result.nu
     # The search may have missed what the networks at hand have.
-    kappa = max(result.kappa, p.slopes(known, N).max(initial=0.0))
+    kappa = max(result.kappa, p.family.slopes(known.units, N).max(initial=0.0))
     every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
     if kind == "global" or every_pattern:
         upper = None if proof is None else proof.kappa
@@ -332,7 +332,7 @@ def _form_of_structure(problem, tol, deadline):
             p.single_loss,
             p.alpha,
             fit_intercept=p.fit_intercept,
-            negative_slope=p.negative_slope,
+            negative_slope=p.family.negative_slope,
             tol=tol,
             deadline=deadline,
         )
@@ -375,8 +375,7 @@ def _dual_candidates(network):
     if p.loss.smooth:
         return
     s, Y = p.sample_weight, p.Y
-    if p.fit_intercept:
-        F = F + p.loss.best_offset(F, Y, s)
+    F = F + p.best_offset(F)
     lower, upper = p.loss.dual_bounds(Y, s)
     # In units of the targets, half the distance between two labels.
     unit = 0.5 * np.ptp(Y, axis=0)
@@ -394,7 +393,7 @@ def _searched_slope(network, N, known, rng):
     starts = network.coefs[0].T
     starts = starts[np.any(starts != 0, axis=1)]
     slopes = [
-        p.slopes(known, N),
+        p.family.slopes(known.units, N),
         search_widely(X, N, size, rng, **network.geometry).slopes,
         search_units(X, N, starts, **network.geometry).slopes,
     ]
@@ -429,7 +428,7 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
     p = problem
     options = {
         "free_bias": p.fit_intercept,
-        "negative_slope": p.negative_slope,
+        "negative_slope": p.family.negative_slope,
         "target": max(allowed, (1.0 + rtol) * lower),
         "rtol": rtol,
         "deadline": deadline,

@@ -10,6 +10,11 @@ from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.deadlines import check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
+from sklearn_convexnn.families.two_layer.neurons import (
+    in_basis,
+    out_of_basis,
+    row_space_in_time,
+)
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     improve_outputs,
@@ -24,7 +29,6 @@ from sklearn_convexnn.families.two_layer.pricing import (
     search_widely,
 )
 from sklearn_convexnn.families.two_layer.vector_cells import search_cells
-from sklearn_convexnn.model.neurons import in_basis, row_space_in_time
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.generation import Generation
@@ -135,14 +139,15 @@ def generate_neurons(
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
     basis = row_space_in_time(problem.X)
-    reduced = replace(problem, X=np.ascontiguousarray(problem.X @ basis))
+    family = replace(problem.family, X=np.ascontiguousarray(problem.X @ basis))
+    reduced = replace(problem, family=family)
     if known is not None:
         known = in_basis(known, basis)
-
-    def in_features(neurons):
-        return replace(neurons, directions=neurons.directions @ basis.T)
-
-    task = FitTask() if task is None else task.through(in_features)
+    task = (
+        FitTask()
+        if task is None
+        else task.through(lambda network: out_of_basis(network, basis))
+    )
     kind = Run if problem.n_outputs > 1 else SingleRun
     run = kind(reduced, rng, tol, max_neurons, deadline)
     if arrangement is not None:
@@ -154,7 +159,7 @@ def generate_neurons(
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
         result = run.solve(n_neurons, known, duals, max_iter, callback, task)
-    return replace(result, neurons=in_features(result.neurons))
+    return replace(result, neurons=out_of_basis(result.neurons, basis))
 
 
 def _of_outputs(neurons, some):
@@ -237,7 +242,7 @@ class Run(Generation):
         """
         p, pool = self.problem, self.pool.joined(self.cuts)
         check(len(p.X) * len(pool) * (2.0 * p.X.shape[1] + COPIES))
-        Z = p.features(pool)
+        Z = p.family.features(pool.units)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)
         pool, Z = pool.select(alive), Z[:, alive]
@@ -261,7 +266,7 @@ class Run(Generation):
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
         sizes = selected.sizes
-        if p.apart:
+        if p.family.apart:
             # With features of a large scale small sizes can be large outputs.
             sizes = sizes * size[alive]
         # Descent lets go of units slowly.
@@ -281,21 +286,13 @@ class Run(Generation):
         p = self.problem
         return p.dual_point(p.outputs(self.best)) if p.loss.smooth else N
 
-    def unused(self, found):
-        outputs = np.zeros((len(found), self.problem.n_outputs))
-        return self.problem.unused(found.directions, found.biases, outputs)
-
-    def slopes(self, neurons, N):
-        return self.problem.slopes(neurons, N)
-
     def linear_slope(self, N):
         p = self.problem
-        slopes = sum(p.X[rows].T @ N[rows] for rows in p.row_chunks(1))
+        slopes = sum(p.X[rows].T @ N[rows] for rows in p.family.row_chunks(1))
         units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
         units = units.T[size > p.alpha]
         far = np.full(len(units), np.linalg.norm(p.X) + 1.0)
-        outputs = np.zeros((len(units), p.n_outputs))
-        return size.max(initial=0.0), p.unused(units, far, outputs)
+        return size.max(initial=0.0), p.unused(p.family.neurons(units, far))
 
     def search(self, N, thorough):
         return self.search_on(self.problem.X, N, N, thorough)
@@ -305,8 +302,8 @@ class Run(Generation):
         p = self.problem
         options = {
             "free_bias": p.fit_intercept,
-            "negative_slope": p.negative_slope,
-            "apart": p.apart,
+            "negative_slope": p.family.negative_slope,
+            "apart": p.family.apart,
             "floor": p.alpha,
             "polish": 60 if thorough else 20,
             **options,
@@ -316,19 +313,19 @@ class Run(Generation):
         near = self.near(N, size, thorough)
         near = near[np.linalg.norm(near, axis=1) > 0]
         near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
-        found = merge_candidates([far, near], X, p.apart)
-        if p.apart:
+        found = merge_candidates([far, near], X, p.family.apart)
+        if p.family.apart:
             # A direction of large scale costs little, and is steep in many places.
             others = along_biases(
-                X, residual, found.directions, p.negative_slope, p.alpha
+                X, residual, found.directions, p.family.negative_slope, p.alpha
             )
             found = merge_candidates([found, others], X, True)
         return found
 
     def near(self, N, size, thorough):
         """Directions of neurons that are known, to climb from."""
-        directions = self.steepest(self.pool, N, size).directions
-        near = [directions, self.steepest(self.archive, N, size).directions]
+        directions = self.steepest(self.pool, N, size).units.directions
+        near = [directions, self.steepest(self.archive, N, size).units.directions]
         if thorough:
             near += [self.shaken(directions, 0.1), self.shaken(directions, 0.4)]
         return np.concatenate(near)
@@ -357,7 +354,8 @@ class SingleRun(Run):
         paid = before - self.objective >= _SINGLE_PAYS * (before - self.bound)
         large = self._work(selected) > _MOST_CELL_WORK
         # Where only the dual point is missing, to move neurons does not help.
-        settled = p.apart and self.objective <= (1 + 0.1 * self.tol) * self.pool_bound
+        apart, enough = p.family.apart, 1 + 0.1 * self.tol
+        settled = apart and self.objective <= enough * self.pool_bound
         selects = self.selections > 0 and (paid or not self.started)
         if not large and (selects or settled):
             self.selections, self.started = self.selections - 1, True
@@ -418,10 +416,11 @@ class SingleRun(Run):
     def select(self):
         """Neurons of the pool that the lasso needs, and its dual point."""
         p, pool = self.problem, self.pool.joined(self.cuts)
-        if p.apart:
-            rows = np.column_stack([pool.directions, pool.biases, pool.linear])
+        if p.family.apart:
+            units = pool.units
+            rows = np.column_stack([units.directions, units.biases, units.linear])
             pool = pool.select(np.sort(np.unique(rows, axis=0, return_index=True)[1]))
-        Z = p.features(pool)
+        Z = p.family.features(pool.units)
         size = np.linalg.norm(Z, axis=0)
         alive = size > 1e-12 * size.max(initial=0.0)
         pool, Z = pool.select(alive), Z[:, alive]
@@ -431,7 +430,7 @@ class SingleRun(Run):
         self.pool_bound = solution.dual_bound
         sizes = np.abs(solution.values)
         needed = sizes > 1e-6 * np.sum(sizes)
-        if p.apart:
+        if p.family.apart:
             # With features of a large scale small coefficients can be large outputs.
             outputs = sizes * size[alive]
             needed |= outputs > 1e-6 * np.sum(outputs)
@@ -446,7 +445,7 @@ class SingleRun(Run):
     def near(self, N, size, thorough):
         # With little slope left in the linear part, a neuron and its mirror image are
         # almost equally steep.
-        pool = self.pool.directions
+        pool = self.pool.units.directions
         near = super().near(N, size, thorough)
         return np.concatenate([near, -pool, self.shaken(pool, 0.1)])
 
@@ -464,16 +463,17 @@ class _RunOnCells(Run):
         return neurons
 
     def search(self, N, thorough):
-        p, starts = self.problem, self.pool.directions
+        p, units = self.problem, self.pool.units
+        starts = units.directions
         if p.fit_intercept:
-            starts = np.column_stack([starts, self.pool.biases])
+            starts = np.column_stack([starts, units.biases])
         return search_cells(
             p.X,
             N,
             self.arrangement,
             starts=starts,
             free_bias=p.fit_intercept,
-            negative_slope=p.negative_slope,
+            negative_slope=p.family.negative_slope,
             floor=p.alpha,
             n_starts=8 if thorough else 2,
         )

@@ -10,6 +10,7 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.breakdown import check_finite, least_squares, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, fits, until
+from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
@@ -17,7 +18,7 @@ from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
     search_widely,
 )
-from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks, simplify
+from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     norm_bound,
     semidefinite_bound,
@@ -120,7 +121,7 @@ def _certificate(problem, result, pricing, tol):
         # On some data, such as orthonormal samples, no other neuron is steeper.
         geometry = {
             "free_bias": problem.fit_intercept,
-            "negative_slope": problem.negative_slope,
+            "negative_slope": problem.family.negative_slope,
         }
         with suppress(OutOfTime):
             outer = min(
@@ -315,7 +316,7 @@ class _NeuronCuts:
     def add(self, found, nu):
         """Add neurons that are steeper than all at hand; whether there were any."""
         p = self.problem
-        steepest = np.max(p.slopes(self.pool, nu), initial=p.alpha)
+        steepest = np.max(p.family.slopes(self.pool.units, nu), initial=p.alpha)
         found = found.select(found.slopes > steepest * (1.0 + 1e-9))
         new = _neurons(p, found)
         self.pool = self.pool.joined(new)
@@ -328,7 +329,7 @@ class _NeuronCuts:
 
 def _neurons(problem, found):
     """Candidates as neurons without coefficients."""
-    return problem.unused(found.directions, found.biases, 0.0 * found.outputs)
+    return problem.unused(problem.family.neurons(found.directions, found.biases))
 
 
 class _CellCuts:
@@ -423,7 +424,7 @@ def fit_coefficients(problem, neurons):
     if len(neurons) == 0:
         return p.null(), null_dual(p)
     solution = solve_lasso(
-        p.features(neurons),
+        p.family.features(neurons.units),
         p.y,
         p.sample_weight,
         p.single_loss,
@@ -456,7 +457,7 @@ class _Run:
         self.max_neurons = np.inf if max_neurons is None else max_neurons
         self.geometry = {
             "free_bias": problem.fit_intercept,
-            "negative_slope": problem.negative_slope,
+            "negative_slope": problem.family.negative_slope,
         }
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
@@ -516,11 +517,12 @@ class _Run:
         """Add neurons, and keep the best network of these alone."""
         p = self.problem
         # Linear ones are known by their outputs alone.
-        known = known.select(~known.linear)
-        z = p.X @ known.directions.T + known.biases
+        known = known.select(~known.units.linear)
+        neurons = known.units
+        z = p.X @ neurons.directions.T + neurons.biases
         steep = np.full(len(known), np.inf)
         signs = np.where(known.outputs < 0, -1.0, 1.0)
-        found = Candidates(known.directions, known.biases, signs, steep)
+        found = Candidates(neurons.directions, neurons.biases, signs, steep)
         if self.pricing == "nonnegative":
             # The bound is for neurons that are active on all samples.
             size = np.abs(z).max(initial=0.0)
@@ -576,7 +578,7 @@ class _Run:
         price = self._slopes(nu, effort)
         self.last_kappa = price.upper
         # A search that missed a neuron may find it later.
-        steeper = p.slopes(_neurons(p, price.found), self.nu)
+        steeper = p.family.slopes(_neurons(p, price.found).units, self.nu)
         self.kappa = float(np.maximum(self.kappa, steeper.max(initial=0.0)))
         self.bound = p.bound(self.nu, self.kappa)
         bound = p.bound(nu, price.upper)
@@ -648,7 +650,7 @@ class _Run:
 
     def _search(self, N, effort):
         """Local maximisers of the slope, steepest first."""
-        p, known = self.problem, self.best.directions
+        p, known = self.problem, self.best.units.directions
         options = {**self.geometry, "floor": p.alpha}
         far = search_widely(p.X, N, effort * _STARTS, self.rng, **options)
         near = search_units(p.X, N, np.concatenate([known, -known]), **options)

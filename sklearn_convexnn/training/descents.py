@@ -53,7 +53,7 @@ def with_best_offset(problem, neurons):
     if not p.fit_intercept:
         return neurons
     F = p.outputs(replace(neurons, offset=0.0 * neurons.offset))
-    return replace(neurons, offset=p.loss.best_offset(F, p.Y, p.sample_weight))
+    return replace(neurons, offset=p.best_offset(F))
 
 
 def train_by_descent(problem, known, seed, deadline, name, settings, task, duals):

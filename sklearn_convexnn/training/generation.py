@@ -7,7 +7,6 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
-from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.results import MESSAGES, Record
 
@@ -82,7 +81,8 @@ class Generation:
         self.max_neurons = np.inf if max_neurons is None else max_neurons
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
-        self.scale = column_spread(problem.X, problem.fit_intercept, problem.apart)
+        apart = problem.family.apart
+        self.scale = column_spread(problem.X, problem.fit_intercept, apart)
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
@@ -118,13 +118,9 @@ class Generation:
         """Neurons that are steep at a dual point, as candidates."""
         raise NotImplementedError
 
-    def unused(self, candidates):
-        """Candidates as neurons of magnitude zero."""
-        raise NotImplementedError
-
-    def slopes(self, neurons, nu):
-        """Slopes of neurons at a dual point."""
-        raise NotImplementedError
+    def slopes(self, network, N):
+        """Slopes of the units of a network at a dual point."""
+        return self.problem.family.slopes(network.units, N)
 
     def linear_slope(self, nu):
         """The largest slope of a linear term, and its neurons of slope above alpha."""
@@ -188,7 +184,7 @@ class Generation:
                     status = "max_time"
                 elif stop:
                     status = "callback"
-                elif self.problem.far_apart and _slow(levels):
+                elif self.problem.family.far_apart and _slow(levels):
                     status = "scales"
                 elif self.broken == _BREAKDOWNS:
                     status = "breakdown"
@@ -287,16 +283,9 @@ class Generation:
         bound = self.problem.bound(nu, kappa)
         self.duals.append(_DualPoint(nu, kappa, bound, confirmed=True, by_norms=True))
 
-    def slope_limit(self, nu):
-        """Proven bound of the slopes at a dual point, from norms alone.
-
-        Activations are not steeper than one, and where biases are free, so that they
-        are not zero at the origin, the sums of `nu` are zero.
-        """
-        lengths = row_norms(self.problem.X).astype(np.float64)
-        sizes = row_norms(nu.reshape(len(nu), -1))
-        # Lengths may be of single precision.
-        return (1.0 + 1e-4) * float(lengths @ sizes)
+    def slope_limit(self, N):
+        """Proven bound of the slopes at a dual point that takes no search."""
+        return self.problem.family.upper_slope(N)
 
     def trivial(self):
         """The dual point that needs no search, in place of none."""
@@ -370,7 +359,7 @@ class Generation:
             if not thorough:
                 size = max(3 * len(self.best), 75) if self.duals else _FIRST_SEARCH
                 self.pace = (perf_counter() - start) / size
-        neurons = self.unused(found)
+        neurons = self.problem.unused(found.units)
         self.archive = self.archive.joined(neurons)
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
         self.archive = self.archive.select(slice(-most, None))
@@ -397,7 +386,7 @@ class Generation:
         new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
         new = new.select(slice(0, 200))
         self.pool = self.pool.joined(new)
-        if p.apart or not p.loss.smooth:
+        if p.family.apart or not p.loss.smooth:
             # Many dual points fit a network, or almost, and those that are known to
             # be bad come back unless neurons of no use rule them out.
             self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))

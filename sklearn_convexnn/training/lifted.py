@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
 
@@ -103,7 +104,8 @@ def lifted_bound(X, Y, sample_weight, loss, alpha, arrangement, *, fit_intercept
     N, multipliers = _solve(
         rows, Y, sample_weight, loss, alpha, arrangement, cells, fit_intercept
     )
-    problem = Problem(X, Y, sample_weight, loss, alpha, fit_intercept, 0.0)
+    family = TwoLayer(X, fit_intercept)
+    problem = Problem(family, Y, sample_weight, loss, alpha)
     N = problem.project(N)
     kappa = max(
         _slope_bound(rows[pattern].T @ N[pattern], facets, multiplier)

@@ -119,7 +119,7 @@ def prove(problem, result, tol, deadline, nodes=None):
         problem.X,
         result.nu,
         free_bias=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
+        negative_slope=problem.family.negative_slope,
         target=max(allowed, (1.0 + rtol) * result.kappa),
         rtol=rtol,
         deadline=deadline,
@@ -130,11 +130,8 @@ def prove(problem, result, tol, deadline, nodes=None):
     wanted = (1.0 - tol) * result.objective
     missed = None
     if problem.bound(result.nu, found.lower) < wanted:
-        missed = problem.unused(
-            found.direction[None],
-            np.array([found.bias]),
-            np.zeros((1, problem.n_outputs)),
-        )
+        unit = found.direction[None], np.array([found.bias])
+        missed = problem.unused(problem.family.neurons(*unit))
     return Proof(dual_bound=bound, kappa=kappa, closed=bound >= wanted, neurons=missed)
 
 

@@ -8,12 +8,12 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
+from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.given import (
     TwoLayerPatterns,
     sampled_arrangement,
 )
-from sklearn_convexnn.families.two_layer.recovery import merge_parallel, simplify
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.patterns.arrangements import has_few_patterns
@@ -155,7 +155,7 @@ def _closed_form(problem, deadline, settings):
         p.single_loss,
         p.alpha,
         fit_intercept=p.fit_intercept,
-        negative_slope=p.negative_slope,
+        negative_slope=p.family.negative_slope,
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
         deadline=deadline,
@@ -261,7 +261,7 @@ def train_at_scale(problem, known, seed, deadline, name, settings, task=None, du
         return null_training(problem, settings)
     neurons = result.neurons
     with suppress(OutOfTime):
-        neurons = merge_parallel(neurons)
+        neurons = problem.family.merged(neurons)
     return Trained.of(
         result,
         neurons=neurons,

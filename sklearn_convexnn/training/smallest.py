@@ -7,6 +7,7 @@ import numpy as np
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
+from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.descents import with_best_offset
 from sklearn_convexnn.training.trained import null_training
@@ -193,8 +194,9 @@ class _Search:
     def move(self, neurons):
         """The neurons at their best places in their cells, if that is better."""
         p = self.problem
-        z = p.X @ neurons.directions.T + neurons.biases
-        if not np.any(np.any(z <= 0, axis=0) & ~neurons.linear):
+        units = neurons.units
+        z = p.X @ units.directions.T + units.biases
+        if not np.any(np.any(z <= 0, axis=0) & ~units.linear):
             return neurons
         # More exact than what follows from the outputs, and alone of use for
         # losses with kinks.
@@ -217,7 +219,8 @@ class _Search:
         """The neurons with the best coefficients, without those that are not needed."""
         p = self.problem
         check(2.0 * p.X.size * len(neurons))
-        neurons = neurons.select(np.any(p.features(neurons) != 0, axis=0))
+        Z = p.family.features(neurons.units)
+        neurons = neurons.select(np.any(Z != 0, axis=0))
         if len(neurons) == 0:
             return p.null()
         solution = self._best(neurons)
@@ -228,7 +231,7 @@ class _Search:
     def _best(self, neurons):
         p = self.problem
         return solve_lasso(
-            p.features(neurons),
+            p.family.features(neurons.units),
             p.y,
             p.sample_weight,
             p.single_loss,
@@ -241,7 +244,7 @@ class _Search:
         """All changes, the cheapest first."""
         p, m = self.problem, len(neurons)
         check(2.0 * p.X.size * m + svd_work((m, m)))
-        Z = p.features(neurons)
+        Z = p.family.features(neurons.units)
         f = Z @ neurons.coefficients + neurons.offset
         changes = self._removals(neurons, Z, f)
         if not self.only_subsets:
@@ -274,7 +277,7 @@ class _Search:
         """Sums of neighbours of one sign, with the rise at their coefficients."""
         p, c = self.problem, neurons.coefficients
         loss, sizes = p.single_loss, np.abs(c)
-        vectors = np.column_stack([neurons.directions, neurons.biases])
+        vectors = np.column_stack([neurons.units.directions, neurons.units.biases])
         vectors = vectors * sizes[:, None]
         changes = []
         for i, j in _neighbours(neurons):
@@ -283,7 +286,7 @@ class _Search:
             if not np.linalg.norm(vector[:-1]) > 0:
                 continue
             merged = _with_vector(neurons.select([i]), vector)
-            z = p.features(merged) @ merged.coefficients
+            z = p.family.features(merged.units) @ merged.coefficients
             change = z - c[i] * Z[:, i] - c[j] * Z[:, j]
             rise = loss.value(f + change, p.y, p.sample_weight)
             rise -= loss.value(f, p.y, p.sample_weight)
@@ -294,13 +297,14 @@ class _Search:
 
 def _neighbours(neurons):
     """Pairs of neurons of one kind that are close in direction."""
-    scale = max(1.0, np.abs(neurons.biases[~neurons.linear]).max(initial=0.0))
-    points = np.column_stack([neurons.directions, neurons.biases / scale])
+    units = neurons.units
+    scale = max(1.0, np.abs(units.biases[~units.linear]).max(initial=0.0))
+    points = np.column_stack([units.directions, units.biases / scale])
     points /= np.linalg.norm(points, axis=1, keepdims=True)
     cosines = points @ points.T
     signs = np.sign(neurons.coefficients)
     same = signs[:, None] == signs
-    same &= neurons.linear[:, None] == neurons.linear
+    same &= units.linear[:, None] == units.linear
     np.fill_diagonal(same, False)
     cosines = np.where(same, cosines, -np.inf)
     nearest = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEIGHBOURS]
@@ -316,28 +320,26 @@ def _neighbours(neurons):
 def _with_vector(neuron, vector):
     """A single neuron with other weights and bias."""
     norm = np.linalg.norm(vector[:-1])
-    return replace(
-        neuron,
-        directions=vector[None, :-1] / norm,
-        biases=vector[-1:] / norm,
-        outputs=norm * np.sign(neuron.outputs),
-    )
+    unit = Neurons(vector[None, :-1] / norm, vector[-1:] / norm, neuron.units.linear)
+    return replace(neuron, units=unit, outputs=norm * np.sign(neuron.outputs))
 
 
 def _changed(neurons, changes):
     """The neurons after disjoint changes, at the sizes they have."""
     keep = np.ones(len(neurons), dtype=bool)
-    directions, biases = neurons.directions.copy(), neurons.biases.copy()
+    units = neurons.units
+    directions, biases = units.directions.copy(), units.biases.copy()
     outputs = neurons.outputs.copy()
     for change in changes:
         keep[list(change.out)] = False
         if change.vector is not None:
             i = change.out[0]
             merged = _with_vector(neurons.select([i]), change.vector)
-            directions[i], biases[i] = merged.directions[0], merged.biases[0]
+            directions[i] = merged.units.directions[0]
+            biases[i] = merged.units.biases[0]
             outputs[i], keep[i] = merged.outputs[0], True
-    changed = replace(neurons, directions=directions, biases=biases, outputs=outputs)
-    return changed.select(keep)
+    units = Neurons(directions, biases, units.linear)
+    return replace(neurons, units=units, outputs=outputs).select(keep)
 
 
 def shrink(problem, known, seed, deadline, name, settings, task, duals, *, model):

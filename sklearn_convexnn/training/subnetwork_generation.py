@@ -23,7 +23,6 @@ from sklearn_convexnn.families.subnetworks.pricing import (
     ranked,
     search_widely,
 )
-from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.families.two_layer.pricing import (
     search_widely as search_neurons_widely,
 )
@@ -64,7 +63,7 @@ def generate_subnetworks(
 
     Parameters
     ----------
-    problem : DeepProblem
+    problem : Problem
     rng : RandomState
     n_units : int, default=100
         Number of sub-networks to place.
@@ -90,17 +89,17 @@ def generate_subnetworks(
     result : GlobalResult
         Its `neurons` are `Subnetworks`, and `nu` has a column per output.
     """
-    run = DeepRun(problem, rng, tol, max_units, deadline)
+    run = SubnetworkRun(problem, rng, tol, max_units, deadline)
     with blas_threads_for(0):
         return run.solve(n_units, known, duals, max_iter, callback, task or FitTask())
 
 
-class DeepRun(Run):
+class SubnetworkRun(Run):
     """Rounds of the group lasso, descent and pricing, with sub-networks.
 
     Parameters
     ----------
-    problem : DeepProblem
+    problem : Problem
     rng : RandomState
     tol : float
     max_units : int or None
@@ -173,12 +172,9 @@ class DeepRun(Run):
                 point.confirmed = True
         self.duals.sort(key=lambda point: -point.bound)
 
-    def slope_limit(self, nu):
-        return slope_bound(self.problem, nu)
-
-    def slopes(self, neurons, nu):
-        check(self.problem.work(len(neurons)))
-        return super().slopes(neurons, nu)
+    def slopes(self, network, N):
+        check(self.problem.family.work(len(network)))
+        return super().slopes(network, N)
 
     def conclude(self):
         # Bounds of short searches alone can be far above what is known.
@@ -200,9 +196,6 @@ class DeepRun(Run):
             # No gap is closed that has not been searched to the end.
             self._bound_without_search(self.duals[0].nu)
 
-    def unused(self, found):
-        return replace(found.units, outputs=np.zeros_like(found.units.outputs))
-
     def linear_slope(self, N):
         p = self.problem
         slopes = p.X.T @ N
@@ -213,13 +206,13 @@ class DeepRun(Run):
             # No slope is above the norm of all.
             self.cut, units = True, slopes[:, :0].T
             size = np.linalg.norm(slopes)[None]
-        if p.architecture.norm == "path":
+        if p.family.architecture.norm == "path":
             # The sum of equal leaves costs less than one of them.
-            size = size * np.sqrt(p.architecture.widths[0])
+            size = size * np.sqrt(p.family.architecture.widths[0])
         units = units[size[: len(units)] > p.alpha]
         shift = np.max(-p.X @ units.T, axis=0, initial=0.0)
-        outputs = np.zeros((len(units), p.n_outputs))
-        return size.max(initial=0.0), p.embedded(units, shift, outputs)
+        units = p.family.units(*p.family.embedded(units, shift))
+        return size.max(initial=0.0), p.unused(units)
 
     def search(self, N, thorough):
         p = self.problem
@@ -229,28 +222,25 @@ class DeepRun(Run):
             steps, schedules = _MORE_STEPS, (FAR, SLOW)
             # The smaller the gap that is claimed, the longer the search.
             size = max(size, int(_MOST_STARTS * np.clip(1e-2 / self.tol, 0.05, 1.0)))
-        work = len(p.X) * sum(p.architecture.widths) * steps
+        work = len(p.X) * sum(p.family.architecture.widths) * steps
         size = int(np.clip(_WORK // work, 50, size))
-        parts = []
+        parts, options = [], {"max_iter": steps, "partial": thorough}
         try:
             for widths in schedules:
-                parts.append(
-                    search_widely(p, N, size, self.rng, widths, steps, thorough)
-                )
+                found = search_widely(p.family, N, size, self.rng, widths, **options)
+                parts.append(found)
                 check()
             near = self._near(N, size, thorough)
             if len(near):
-                parts.append(
-                    ascend(p, N, near, widths=NEAR, max_iter=steps, partial=thorough)
-                )
+                parts.append(ascend(p.family, N, near, widths=NEAR, **options))
             units = parts[0].units
             for other in parts[1:]:
                 units = units.joined(other.units)
-            check(p.work(len(units)))
+            check(p.family.work(len(units)))
         except OutOfTime:
             self._correct(N, parts)
             raise
-        return ranked(p, N, units, 400)
+        return ranked(p.family, N, units, 400)
 
     def _correct(self, N, found):
         """Correct the bound of a dual point by what a search found until it was cut."""
@@ -264,15 +254,15 @@ class DeepRun(Run):
     def _near(self, N, size, thorough):
         """Steep sub-networks that are known, to climb from."""
         p = self.problem
-        near = self.steepest(self.pool, N, size)
-        near = near.joined(self.steepest(self.archive, N, size))
+        near = self.steepest(self.pool, N, size).units
+        near = near.joined(self.steepest(self.archive, N, size).units)
         neurons = unless_broken(None, self._neurons, N, size, thorough)
         if neurons is None:
             self.cut = True
         else:
             near = near.joined(neurons)
-        check(p.work(len(near)))
-        near = ranked(p, N, near, min(size, _NEAR)).units
+        check(p.family.work(len(near)))
+        near = ranked(p.family, N, near, min(size, _NEAR)).units
         if thorough:
             near = near.joined(self._shaken_units(near, 0.1))
             near = near.joined(self._shaken_units(near, 0.4))
@@ -291,14 +281,13 @@ class DeepRun(Run):
             floor=0.0,
             polish=20 if thorough else 5,
         ).select(slice(0, size))
-        outputs = np.zeros((len(found), p.n_outputs))
-        return p.embedded(found.directions, found.biases, outputs)
+        return p.family.units(*p.family.embedded(found.directions, found.biases))
 
     def _shaken_units(self, units, shake):
         """Sub-networks with weights and biases moved by `shake` of their size."""
         p = self.problem
         weights = []
-        for W, used in zip(units.weights, p.architecture.connections):
+        for W, used in zip(units.weights, p.family.architecture.connections):
             size = np.sqrt(np.mean(W**2, axis=(1, 2), keepdims=True))
             noise = shake * size * self.rng.standard_normal(W.shape)
             weights.append(W + (noise if used is None else noise * used))
@@ -307,4 +296,4 @@ class DeepRun(Run):
             biases = [
                 b * (1.0 + shake * self.rng.standard_normal(b.shape)) for b in biases
             ]
-        return p.from_weights(weights, biases, np.zeros_like(units.outputs))
+        return p.family.units(weights, biases)

@@ -3,9 +3,8 @@
 import numpy as np
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.subnetworks.given import SubnetworkBlocks
-from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
-from sklearn_convexnn.families.two_layer.recovery import simplify
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.given_patterns import train_on_patterns
 from sklearn_convexnn.training.subnetwork_generation import generate_subnetworks
@@ -23,8 +22,8 @@ def train_subnetworks(
 
     Parameters
     ----------
-    problem : DeepProblem
-    known : Subnetworks or None
+    problem : Problem
+    known : Network or None
         Sub-networks of an earlier fit.
     seed : int
     deadline : float
@@ -69,8 +68,8 @@ def train_subnetworks(
         callback=round_printer(name, settings),
         task=task,
     )
-    units = simplify(problem, result.neurons, merge=False)
-    kappa = slope_bound(problem, result.nu)
+    units = simplify(problem, result.neurons)
+    kappa = problem.family.upper_slope(result.nu)
     proven = problem.bound(result.nu, kappa)
     objective = problem.objective(units)
     closed = proven >= (1.0 - settings.tol) * objective

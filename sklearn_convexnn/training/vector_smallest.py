@@ -55,7 +55,7 @@ def smallest_of_several_outputs(
     def fitted(candidate):
         """The candidate within the limit after a descent, or None."""
         check(2.0 * problem.X.size * len(candidate))
-        Z = problem.features(candidate)
+        Z = problem.family.features(candidate.units)
         outputs, offset = improve_outputs(problem, candidate, Z, _OUTPUT_STEPS)
         candidate = replace(candidate, outputs=outputs, offset=offset)
         candidate = candidate.select(candidate.sizes > 0)

@@ -12,7 +12,7 @@ _MOST_WORK = 3e8
 _BESIDE = 1e-6
 
 
-def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
+def solve_on_blocks(problem, network, *, tol, deadline=np.inf):
     """The best network on the patterns of a given one.
 
     Descent stops at kinks, on which units of an optimum lie; the constraints of
@@ -20,8 +20,8 @@ def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
 
     Parameters
     ----------
-    problem : DeepProblem
-    units : Subnetworks
+    problem : Problem
+    network : Network
     tol : float
         Relative gap of the program.
     deadline : float, default=inf
@@ -29,28 +29,28 @@ def solve_on_blocks(problem, units, *, tol, deadline=np.inf):
 
     Returns
     -------
-    units : Subnetworks or None
+    network : Network or None
         None if there is no such program, or it is too large.
     """
-    p = problem
-    if p.n_outputs > 1 or not p.architecture.is_tree or len(units) == 0:
+    p, arch = problem, problem.family.architecture
+    if p.n_outputs > 1 or not arch.is_tree or len(network) == 0:
         return None
     free = p.fit_intercept
     n, d = p.X.shape
-    size = p.architecture.widths[0] * d
-    if 2 * len(units) * size * max(n, size) ** 2 > _MOST_WORK:
+    size = arch.widths[0] * d
+    if 2 * len(network) * size * max(n, size) ** 2 > _MOST_WORK:
         return None
     # Units that are on kinks have no pattern; a little beside them they have one.
     rng = np.random.RandomState(0)
     beside = [
         [part * (1.0 + _BESIDE * rng.standard_normal(part.shape)) for part in parts]
-        for parts in (units.weights, units.biases)
+        for parts in (network.units.weights, network.units.biases)
     ]
     blocks = blocks_of(p.X, *beside, free_bias=free)
-    blocks = distinct(blocks, merge=p.architecture.has_leaf_norms, free_bias=free)
+    blocks = distinct(blocks, merge=arch.has_leaf_norms, free_bias=free)
     if len(blocks) == 0:
         return None
     program = SubnetworkProgram(p, blocks)
     result = solve_interior_point(program, tol=tol, deadline=deadline)
-    found = subnetworks_of_blocks(p, program, result.theta, result.offset)
+    found = subnetworks_of_blocks(p.family, program, result.theta, result.offset)
     return found.select(found.sizes > 1e-6 * found.sizes.max(initial=0.0))

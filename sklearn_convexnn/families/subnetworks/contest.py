@@ -23,7 +23,7 @@ class SubnetworkContest(Contest):
 
     Parameters
     ----------
-    problem : DeepProblem
+    problem : Problem
         Of one output, from which the program is restricted.
     program, tol, deadline, callback
         As of `Contest`.
@@ -50,7 +50,7 @@ class SubnetworkContest(Contest):
         self.theta, self.rho = theta, rho
         f = program.operator.forward(theta)
         self.offset = program.best_offset(f)
-        rebuilt = subnetworks_of_blocks(problem, program, theta, self.offset)
+        rebuilt = subnetworks_of_blocks(problem.family, program, theta, self.offset)
         refitted = unless_broken(self.units, self._refitted, rebuilt)
         for found in (rebuilt, refitted):
             value = problem.objective(found)
@@ -68,7 +68,7 @@ class SubnetworkContest(Contest):
         if len(pool) == 0:
             return self.units
         found = solve_output_weights(
-            p.features(pool),
+            p.family.features(pool.units),
             p.Y,
             p.sample_weight,
             p.loss,

@@ -6,11 +6,11 @@ from functools import partial
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.deadlines import check, fits
+from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.subnetworks.contest import SubnetworkContest
 from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
-from sklearn_convexnn.families.two_layer.recovery import simplify
 from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import blocks_of, distinct
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
@@ -28,7 +28,7 @@ class SubnetworkBlocks:
 
     Parameters
     ----------
-    problem : DeepProblem
+    problem : Problem
         Of one output.
 
     Attributes
@@ -48,7 +48,7 @@ class SubnetworkBlocks:
         for _ in range(_DRAWS):
             if blocks is not None and not fits():
                 break
-            units = random_subnetworks(self.problem, n_blocks, rng)
+            units = random_subnetworks(self.problem.family, n_blocks, rng)
             found = self._blocks_of_many(units)
             blocks = self._distinct(found if blocks is None else blocks.joined(found))
             if len(blocks) >= n_blocks:
@@ -62,19 +62,19 @@ class SubnetworkBlocks:
             )
         blocks = blocks.select(slice(0, n_blocks))
         if known is not None and len(known):
-            blocks = self._distinct(self._blocks_of(known).joined(blocks))
+            blocks = self._distinct(self._blocks_of(known.units).joined(blocks))
         return blocks
 
     def all(self):
         """All blocks, of which there must not be too many."""
         p = self.problem
-        blocks = enumerate_blocks(p.X, p.architecture, free_bias=p.fit_intercept)
+        blocks = enumerate_blocks(p.X, p.family.architecture, free_bias=p.fit_intercept)
         if blocks is None:
             raise ValueError(
                 "arrangements='exact' needs all blocks of patterns of the "
                 f"sub-networks, which are too many for {len(p.X)} distinct samples "
-                f"and subnetwork_width={p.architecture.width} at "
-                f"depth={p.architecture.depth}; use arrangements='adaptive' or "
+                f"and subnetwork_width={p.family.architecture.width} at "
+                f"depth={p.family.architecture.depth}; use arrangements='adaptive' or "
                 "'sampled'. sklearn_convexnn.patterns.counts.count_blocks bounds "
                 "their number."
             )
@@ -87,7 +87,7 @@ class SubnetworkBlocks:
     def _blocks_of_many(self, units):
         """Blocks of sub-networks, some at a time."""
         p, blocks = self.problem, None
-        step = max(1, _CHUNK // (len(p.X) * sum(p.architecture.widths)))
+        step = max(1, _CHUNK // (len(p.X) * sum(p.family.architecture.widths)))
         for i in range(0, len(units), step):
             check()
             found = self._blocks_of(units.select(slice(i, i + step)))
@@ -96,7 +96,7 @@ class SubnetworkBlocks:
 
     def _distinct(self, blocks):
         p = self.problem
-        merge = p.architecture.has_leaf_norms
+        merge = p.family.architecture.has_leaf_norms
         return distinct(blocks, merge=merge, free_bias=p.fit_intercept)
 
     def program(self, blocks):
@@ -117,13 +117,15 @@ class SubnetworkBlocks:
         """The sub-networks of a solution."""
         if result.units is not None:
             return result.units
-        return subnetworks_of_blocks(self.problem, program, result.theta, result.offset)
+        return subnetworks_of_blocks(
+            self.problem.family, program, result.theta, result.offset
+        )
 
     def simplified(self, units):
         """A small network that is as good."""
-        return simplify(self.problem, units, merge=False)
+        return simplify(self.problem, units)
 
     def proven_bound(self, nu):
         """What a dual point proves of the networks of all blocks."""
         N = self.problem.project(nu.reshape(-1, 1))
-        return self.problem.bound(N, slope_bound(self.problem, N))
+        return self.problem.bound(N, slope_bound(self.problem.family, N))

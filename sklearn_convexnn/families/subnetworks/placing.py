@@ -1,27 +1,26 @@
 """Random sub-networks, and descent on the non-convex objective."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn.families.subnetworks.problem import (
+from sklearn_convexnn.families.subnetworks.units import (
     backward,
     forward,
     pre_activation,
 )
+from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.solvers.descent import minimize_in_time
 
 # Sub-networks with less than this part of the largest size are left out.
 _GONE = 1e-6
 
 
-def random_subnetworks(problem, n_units, rng):
-    """Random sub-networks of cost one, without outputs.
+def random_subnetworks(family, n_units, rng):
+    """Random sub-networks of cost one.
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     n_units : int
     rng : RandomState
 
@@ -30,7 +29,7 @@ def random_subnetworks(problem, n_units, rng):
     subnetworks : Subnetworks
         With free biases, each unit has its kink between two samples.
     """
-    p = problem
+    p = family
     check(2.0 * p.work(n_units))
     weights, biases = p.no_weights(n_units)
     inputs, k, n = p.X, np.arange(n_units)[:, None], len(p.X)
@@ -45,7 +44,7 @@ def random_subnetworks(problem, n_units, rng):
             unit = np.arange(b.shape[1])
             b[:] = -(part * z[first, unit, k] + (1.0 - part) * z[second, unit, k])
         inputs = np.maximum(z + b.T, 0.0)
-    return p.from_weights(weights, biases, np.zeros((n_units, p.n_outputs)))
+    return p.units(weights, biases)
 
 
 def place_subnetworks(problem, n_units, rng, max_iter=200, deadline=np.inf):
@@ -53,7 +52,7 @@ def place_subnetworks(problem, n_units, rng, max_iter=200, deadline=np.inf):
 
     Parameters
     ----------
-    problem : DeepProblem
+    problem : Problem
     n_units : int
     rng : RandomState
     max_iter : int, default=200
@@ -62,26 +61,26 @@ def place_subnetworks(problem, n_units, rng, max_iter=200, deadline=np.inf):
 
     Returns
     -------
-    subnetworks : Subnetworks
-        Those that the weight decay has not removed.
+    network : Network
+        Of those that the weight decay has not removed.
     """
     p = problem
-    units = random_subnetworks(p, n_units, rng)
+    units = random_subnetworks(p.family, n_units, rng)
     offset = p.null().offset
     spread = p.loss.spread(np.zeros(p.Y.shape) + offset, p.Y, p.sample_weight)
-    Z = p.features(units)
+    Z = p.family.features(units)
     active = np.any(Z != 0, axis=0)
     units, Z = units.select(active), Z[:, active]
     if len(units) == 0:
         return p.null()
     size = np.sqrt(np.mean(Z**2))
-    outputs = rng.standard_normal(units.outputs.shape)
+    outputs = rng.standard_normal((len(units), p.n_outputs))
     outputs *= 0.5 * spread / (size * np.sqrt(outputs.size))
-    start = replace(units, outputs=outputs, offset=offset)
+    start = Network(units, outputs, offset)
     return improve_subnetworks(p, start, max_iter, deadline)
 
 
-def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
+def improve_subnetworks(problem, network, max_iter=200, deadline=np.inf):
     """Move the sub-networks of a network by L-BFGS on the weight-decay objective.
 
     The objective is ``L + alpha / 2 (sum of squared costs and of squared output
@@ -90,8 +89,8 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
 
     Parameters
     ----------
-    problem : DeepProblem
-    units : Subnetworks
+    problem : Problem
+    network : Network
         Of positive sizes.
     max_iter : int, default=200
     deadline : float, default=inf
@@ -99,15 +98,15 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
 
     Returns
     -------
-    subnetworks : Subnetworks
+    network : Network
     """
-    if len(units) == 0:
-        return units
-    p, arch = problem, problem.architecture
+    if len(network) == 0:
+        return network
+    p, arch, units = problem, problem.family.architecture, network.units
     n_layers = len(units.weights)
     # Layers and outputs of equal norms.
-    share = units.sizes ** (0.5 / n_layers)
-    V = units.outputs / np.sqrt(units.sizes)[:, None]
+    share = network.sizes ** (0.5 / n_layers)
+    V = network.outputs / np.sqrt(network.sizes)[:, None]
     weights = [W * share[:, None, None] for W in units.weights]
     grown = [share ** (level + 1) for level in range(n_layers)]
     biases = [b * g[:, None] for b, g in zip(units.biases, grown)]
@@ -117,7 +116,7 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
     ]
     free = float(p.fit_intercept)
 
-    arrays = [*weights, *biases, V, units.offset]
+    arrays = [*weights, *biases, V, network.offset]
     shapes = [part.shape for part in arrays]
     ends = np.cumsum([part.size for part in arrays])[:-1]
     entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
@@ -132,7 +131,7 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
         return parts[:n_layers], parts[n_layers:-2], *parts[-2:]
 
     # Forward and backward.
-    work = 3.0 * p.work(len(units))
+    work = 3.0 * p.family.work(len(units))
 
     def value_and_gradient(x):
         check(work)
@@ -161,7 +160,7 @@ def improve_subnetworks(problem, units, max_iter=200, deadline=np.inf):
         {"maxiter": max_iter, "maxfun": 2 * max_iter},
     )
     weights, biases, V, offset = split(found)
-    moved = p.from_weights(weights, biases, V, offset)
+    moved = p.family.network(weights, biases, V, offset)
     return moved.select(moved.sizes > _GONE * moved.sizes.max(initial=0.0))
 
 

@@ -1,12 +1,12 @@
 """Search for sub-networks that are steep at a dual point."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, check
 from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
-from sklearn_convexnn.families.subnetworks.problem import (
+from sklearn_convexnn.families.subnetworks.units import (
     Subnetworks,
     backward,
     forward,
@@ -39,7 +39,6 @@ class Candidates:
     Attributes
     ----------
     units : Subnetworks
-        Whose outputs have the directions of the slopes.
     slopes : ndarray of shape (n_units,)
     """
 
@@ -54,7 +53,7 @@ class Candidates:
         return Candidates(self.units.select(keep), self.slopes[keep])
 
 
-def ascend(problem, N, starts, *, widths, max_iter, most=200, partial=False):
+def ascend(family, N, starts, *, widths, max_iter, most=200, partial=False):
     """Move sub-networks uphill on the slope at a dual point.
 
     Many at once, each with a step of its own that grows with success and shrinks
@@ -62,7 +61,7 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200, partial=False):
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     N : ndarray of shape (n_samples, n_outputs)
         The dual point.
     starts : Subnetworks
@@ -82,35 +81,34 @@ def ascend(problem, N, starts, *, widths, max_iter, most=200, partial=False):
     """
     if len(starts) == 0:
         return Candidates(starts, np.zeros(0))
-    size = max(1, _CHUNK // (len(problem.X) * sum(problem.architecture.widths)))
+    size = max(1, _CHUNK // (len(family.X) * sum(family.architecture.widths)))
     parts = [
-        _Climbers(problem, N, starts.select(slice(i, i + size)))
+        _Climbers(family, N, starts.select(slice(i, i + size)))
         for i in range(0, len(starts), size)
     ]
     try:
-        _climb_all(problem, parts, widths, max_iter)
+        _climb_all(family, parts, widths, max_iter)
     except OutOfTime:
         if not partial:
             raise
     weights, biases = zip(*(part.found() for part in parts))
-    units = problem.from_weights(
+    units = family.units(
         [np.concatenate(W) for W in zip(*weights)],
         [np.concatenate(b) for b in zip(*biases)],
-        np.zeros((sum(len(part.value) for part in parts), problem.n_outputs)),
     )
-    return ranked(problem, N, units, most)
+    return ranked(family, N, units, most)
 
 
-def _climb_all(problem, parts, widths, max_iter):
+def _climb_all(family, parts, widths, max_iter):
     """All stages of an ascent; the best of all parts go on from one to the next."""
     for stage, width in enumerate(widths):
         for part in parts:
-            if width == 0 and problem.fit_intercept:
+            if width == 0 and family.fit_intercept:
                 part.hang()
             part.climb(width, max(1, max_iter // len(widths)))
         if stage + 1 < len(widths):
             values = np.concatenate([part.value for part in parts])
-            few = max(50, _FEW // (len(problem.X) * sum(problem.architecture.widths)))
+            few = max(50, _FEW // (len(family.X) * sum(family.architecture.widths)))
             count = max(int(_GO_ON * len(values)), few)
             if count < len(values):
                 least = np.partition(values, -count)[-count]
@@ -118,12 +116,12 @@ def _climb_all(problem, parts, widths, max_iter):
                     part.keep(part.value >= least)
 
 
-def ranked(problem, N, units, most):
+def ranked(family, N, units, most):
     """Distinct candidates of sub-networks, steepest first.
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     N : ndarray of shape (n_samples, n_outputs)
     units : Subnetworks
     most : int
@@ -132,16 +130,13 @@ def ranked(problem, N, units, most):
     -------
     candidates : Candidates
     """
-    p = problem
-    per_output = p.slopes_by_output(units, N)
-    slopes = np.linalg.norm(per_output, axis=1)
+    slopes = family.slopes(units, N)
     order = np.argsort(-slopes, kind="stable")
     order = order[slopes[order] > 0]
     units, slopes = units.select(order), slopes[order]
-    units = replace(units, outputs=per_output[order] / slopes[:, None])
     # The same outputs on the samples are the same unit.
-    probe = np.random.RandomState(0).standard_normal((len(p.X), 8))
-    points = p.features(units).T @ probe
+    probe = np.random.RandomState(0).standard_normal((len(family.X), 8))
+    points = family.features(units).T @ probe
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-300)
     keep = first_of_each(points, np.zeros(len(points)), 1e-4)[:most]
     return Candidates(units.select(keep), slopes[keep])
@@ -154,23 +149,23 @@ class _Climbers:
     measured afterwards.
     """
 
-    def __init__(self, problem, N, units):
-        check(2.0 * problem.work(len(units)))
-        self.problem = problem
-        size = np.linalg.norm(problem.X) / np.sqrt(problem.X.size)
+    def __init__(self, family, N, units):
+        check(2.0 * family.work(len(units)))
+        self.family = family
+        size = np.linalg.norm(family.X) / np.sqrt(family.X.size)
         self.unit = max(size, 1e-300)
-        self.X = (problem.X / self.unit).astype(np.float32)
+        self.X = (family.X / self.unit).astype(np.float32)
         self.N = (N / max(np.max(np.abs(N)), 1e-300)).astype(np.float32)
         self.weights = [W.astype(np.float32) for W in units.weights]
         self.biases = [(b / self.unit).astype(np.float32) for b in units.biases]
         self.step = np.full(len(units), 0.3, dtype=np.float32)
         self.value = np.zeros(len(units), dtype=np.float32)
-        self.free = np.float32(problem.fit_intercept)
+        self.free = np.float32(family.fit_intercept)
 
     @property
     def work(self):
         """Operations of a forward pass, half of those in double precision."""
-        return 0.5 * self.problem.work(len(self.value))
+        return 0.5 * self.family.work(len(self.value))
 
     def found(self):
         """Weights and biases in the units of the data."""
@@ -243,7 +238,7 @@ class _Climbers:
             W + size[:, None, None] * g for W, g in zip(weights, gradient[:n_layers])
         ]
         shifted = [b + size[:, None] * g for b, g in zip(biases, gradient[n_layers:])]
-        return self.problem.architecture.normalised(moved, shifted)[:2]
+        return self.family.architecture.normalised(moved, shifted)[:2]
 
     def _norms(self, slopes):
         """Slopes by output, those that count, and their norms."""
@@ -254,7 +249,7 @@ class _Climbers:
 
         Their biases are clipped, in the list that is given.
         """
-        p = self.problem
+        p = self.family
         layers, masks = [], []
         for level, W in enumerate(weights):
             z = pre_activation(layers[-1] if layers else self.X, W)
@@ -287,12 +282,12 @@ class _Climbers:
         return value, gradient
 
 
-def search_widely(problem, N, size, rng, widths, max_iter, partial=False):
+def search_widely(family, N, size, rng, widths, max_iter, partial=False):
     """Candidates from random sub-networks.
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     N : ndarray of shape (n_samples, n_outputs)
     size : int
     rng : RandomState
@@ -305,5 +300,5 @@ def search_widely(problem, N, size, rng, widths, max_iter, partial=False):
     -------
     candidates : Candidates
     """
-    starts = random_subnetworks(problem, size, rng)
-    return ascend(problem, N, starts, widths=widths, max_iter=max_iter, partial=partial)
+    starts = random_subnetworks(family, size, rng)
+    return ascend(family, N, starts, widths=widths, max_iter=max_iter, partial=partial)

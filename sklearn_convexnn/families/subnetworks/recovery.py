@@ -5,24 +5,24 @@ from dataclasses import replace
 import numpy as np
 from scipy.linalg import block_diag
 
-from sklearn_convexnn.families.subnetworks.problem import pre_activation
+from sklearn_convexnn.families.subnetworks.units import pre_activation
 
 _ROUNDING = 1e-15
 
 
-def subnetworks_of_blocks(problem, program, theta, offset):
+def subnetworks_of_blocks(family, program, theta, offset):
     """The sub-networks that a solution of a program stands for.
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     program : SubnetworkProgram
     theta : ndarray of shape (n_blocks, p)
     offset : float
 
     Returns
     -------
-    subnetworks : Subnetworks
+    network : Network
         Proposition 1 of [1]_ with weights that are balanced.
 
     References
@@ -33,12 +33,12 @@ def subnetworks_of_blocks(problem, program, theta, offset):
     blocks = program.blocks
     vectors, shifts, straight = program.expand(theta)
     present = blocks.present
-    weights, biases = problem.no_weights(len(blocks))
+    weights, biases = family.no_weights(len(blocks))
     outputs = program.operator.outputs[:, None].copy()
     offset = np.full(1, float(offset))
     needed = np.zeros((len(blocks), 1))
     weights[0][:] = (vectors * present[0][:, :, None]).transpose(0, 2, 1)
-    inputs = problem.X
+    inputs = family.X
     for level, (W, b) in enumerate(zip(weights, biases)):
         if level > 0:
             signs = blocks.signs[level - 1] * present[level - 1]
@@ -47,7 +47,7 @@ def subnetworks_of_blocks(problem, program, theta, offset):
             W[:, index, index // (len(index) // above)] = signs
         b += shifts[level] * present[level]
         z = pre_activation(inputs, W)
-        if problem.fit_intercept:
+        if family.fit_intercept:
             # Linear units need a bias with which they are active everywhere; what
             # comes after them takes it away.
             linear = blocks.linear[level] & present[level]
@@ -61,26 +61,24 @@ def subnetworks_of_blocks(problem, program, theta, offset):
                 shifts[level + 1] = shifts[level + 1] - taken.sum(axis=2)
         inputs = np.maximum(z + b.T, 0.0)
     # Here `needed` is that of the last units.
-    units = problem.from_weights(weights, biases, outputs)
-    if problem.fit_intercept:
-        costs = problem.architecture.cost(weights) > 0
+    network = family.network(weights, biases, outputs, offset)
+    if family.fit_intercept:
+        costs = family.architecture.cost(weights) > 0
         offset -= outputs[costs, 0] @ needed[costs, 0]
         if np.any(straight):
-            shift = np.max(-problem.X @ straight, initial=0.0)
-            line = straight[None], np.array([shift]), np.ones((1, 1))
-            units = units.joined(problem.embedded(*line))
+            shift = np.max(-family.X @ straight, initial=0.0)
+            line = family.embedded(straight[None], np.array([shift]))
+            network = network.joined(family.network(*line, np.ones((1, 1)), offset))
             offset -= shift
-    return replace(units, offset=offset)
+    return replace(network, offset=offset)
 
 
-def layers_of_subnetworks(units, X=None):
+def layers_of_subnetworks(network):
     """Weights of the network in the shapes of scikit-learn's MLP.
 
     Parameters
     ----------
-    units : Subnetworks
-    X : ndarray or None
-        Not used: they have no linear terms.
+    network : Network
 
     Returns
     -------
@@ -90,7 +88,7 @@ def layers_of_subnetworks(units, X=None):
         the last two the same norm in each sub-network.
     intercepts : list of ndarray
     """
-    root = np.sqrt(units.sizes)
+    root, units = np.sqrt(network.sizes), network.units
     layers = [*units.weights[:-1], units.weights[-1] * root[:, None, None]]
     biases = [*units.biases[:-1], units.biases[-1] * root[:, None]]
     # At most one, also after rounding.
@@ -101,28 +99,28 @@ def layers_of_subnetworks(units, X=None):
     for layer in layers[1:]:
         shape = len(units) * layer.shape[1], len(units) * layer.shape[2]
         coefs.append(block_diag(*layer).reshape(shape))
-    coefs.append(units.outputs / root[:, None])
-    return coefs, [*(b.reshape(-1) for b in biases), units.offset]
+    coefs.append(network.outputs / root[:, None])
+    return coefs, [*(b.reshape(-1) for b in biases), network.offset]
 
 
-def subnetworks_of_layers(problem, coefs, intercepts):
+def subnetworks_of_layers(family, coefs, intercepts):
     """The inverse of `layers_of_subnetworks`.
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     coefs, intercepts : list of ndarray
 
     Returns
     -------
-    units : Subnetworks
+    network : Network
     """
     n_units = len(coefs[-1])
-    weights, biases = problem.no_weights(n_units)
+    weights, biases = family.no_weights(n_units)
     weights[0][:] = coefs[0].reshape(len(coefs[0]), n_units, -1).transpose(1, 0, 2)
     for W, coef in zip(weights[1:], coefs[1:-1]):
         blocks = coef.reshape(n_units, W.shape[1], n_units, W.shape[2])
         W[:] = blocks[np.arange(n_units), :, np.arange(n_units)]
     for b, shift in zip(biases, intercepts):
         b[:] = shift.reshape(b.shape)
-    return problem.from_weights(weights, biases, coefs[-1], intercepts[-1])
+    return family.network(weights, biases, coefs[-1], intercepts[-1])

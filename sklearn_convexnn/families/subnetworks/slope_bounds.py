@@ -14,7 +14,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
 _TRIANGLE = 1e4
 
 
-def slope_bound(problem, N):
+def slope_bound(family, N):
     r"""Upper bound of the slope of every sub-network at a dual point.
 
     The output of a unit of cost one changes no more from sample to sample than the
@@ -31,7 +31,7 @@ def slope_bound(problem, N):
 
     Parameters
     ----------
-    problem : DeepProblem
+    family : ParallelSubnetworks
     N : ndarray of shape (n_samples, n_outputs)
         With free biases of sum zero in each column.
 
@@ -45,15 +45,15 @@ def slope_bound(problem, N):
        Layers: Training Deep ReLU Networks via Convex Programs". ICML. Section 3
        (the dual problem).
     """
-    bounds = np.array([_bound_of_one(problem, nu) for nu in N.T])
+    bounds = np.array([_bound_of_one(family, nu) for nu in N.T])
     total = np.linalg.norm(bounds)
-    if problem.architecture.norm == "path":
-        total *= np.sqrt(problem.architecture.widths[0])
+    if family.architecture.norm == "path":
+        total *= np.sqrt(family.architecture.widths[0])
     return float(total)
 
 
-def _bound_of_one(problem, nu):
-    X, free = problem.X, problem.fit_intercept
+def _bound_of_one(family, nu):
+    X, free = family.X, family.fit_intercept
     if free:
         X = X - X.mean(axis=0)
     bound = (1.0 + ROUNDING) * float(np.abs(nu) @ np.linalg.norm(X, axis=1))

@@ -13,6 +13,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, fits, left, until
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.signed_slope import SignedSlope
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     ROUNDING,
@@ -20,7 +21,6 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     planar_maximiser,
 )
 from sklearn_convexnn.families.two_layer.vector_slope import VectorSlope
-from sklearn_convexnn.model.neurons import activation
 
 # Singular values of the data, and of N, below this count as zero, relatively.
 # What that changes is added to the bounds.

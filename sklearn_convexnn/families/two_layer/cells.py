@@ -11,7 +11,7 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import solve_interior_point
 
 
-def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_iter=80):
+def solve_on_cells(problem, network, sides, nu, *, tol, deadline=np.inf, max_iter=80):
     r"""Move neurons within their cells, and along kinks, to the optimum there.
 
     Where the loss does not fall when a neuron's output rises
@@ -24,7 +24,7 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
     Parameters
     ----------
     problem : Problem
-    neurons : Neurons
+    network : Network
     sides : ndarray of shape (n_samples,)
         Sign that the dual variable of each sample is to keep; 0 fixes the
         side of every neuron there.
@@ -35,22 +35,23 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
 
     Returns
     -------
-    neurons : Neurons
+    network : Network
     nu : ndarray of shape (n_samples,)
     n_cells : int
     """
     p = problem
-    if len(neurons) == 0:
-        return neurons, nu, 0
+    neurons = network.units
+    if len(network) == 0:
+        return network, nu, 0
     z = p.X @ neurons.directions.T + neurons.biases
     if p.fit_intercept:
         linear = neurons.linear | np.all(z > 0, axis=0)
     else:
         linear = np.zeros(len(neurons), dtype=bool)
-    sizes, signs = np.abs(neurons.coefficients), np.sign(neurons.coefficients)
+    sizes, signs = np.abs(network.coefficients), np.sign(network.coefficients)
     weights, offsets = neurons.directions * sizes[:, None], neurons.biases * sizes
     straight = signs[linear] @ weights[linear]
-    constant = neurons.offset[0] + signs[linear] @ offsets[linear]
+    constant = network.offset[0] + signs[linear] @ offsets[linear]
 
     bent = ~linear
     weights, offsets, signs = weights[bent], offsets[bent], signs[bent]
@@ -70,7 +71,7 @@ def solve_on_cells(problem, neurons, sides, nu, *, tol, deadline=np.inf, max_ite
         p = replace(p, loss=Separable(OneSided(p.single_loss, sides)))
     arrangement = Arrangement(patterns, gates, False)
     program = TwoLayerProgram(p, arrangement, outputs=signs, open_sides=open_sides)
-    objective = problem.objective(neurons)
+    objective = problem.objective(network)
     program.start_near(weights, offsets, straight, constant, nu, objective)
     result = solve_interior_point(
         program, tol=tol, max_iter=max_iter, deadline=deadline

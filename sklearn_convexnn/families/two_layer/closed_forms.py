@@ -16,8 +16,9 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import furthest, root
 from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.splines import Spline, fit_spline
-from sklearn_convexnn.model.neurons import Neurons
+from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.model.results import gap_closed
 
 _FIRST_KNOTS = 200
@@ -35,7 +36,7 @@ class ClosedForm:
 
     Attributes
     ----------
-    neurons : Neurons
+    neurons : Network
     nu : ndarray of shape (n_samples,) or (n_samples, n_outputs)
         Feasible point of the dual problem, whose value is `dual_bound`.
     objective : float
@@ -47,7 +48,7 @@ class ClosedForm:
     status : {'optimal', 'max_iter', 'max_time', 'stalled'}
     """
 
-    neurons: Neurons
+    neurons: Network
     nu: np.ndarray
     objective: float
     dual_bound: float
@@ -461,14 +462,13 @@ def _without_bias(directions, v, f, nu, kappa, y, s, loss, alpha, tol):
     nu = nu * min(1.0, furthest(alpha, kappa))
     used = v != 0
     zeros = np.zeros(np.sum(used))
-    neurons = Neurons.of_one_output(
-        directions[used], zeros, v[used], zeros.astype(bool), 0.0
-    )
+    neurons = Neurons(directions[used], zeros, zeros.astype(bool))
+    network = Network.of_one_output(neurons, v[used], 0.0)
     objective = loss.value(f, y, s) + alpha * float(np.sum(np.abs(v)))
     bound = loss.dual_value(nu, y, s)
     closed = gap_closed(objective, bound, tol, loss.value(0.0 * f, y, s))
     status = "optimal" if closed else "stalled"
-    return ClosedForm(neurons, nu, objective, bound, 0, status)
+    return ClosedForm(network, nu, objective, bound, 0, status)
 
 
 def closed_form(
@@ -530,11 +530,11 @@ def closed_form(
             deadline=deadline,
             negative_slope=negative_slope,
         )
-        neurons = solution.neurons
+        neurons = solution.neurons.units
         directions = neurons.directions * direction
         biases = neurons.biases - np.sum(directions * centre, axis=1)
-        neurons = replace(neurons, directions=directions, biases=biases)
-        return replace(solution, neurons=neurons)
+        neurons = Neurons(directions, biases, neurons.linear)
+        return replace(solution, neurons=replace(solution.neurons, units=neurons))
     if line is not None:
         return solve_rank_one(*line, y, sample_weight, loss, alpha, tol)
     if not fit_intercept and _orthogonal(X):

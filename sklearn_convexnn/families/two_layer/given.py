@@ -4,7 +4,8 @@ import warnings
 
 import numpy as np
 
-from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks, simplify
+from sklearn_convexnn.families.simplify import simplify
+from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     network_arrangement,
@@ -80,7 +81,7 @@ def sampled_arrangement(X, n_arrangements, free_bias, seed, known):
     n_arrangements : int
     free_bias : bool
     seed : int
-    known : Neurons or None
+    known : Network or None
         Neurons of an earlier fit.
 
     Returns
@@ -102,10 +103,10 @@ def sampled_arrangement(X, n_arrangements, free_bias, seed, known):
         )
     if known is not None:
         # Linear ones have a block without a pattern.
-        known = known.select(~known.linear)
-        gates = known.directions
+        neurons = known.units.select(~known.units.linear)
+        gates = neurons.directions
         if free_bias:
-            gates = np.column_stack([gates, known.biases])
+            gates = np.column_stack([gates, neurons.biases])
         earlier = network_arrangement(X, gates, free_bias=free_bias)
         arrangement = union(earlier, arrangement)
     return arrangement

@@ -3,8 +3,9 @@
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import column_spread
-from sklearn_convexnn.model.neurons import Neurons
+from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.solvers.descent import descend, minimize_in_time
 
 # Neurons with less than this part of the largest size are left out.
@@ -28,8 +29,8 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
 
     Returns
     -------
-    neurons : Neurons
-        Those that the weight decay has not removed.
+    network : Network
+        Of those that the weight decay has not removed.
     """
     start = random_weights(problem, n_neurons, rng)
     return _descend(problem, *start, max_iter, options)
@@ -61,7 +62,7 @@ def random_weights(problem, n_neurons, rng):
     root = 0.5 * np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
     V = root * rng.standard_normal((n_neurons, c)) / np.sqrt(c)
-    if p.apart:
+    if p.family.apart:
         W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
     bias = np.zeros(n_neurons)
     if p.fit_intercept:
@@ -96,13 +97,13 @@ def shaped_starts(W, V, spread):
     return W * root, V / np.maximum(root, 1e-300)[:, None]
 
 
-def improve_neurons(problem, neurons, max_iter=200, **options):
+def improve_neurons(problem, network, max_iter=200, **options):
     """Move the neurons of a network by L-BFGS on the weight-decay objective.
 
     Parameters
     ----------
     problem : Problem
-    neurons : Neurons
+    network : Network
         Of positive sizes.
     max_iter : int, default=200
     **options
@@ -110,27 +111,27 @@ def improve_neurons(problem, neurons, max_iter=200, **options):
 
     Returns
     -------
-    neurons : Neurons
+    network : Network
     """
-    return _descend(problem, *weights_of(neurons), max_iter, options)
+    return _descend(problem, *weights_of(network), max_iter, options)
 
 
-def weights_of(neurons):
+def weights_of(network):
     """Hidden and output weights of a network, as `random_weights` gives them.
 
     Parameters
     ----------
-    neurons : Neurons
+    network : Network
         Of positive sizes.
 
     Returns
     -------
     W, V, bias, linear, offset : ndarrays
     """
-    root = np.sqrt(neurons.sizes)
-    W, V = neurons.directions.T * root, neurons.outputs / root[:, None]
-    straight = neurons.biases[:, None] * neurons.outputs
-    offset = neurons.offset + np.sum(straight[neurons.linear], axis=0)
+    root, neurons = np.sqrt(network.sizes), network.units
+    W, V = neurons.directions.T * root, network.outputs / root[:, None]
+    straight = neurons.biases[:, None] * network.outputs
+    offset = network.offset + np.sum(straight[neurons.linear], axis=0)
     return W, V, root * neurons.biases, neurons.linear, offset
 
 
@@ -144,18 +145,17 @@ def network_of(W, V, bias, linear, offset):
 
     Returns
     -------
-    neurons : Neurons
+    network : Network
     """
     norm = np.linalg.norm(W, axis=0)
     sizes = norm * np.linalg.norm(V, axis=1)
     keep = sizes > _GONE * sizes.max(initial=0.0)
-    return Neurons(
+    neurons = Neurons(
         directions=(W[:, keep] / norm[keep]).T,
         biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
-        outputs=norm[keep, None] * V[keep],
         linear=linear[keep],
-        offset=offset,
     )
+    return Network(neurons, norm[keep, None] * V[keep], offset)
 
 
 def _descend(problem, W, V, bias, linear, offset, max_iter, options):
@@ -171,15 +171,15 @@ def _descend(problem, W, V, bias, linear, offset, max_iter, options):
         alpha=p.alpha,
         linear=linear,
         free_bias=p.fit_intercept,
-        negative_slope=p.negative_slope,
-        apart=p.apart,
+        negative_slope=p.family.negative_slope,
+        apart=p.family.apart,
         max_iter=max_iter,
         **options,
     )
     return network_of(W, V, bias, linear, offset)
 
 
-def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
+def improve_outputs(problem, network, Z, max_iter=300, deadline=np.inf):
     """Output weights of given units, by L-BFGS on the weight-decay objective.
 
     In terms of magnitudes and output weights, with directions fixed, the problem
@@ -189,7 +189,7 @@ def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
     Parameters
     ----------
     problem : Problem
-    neurons : Neurons
+    network : Network
         Outputs of zero mark new units.
     Z : ndarray of shape (n_samples, n_neurons)
         Their features.
@@ -203,16 +203,16 @@ def improve_outputs(problem, neurons, Z, max_iter=300, deadline=np.inf):
     offset : ndarray of shape (n_outputs,)
     """
     p = problem
-    m, c = neurons.outputs.shape
-    start = neurons.outputs.copy()
-    used = neurons.sizes > 0
+    m, c = network.outputs.shape
+    start = network.outputs.copy()
+    used = network.sizes > 0
     if not used.all():
-        N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + neurons.offset)
+        N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + network.offset)
         slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
         slopes /= np.maximum(np.linalg.norm(slopes, axis=1), 1e-300)[:, None]
-        typical = np.median(neurons.sizes[used]) if used.any() else 1.0
+        typical = np.median(network.sizes[used]) if used.any() else 1.0
         start[~used] = 0.1 * typical * slopes[~used]
-    return _descend_outputs(p, start, neurons.offset, Z, max_iter, deadline)
+    return _descend_outputs(p, start, network.offset, Z, max_iter, deadline)
 
 
 def _descend_outputs(problem, start, offset, Z, max_iter, deadline):

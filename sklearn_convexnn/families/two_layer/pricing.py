@@ -12,6 +12,7 @@ import numpy as np
 from sklearn_convexnn._utils.deadlines import OutOfTime, check
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
+from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import (
     column_spread,
     principal_axes,
@@ -60,6 +61,11 @@ class Candidates:
 
     def __len__(self):
         return len(self.slopes)
+
+    @property
+    def units(self):
+        """The units as neurons that have a kink."""
+        return Neurons(self.directions, self.biases, np.zeros(len(self), dtype=bool))
 
     def select(self, keep):
         """The candidates at index or mask `keep`."""

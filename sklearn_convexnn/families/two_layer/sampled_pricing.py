@@ -71,8 +71,8 @@ def finish_on_all(problem, N, candidates, most):
         problem.X,
         (N / scale).astype(problem.X.dtype),
         free_bias=problem.fit_intercept,
-        negative_slope=problem.negative_slope,
-        apart=problem.apart,
+        negative_slope=problem.family.negative_slope,
+        apart=problem.family.apart,
     )
     U, at = search.ascend(best.directions, 0.0, NEAR, _FINISH, True)
     U = U.astype(np.float64)
@@ -82,13 +82,13 @@ def finish_on_all(problem, N, candidates, most):
         biases = -np.einsum("kd,kd->k", problem.X[at], U)
     climbed = Candidates(U, biases, np.zeros((len(U), N.shape[1])), biases)
     return merge_candidates(
-        [_over_all(problem, climbed, N), hills], problem.X, problem.apart
+        [_over_all(problem, climbed, N), hills], problem.X, problem.family.apart
     )
 
 
 def _over_all(problem, candidates, N):
     """The candidates with their slopes over all samples, steepest first."""
-    slopes = problem.slopes_by_output(candidates, N)
+    slopes = problem.family.slopes_by_output(candidates.units, N)
     size = row_norms(slopes)
     outputs = slopes / np.maximum(size, 1e-300)[:, None]
     found = Candidates(candidates.directions, candidates.biases, outputs, size)

@@ -22,7 +22,8 @@ import numpy as np
 from scipy.linalg.lapack import dgbtrf, dgbtrs
 
 from sklearn_convexnn._utils.breakdown import unless_broken
-from sklearn_convexnn.model.neurons import Neurons
+from sklearn_convexnn.families.two_layer.neurons import Neurons
+from sklearn_convexnn.model.network import Network
 
 _MAX_ITER = 200
 
@@ -90,7 +91,7 @@ class Spline:
 
         Returns
         -------
-        neurons : Neurons
+        network : Network
         """
         bend = np.flatnonzero(self.changes)
         knots, changes = self.knots[bend], self.changes[bend]
@@ -111,16 +112,14 @@ class Spline:
         directions = np.append(opens[keep], 1.0)
         biases = np.append(-(opens * np.tile(knots, 2))[keep], -self.knots[0])
         coefficients = np.append((signs * parts)[keep], linear)
-        neurons = Neurons.of_one_output(
-            directions[:, None],
-            biases,
-            coefficients,
-            np.arange(len(biases)) == len(biases) - 1,
-            0.0,
-        ).select(slice(None) if linear else slice(-1))
+        straight = np.arange(len(biases)) == len(biases) - 1
+        neurons = Neurons(directions[:, None], biases, straight)
+        network = Network.of_one_output(neurons, coefficients, 0.0)
+        network = network.select(slice(None) if linear else slice(-1))
+        neurons = network.units
         z = neurons.directions[:, 0] * self.knots[0] + neurons.biases
         z = np.where(neurons.linear | (z > 0), z, negative_slope * z)
-        return replace(neurons, offset=self.value - z @ neurons.outputs)
+        return replace(network, offset=self.value - z @ network.outputs)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import least_squares
 from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
     merge_candidates,
 )
-from sklearn_convexnn.model.neurons import activation
 from sklearn_convexnn.patterns.arrangements import with_ones
 
 # Distances from the hyperplanes, per length of the row and of the unit: rows

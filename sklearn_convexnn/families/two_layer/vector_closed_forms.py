@@ -5,6 +5,7 @@ from scipy.sparse.csgraph import connected_components
 
 from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn.families.two_layer.closed_forms import ClosedForm
+from sklearn_convexnn.model.network import Network
 
 _ROUNDING = 1e-10
 """Relative size of what counts as zero, and of the gap of a proven optimum."""
@@ -51,7 +52,7 @@ def soft_thresholded_svd(problem):
         length is None
         or p.loss.name != "squared_error"
         or p.fit_intercept
-        or p.negative_slope != 0
+        or p.family.negative_slope != 0
         or np.ptp(p.sample_weight) > _ROUNDING * weight
     ):
         return None
@@ -67,13 +68,14 @@ def soft_thresholded_svd(problem):
     outputs = rows * kept[:, None] / length
     directions = Z.T @ X / length
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    neurons = p.unused(directions, np.zeros(len(directions)), outputs)
-    objective = p.objective(neurons)
-    N = -p.gradient(p.outputs(neurons))
+    neurons = p.family.neurons(directions, np.zeros(len(directions)))
+    network = Network(neurons, outputs, np.zeros(p.n_outputs))
+    objective = p.objective(network)
+    N = -p.gradient(p.outputs(network))
     bound = p.bound(N, np.linalg.norm(X, 2) * np.linalg.norm(N, 2))
     if objective - bound > _ROUNDING * objective:
         return None
-    return ClosedForm(neurons, N, objective, bound, 0, "optimal")
+    return ClosedForm(network, N, objective, bound, 0, "optimal")
 
 
 def _common_length(X):

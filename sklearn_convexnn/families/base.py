@@ -1,0 +1,171 @@
+"""What a family of units gives to training, whatever its units are."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.model.scales import GoesByScales
+
+# Entries of the features of units that are in memory at once (32 MB).
+_CHUNK = 4_000_000
+
+
+@dataclass(frozen=True)
+class UnitFamily(GoesByScales, ABC):
+    """Data, and the units that networks on these data are made of.
+
+    A family knows neither losses nor the weight decay.  The cost of a unit is one.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Of single or double precision.
+    fit_intercept : bool
+        Whether biases are free.
+    scales_ratio : float
+        The largest scale of a feature over the smallest one.
+    """
+
+    X: np.ndarray
+    fit_intercept: bool
+    scales_ratio: float = field(default=1.0, kw_only=True)
+
+    @abstractmethod
+    def none(self):
+        """No units."""
+
+    @abstractmethod
+    def features(self, units, rows=slice(None), dtype=None):
+        """Outputs of units, shape (n_samples, n_units).
+
+        Parameters
+        ----------
+        units : object
+            Of this family.
+        rows : slice
+            Of the samples.
+        dtype : dtype or None
+            By default that of the data.
+
+        Returns
+        -------
+        Z : ndarray of shape (n_samples, n_units)
+        """
+
+    @abstractmethod
+    def random(self, size, rng):
+        """Random units.
+
+        Parameters
+        ----------
+        size : int
+        rng : RandomState
+
+        Returns
+        -------
+        units : object
+        """
+
+    @abstractmethod
+    def search(self, N, size, rng):
+        """Units that are steep at a dual point.
+
+        Parameters
+        ----------
+        N : ndarray of shape (n_samples, n_outputs)
+            Its columns sum to zero if biases are free.
+        size : int
+            Random units to start from.
+        rng : RandomState
+
+        Returns
+        -------
+        units : object
+        """
+
+    @abstractmethod
+    def upper_slope(self, N):
+        """Proven upper bound of the slopes of all units at a dual point.
+
+        Parameters
+        ----------
+        N : ndarray of shape (n_samples, n_outputs)
+            Its columns sum to zero if biases are free.
+
+        Returns
+        -------
+        slope : float
+        """
+
+    @abstractmethod
+    def layers(self, network):
+        """Weights of a network in the shapes of scikit-learn's MLP.
+
+        Parameters
+        ----------
+        network : Network
+
+        Returns
+        -------
+        coefs, intercepts : list of ndarray
+        """
+
+    @abstractmethod
+    def network_of_layers(self, coefs, intercepts):
+        """The inverse of `layers`.
+
+        Parameters
+        ----------
+        coefs, intercepts : list of ndarray
+
+        Returns
+        -------
+        network : Network
+        """
+
+    def merged(self, network):
+        """The network with units that are the same as one.
+
+        Parameters
+        ----------
+        network : Network
+
+        Returns
+        -------
+        network : Network
+        """
+        return network
+
+    def slopes(self, units, N):
+        """How steeply the dual function rises along units, shape (n_units,).
+
+        The norm of the slopes over the outputs.
+        """
+        return np.linalg.norm(self.slopes_by_output(units, N), axis=1)
+
+    def slopes_by_output(self, units, N):
+        """Slopes of units for each output, shape (n_units, n_outputs).
+
+        Parameters
+        ----------
+        units : object
+            Of this family.
+        N : ndarray of shape (n_samples, n_outputs)
+
+        Returns
+        -------
+        slopes : ndarray of shape (n_units, n_outputs)
+            In double precision, whatever that of ``X``: they decide on bounds.
+        """
+        slopes = np.zeros((len(units), N.shape[1]))
+        for rows in self.row_chunks(len(units)):
+            check()
+            slopes += self.features(units, rows, np.float64).T @ N[rows]
+        return slopes
+
+    def row_chunks(self, width):
+        """Slices of samples, of which arrays of `width` columns are small."""
+        size = max(1, _CHUNK // max(width, self.X.shape[1], 1))
+        return [slice(i, i + size) for i in range(0, len(self.X), size)]

@@ -1,0 +1,135 @@
+"""Parallel sub-networks as a family of units."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from sklearn_convexnn.families.base import UnitFamily
+from sklearn_convexnn.families.subnetworks.architecture import Architecture
+from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
+from sklearn_convexnn.families.subnetworks.pricing import FAR, search_widely
+from sklearn_convexnn.families.subnetworks.recovery import (
+    layers_of_subnetworks,
+    subnetworks_of_layers,
+)
+from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
+from sklearn_convexnn.families.subnetworks.units import Subnetworks, forward
+from sklearn_convexnn.model.network import Network
+
+# Operations of a product of matrices in the time of one on single numbers, and in that
+# of a layer of few numbers.
+_ELEMENTWISE, _OF_LAYER = 20, 1e6
+# Steps of a search.
+_STEPS = 80
+
+
+@dataclass(frozen=True)
+class ParallelSubnetworks(UnitFamily):
+    """Sub-networks of one architecture, whose cost is that of their weights.
+
+    Attributes
+    ----------
+    architecture : Architecture
+    """
+
+    architecture: Architecture
+
+    def none(self):
+        weights, biases = self.no_weights(0)
+        return Subnetworks(tuple(weights), tuple(biases))
+
+    def no_weights(self, n_units):
+        """Weights and biases of zero for sub-networks."""
+        sizes = (self.X.shape[1], *self.architecture.widths)
+        weights = [np.zeros((n_units, *pair)) for pair in pairwise(sizes)]
+        return weights, [np.zeros((n_units, size)) for size in sizes[1:]]
+
+    def units(self, weights, biases):
+        """Sub-networks of any weights, brought to cost one; none of cost zero.
+
+        Parameters
+        ----------
+        weights : sequence of ndarray of shape (n_units, n_inputs, n_outputs)
+        biases : sequence of ndarray of shape (n_units, n_outputs)
+
+        Returns
+        -------
+        units : Subnetworks
+        """
+        weights, biases, cost = self.architecture.normalised(weights, biases)
+        return Subnetworks(tuple(weights), tuple(biases)).select(cost > 0)
+
+    def network(self, weights, biases, outputs, offset):
+        """The network of sub-networks of any weights.
+
+        Parameters
+        ----------
+        weights, biases : sequence of ndarray
+            As of `units`.
+        outputs : ndarray of shape (n_units, n_outputs)
+        offset : ndarray of shape (n_outputs,)
+
+        Returns
+        -------
+        network : Network
+            Of sub-networks of cost one, none of cost zero.
+        """
+        weights, biases, cost = self.architecture.normalised(weights, biases)
+        units = Subnetworks(tuple(weights), tuple(biases))
+        return Network(units, outputs * cost[:, None], offset).select(cost > 0)
+
+    def embedded(self, directions, biases):
+        """Weights and biases of sub-networks that are neurons, and cost the least.
+
+        Parameters
+        ----------
+        directions : ndarray of shape (n_neurons, n_features)
+        biases : ndarray of shape (n_neurons,)
+
+        Returns
+        -------
+        weights, biases : list of ndarray
+            As of `units`.
+        """
+        weights, shifts = self.no_weights(len(biases))
+        # With the path norm the sum of equal leaves costs less than one of them.
+        working = slice(None) if self.architecture.norm == "path" else slice(1)
+        weights[0][:, :, working] = directions[:, :, None]
+        shifts[0][:, working] = biases[:, None]
+        for W, used in zip(weights[1:], self.architecture.connections[1:]):
+            W[:, working, working] = 1.0 if used is None else used[working, working]
+        return weights, shifts
+
+    def features(self, units, rows=slice(None), dtype=None):
+        if len(units) == 0:
+            return np.zeros((len(self.X[rows]), 0))
+        return forward(self.X[rows], units.weights, units.biases)[-1][:, 0]
+
+    def random(self, size, rng):
+        return random_subnetworks(self, size, rng)
+
+    def search(self, N, size, rng):
+        return search_widely(self, N, size, rng, FAR, _STEPS, False).units
+
+    def upper_slope(self, N):
+        return slope_bound(self, N)
+
+    def layers(self, network):
+        return layers_of_subnetworks(network)
+
+    def network_of_layers(self, coefs, intercepts):
+        return subnetworks_of_layers(self, coefs, intercepts)
+
+    def row_chunks(self, width):
+        return super().row_chunks(width * max(self.architecture.widths))
+
+    def work(self, n_units):
+        """Operations of a forward pass of so many sub-networks, for deadlines."""
+        sizes = (self.X.shape[1], *self.architecture.widths)
+        products = [inputs * outputs for inputs, outputs in pairwise(sizes)]
+        # What is not a product of matrices goes as fast as memory allows.
+        by_sample = 2 * products[0] + _ELEMENTWISE * (
+            sum(products[1:]) + sum(sizes[1:])
+        )
+        return float(len(self.X)) * n_units * by_sample + _OF_LAYER * len(products)

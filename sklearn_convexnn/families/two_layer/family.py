@@ -1,0 +1,96 @@
+"""Two-layer networks as a family of units."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sklearn_convexnn.families.base import UnitFamily
+from sklearn_convexnn.families.two_layer.climbing import row_norms
+from sklearn_convexnn.families.two_layer.neurons import Neurons, activation
+from sklearn_convexnn.families.two_layer.pricing import search_widely
+from sklearn_convexnn.families.two_layer.recovery import (
+    layers_of_neurons,
+    merge_parallel,
+    neurons_of_layers,
+)
+from sklearn_convexnn.families.two_layer.starts import random_directions
+
+
+@dataclass(frozen=True)
+class TwoLayer(UnitFamily):
+    """Neurons ``act(x^T u + b)``, whose cost is the length of ``u``.
+
+    Attributes
+    ----------
+    negative_slope : float
+        Slope of the activation left of zero.
+    """
+
+    negative_slope: float = 0.0
+
+    def none(self):
+        return self.neurons(np.zeros((0, self.X.shape[1])), np.zeros(0))
+
+    def neurons(self, directions, biases):
+        """Neurons of directions and biases, those without a kink as linear.
+
+        Parameters
+        ----------
+        directions : ndarray of shape (n_neurons, n_features)
+            Unit rows.
+        biases : ndarray of shape (n_neurons,)
+
+        Returns
+        -------
+        neurons : Neurons
+        """
+        linear = np.zeros(len(biases), dtype=bool)
+        if self.fit_intercept:
+            linear[:] = True
+            for rows in self.row_chunks(len(biases)):
+                linear &= np.all(self.X[rows] @ directions.T + biases > 0, axis=0)
+        return Neurons(directions, np.where(linear, 0.0, biases), linear)
+
+    def features(self, units, rows=slice(None), dtype=None):
+        X = self.X[rows]
+        X = X if dtype is None else X.astype(dtype, copy=False)
+        z = X @ units.directions.T.astype(X.dtype, copy=False)
+        z += units.biases.astype(X.dtype, copy=False)
+        return np.where(units.linear, z, activation(z, self.negative_slope))
+
+    def random(self, size, rng):
+        directions = random_directions(self.X, size, rng, self.fit_intercept)[1]
+        directions = directions / row_norms(directions)[:, None]
+        biases = np.zeros(size)
+        if self.fit_intercept:
+            at = rng.randint(len(self.X), size=size)
+            biases = -np.einsum("kd,kd->k", self.X[at], directions)
+        return self.neurons(directions, biases)
+
+    def search(self, N, size, rng):
+        found = search_widely(
+            self.X,
+            N,
+            size,
+            rng,
+            free_bias=self.fit_intercept,
+            negative_slope=self.negative_slope,
+            apart=self.apart,
+        )
+        return self.neurons(found.directions, found.biases)
+
+    def upper_slope(self, N):
+        # Activations are not steeper than one, and where biases are free, so that they
+        # are not zero at the origin, the sums of `N` are zero.
+        lengths = row_norms(self.X).astype(np.float64)
+        # Lengths may be of single precision.
+        return (1.0 + 1e-4) * float(lengths @ row_norms(N))
+
+    def merged(self, network):
+        return merge_parallel(network)
+
+    def layers(self, network):
+        return layers_of_neurons(network, self.X)
+
+    def network_of_layers(self, coefs, intercepts):
+        return neurons_of_layers(self, coefs, intercepts)

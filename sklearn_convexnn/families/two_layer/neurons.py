@@ -1,0 +1,124 @@
+"""Neurons, and the space of their directions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import eye_array
+
+from sklearn_convexnn._utils.breakdown import row_space
+from sklearn_convexnn._utils.deadlines import fits, svd_work
+from sklearn_convexnn.model.network import Network
+
+# Part of the time that may go into a reduction of the features, also if it is sure to
+# make them fewer.
+_REDUCING, _REDUCING_MUCH = 0.1, 0.4
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Hidden neurons ``act(X direction + bias)``, with directions of length one.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (n_neurons, n_features)
+    biases : ndarray of shape (n_neurons,)
+    linear : ndarray of bool, shape (n_neurons,)
+        Neurons that stand for a linear term: they count as active everywhere.
+    """
+
+    directions: np.ndarray
+    biases: np.ndarray
+    linear: np.ndarray
+
+    def __len__(self):
+        return len(self.biases)
+
+    def select(self, keep):
+        """The neurons at index or mask `keep`."""
+        return Neurons(self.directions[keep], self.biases[keep], self.linear[keep])
+
+    def joined(self, other):
+        """These neurons and those of `other`."""
+        return Neurons(
+            np.concatenate([self.directions, other.directions]),
+            np.concatenate([self.biases, other.biases]),
+            np.concatenate([self.linear, other.linear]),
+        )
+
+
+def row_space_in_time(X):
+    """Orthonormal basis of the row space of the data.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    basis : {ndarray, sparse array} of shape (n_features, rank)
+        That of all features if time is too short to find a smaller one.
+    """
+    share = _REDUCING if len(X) >= X.shape[1] else _REDUCING_MUCH
+    if not fits(svd_work(X.shape), share):
+        return eye_array(X.shape[1], format="csr")
+    return row_space(X)
+
+
+def in_basis(network, basis):
+    """Neurons in the coordinates of a basis of the row space of the data.
+
+    Parameters
+    ----------
+    network : Network
+        Its outputs are not scaled.
+    basis : ndarray of shape (n_features, rank)
+        Orthonormal columns.
+
+    Returns
+    -------
+    network : Network
+        Of those with a direction in the row space.
+    """
+    directions = network.units.directions @ basis
+    norm = np.linalg.norm(directions, axis=1)
+    keep = norm > 0
+    units = Neurons(
+        directions[keep] / norm[keep, None],
+        network.units.biases[keep] / norm[keep],
+        network.units.linear[keep],
+    )
+    return Network(units, network.outputs[keep], network.offset)
+
+
+def out_of_basis(network, basis):
+    """The inverse of `in_basis`.
+
+    Parameters
+    ----------
+    network : Network
+    basis : ndarray of shape (n_features, rank)
+
+    Returns
+    -------
+    network : Network
+    """
+    units = network.units
+    units = Neurons(units.directions @ basis.T, units.biases, units.linear)
+    return Network(units, network.outputs, network.offset)
+
+
+def activation(z, negative_slope=0.0):
+    """``z`` where positive, ``negative_slope * z`` elsewhere.
+
+    Parameters
+    ----------
+    z : ndarray
+    negative_slope : float, default=0.0
+
+    Returns
+    -------
+    outputs : ndarray of the shape of `z`
+    """
+    if negative_slope == 0:
+        return np.maximum(z, 0.0)
+    return np.where(z > 0, z, negative_slope * z)
