@@ -1,6 +1,6 @@
 """The weight decay from which on no neuron is worth its weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,10 +10,11 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._base import ReLUNetworkMixin
-from sklearn_convexnn._fitting import build_problem, canonical
+from sklearn_convexnn._preparing import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.families.two_layer.slope_bounds import (
@@ -21,12 +22,9 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     planar_maximisers,
     triangle_bound,
 )
-from sklearn_convexnn.gated import GatedMixin
 from sklearn_convexnn.losses import Separable, Softmax
-from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.training.proving import node_limit
-from sklearn_convexnn.two_layer import TwoLayerMixin
 
 # Random directions of each kind that the search starts from.
 _DIRECTIONS = 300
@@ -140,10 +138,15 @@ def check_base(estimator, name):
     name : str
         Of the function that needs one.
     """
-    kinds = TwoLayerMixin, GatedMixin
-    if not (isinstance(estimator, kinds) and _has_alpha(estimator)):
+    suits = _is_a(estimator, "two-layer") or _is_a(estimator, "gated")
+    if not (suits and _has_alpha(estimator)):
         kinds = "ConvexReLU... or GatedReLU... estimators with an alpha"
         raise _unsuitable(estimator, name, kinds)
+
+
+def _is_a(estimator, kind):
+    """Whether it is an estimator of an architecture."""
+    return isinstance(estimator, ReLUNetworkMixin) and estimator._kind == kind
 
 
 def _has_alpha(estimator):
@@ -162,7 +165,7 @@ def check_two_layers(estimator, name, one_alpha=False):
     one_alpha : bool, default=False
         Whether it has to have an `alpha`, and not to choose it.
     """
-    if not isinstance(estimator, TwoLayerMixin):
+    if not _is_a(estimator, "two-layer"):
         raise _unsuitable(estimator, name, "ConvexReLU... estimators")
     if one_alpha and not _has_alpha(estimator):
         raise _unsuitable(estimator, name, "ConvexReLU... estimators with an alpha")
@@ -195,10 +198,12 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
     loss = loss if isinstance(loss, Softmax) else Separable(loss)
     # The value does not depend on `alpha`.
-    settings = Settings.of(model, loss=loss, alpha=1.0)
-    gated = isinstance(model, GatedMixin)
+    settings = model._settings(loss, alpha=1.0)
+    gated = _is_a(model, "gated")
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
     X, Y, sample_weight = canonical(X, np.asarray(Y, np.float64), sample_weight)
+    # What gates need of the problem does not depend on its units.
+    settings = replace(settings, family=settings.family or TwoLayer)
     problem, units = build_problem(X, Y, sample_weight, settings)
     complete = True
     with blas_threads_for(len(X)):

@@ -13,8 +13,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._advice import advice
-from sklearn_convexnn._fitting import fit_network, no_neurons
-from sklearn_convexnn._null_slope import FRACTION, null_slope
 from sklearn_convexnn._sklearn import (
     CallbackSupportMixin,
     Interval,
@@ -37,8 +35,8 @@ from sklearn_convexnn._utils.devices import (
 )
 from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.model.scales import warn_of_scales
-from sklearn_convexnn.model.settings import Settings
-from sklearn_convexnn.training.trained import HISTORY
+from sklearn_convexnn.model.settings import FRACTION, Settings
+from sklearn_convexnn.training.trained import HISTORY, no_neurons
 
 # Sizes of data, targets and weights within which units do not matter: scales of
 # weights and predictions are numbers in single precision too.
@@ -149,8 +147,9 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     Mixins of an architecture say in what its estimators differ.
     """
 
-    # What trains the network of given data, and measures the slopes without one.
-    _train, _slope = staticmethod(fit_network), staticmethod(null_slope)
+    # The architecture, what trains a network of it, and what measures the slopes of
+    # its units where there is none.
+    _kind = _train = _slope = None
     _n_hidden_layers = 1
 
     def _check_supported(self, loss, n_outputs):

@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._fitting import build_problem, canonical, gated_problem
+from sklearn_convexnn._preparing import build_problem, canonical, gated_problem
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.devices import in_numpy, placed
@@ -18,11 +18,8 @@ from sklearn_convexnn.families.two_layer.pricing import (
     no_candidates,
     search_widely,
 )
-from sklearn_convexnn.losses import power_of_two
+from sklearn_convexnn.losses.base import power_of_two
 from sklearn_convexnn.patterns.gates import gated_arrangement
-
-FRACTION = 0.02
-"""The default weight decay, in units of the one from which on there are no neurons."""
 
 # Entries of the data in the search, its fewest samples, and its random directions of
 # each kind.
@@ -37,8 +34,7 @@ def null_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
     """Slope of the steepest neuron that a short search finds at the best constant.
 
     It does not depend on the units of data, targets and weights, but for its own
-    unit, which is that of the weight decay.  For deeper networks it is that of
-    neurons, which are among their sub-networks.
+    unit, which is that of the weight decay.
 
     Parameters
     ----------
@@ -46,6 +42,7 @@ def null_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
     Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     settings : Settings
+        Of a family of neurons.
     seed : int
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which the fit has to end.  If that is
@@ -66,7 +63,7 @@ def null_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
         X[some].astype(np.float64, copy=False),
         Y[some],
         sample_weight[some],
-        replace(settings, alpha=1.0, architecture=None),
+        replace(settings, alpha=1.0),
     )
     residual = p.project(N[some] / units.dual)
     # Two threads bring little for products of this size.

@@ -24,9 +24,9 @@ from sklearn.utils import (
     compute_class_weight,
 )
 
-from sklearn_convexnn._fitting import canonical
 from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._network_input import read_network, read_targets
+from sklearn_convexnn._preparing import canonical
 from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn._utils.threads import blas_threads_for

@@ -25,6 +25,7 @@ _CONSTRAINTS = {
 class GatedMixin(ReLUNetworkMixin):
     """Training and prediction of gated networks, on the data as they are."""
 
+    _kind = "gated"
     _train, _slope = staticmethod(fit_gated), staticmethod(null_gate_slope)
 
     def _check_memory(self, shape, n_outputs):

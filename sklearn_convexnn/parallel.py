@@ -1,5 +1,7 @@
 """Sums of parallel sub-networks: ReLU networks of three and more layers."""
 
+from dataclasses import replace
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -7,13 +9,18 @@ from sklearn.base import BaseEstimator
 
 from sklearn_convexnn._base import COMMON_CONSTRAINTS, ReLUNetworkMixin
 from sklearn_convexnn._classification import ClassificationMixin
+from sklearn_convexnn._fitting import fit_network
 from sklearn_convexnn._memory import check_subnetworks
+from sklearn_convexnn._null_slope import null_slope
 from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
+from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
 from sklearn_convexnn.solvers import SOLVERS_OF_BLOCKS
+from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
 
 _CONSTRAINTS = {
     **COMMON_CONSTRAINTS,
@@ -29,6 +36,14 @@ _CONSTRAINTS = {
 class ParallelMixin(ReLUNetworkMixin):
     """Training of parallel sub-networks, also from those that are known."""
 
+    _kind, _train = "parallel", staticmethod(fit_network)
+
+    @staticmethod
+    def _slope(X, Y, sample_weight, settings, *args):
+        # That of neurons, which are among the sub-networks.
+        settings = replace(settings, family=TwoLayer)
+        return null_slope(X, Y, sample_weight, settings, *args)
+
     @property
     def _n_hidden_layers(self):
         return self.depth - 1
@@ -38,7 +53,9 @@ class ParallelMixin(ReLUNetworkMixin):
         return Architecture(self.depth, self.subnetwork_width, self.subnetwork_norm)
 
     def _settings(self, loss, **others):
-        return super()._settings(loss, architecture=self._architecture, **others)
+        family = partial(ParallelSubnetworks, architecture=self._architecture)
+        how = {"family": family, "method": train_subnetworks, **others}
+        return super()._settings(loss, **how)
 
     def _check_supported(self, loss, n_outputs):
         if self.arrangements == "adaptive":

@@ -1,5 +1,6 @@
 """Two-layer ReLU networks: the main door."""
 
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -7,12 +8,16 @@ from sklearn.base import BaseEstimator, clone
 
 from sklearn_convexnn._base import COMMON_CONSTRAINTS, Neighbour, ReLUNetworkMixin
 from sklearn_convexnn._classification import ClassificationMixin
+from sklearn_convexnn._fitting import fit_network
 from sklearn_convexnn._memory import check_neurons, check_patterns
+from sklearn_convexnn._null_slope import null_slope
 from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import in_numpy
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, NEVER, REGRESSION_LOSSES
 from sklearn_convexnn.solvers import SOLVERS
+from sklearn_convexnn.training.routes import train
 
 _CONSTRAINTS = {
     **COMMON_CONSTRAINTS,
@@ -25,6 +30,14 @@ _CONSTRAINTS = {
 
 class TwoLayerMixin(ReLUNetworkMixin):
     """Training of two-layer networks, also from neurons that are known."""
+
+    _kind = "two-layer"
+    _train, _slope = staticmethod(fit_network), staticmethod(null_slope)
+
+    def _settings(self, loss, **others):
+        family = partial(TwoLayer, negative_slope=self.negative_slope)
+        how = {"family": family, "method": train, **others}
+        return super()._settings(loss, **how)
 
     def _check_memory(self, shape, n_outputs):
         if self.arrangements == "sampled":

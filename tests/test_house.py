@@ -14,12 +14,13 @@ TEXTS = {
     )
     for path in PACKAGE.rglob("*.py")
 }
+FOLDERS = {name.removesuffix(".__init__") for name in TEXTS if "__init__" in name}
 TEXTS = {name.removesuffix(".__init__"): text for name, text in TEXTS.items()}
 TREES = {name: ast.parse(text) for name, text in TEXTS.items()}
 
 # Lines of code of a function, its parameters, and modules on a chain of imports.
 MOST = {"Long": 60, "Many parameters": 8}
-MOST_FLOORS = 21
+MOST_FLOORS = 10
 # Functions beyond the limits; none is to be added.  One that has to be so says why, in
 # a comment "# Long: ..." or "# Many parameters: ..." on the line of its def or above.
 TO_SPLIT = {
@@ -52,7 +53,7 @@ TO_SPLIT = {
         "training.column_generation.generate_neurons",
         "training.cutting_planes.cutting_planes",
         "training.cutting_planes.train_by_cuts",
-        "training.proving.generate_and_prove",
+        "training.routes.generate_and_prove",
         "training.routes._train_adaptively",
         "training.smallest.shrink",
         "training.subnetwork_generation.generate_subnetworks",
@@ -137,7 +138,9 @@ def n_floors():
     for module in sorted(below, key=lambda module: len(reached[module])):
         circle = {name for name in reached[module] if module in reached[name]}
         outside = [floors[name] for part in circle for name in below[part] - circle]
-        floors[module] = len(circle) + max(outside, default=0)
+        # The file of a folder is a list of names, and not a floor.
+        own = sum(name not in FOLDERS for name in circle)
+        floors[module] = own + max(outside, default=0)
     return max(floors.values())
 
 

@@ -32,7 +32,6 @@ from sklearn_convexnn._advice import advice
 from sklearn_convexnn.path import scoring_path
 from sklearn_convexnn.training import (
     column_generation,
-    proving as proofs,
     routes as training,
 )
 from sklearn_convexnn.training.descents import train_by_descent
@@ -532,11 +531,11 @@ def test_an_interrupt_is_no_failure():
 
 def test_folds_prove_and_search_nothing(monkeypatch):
     X, y, _ = tiny_data("squared_error", n=24, d=4)
-    calls = []
+    calls, train = [], training.generate_and_prove
 
     def counted(*args, **kwargs):
         calls.append(args)
-        return proofs.generate_and_prove(*args, **kwargs)
+        return train(*args, **kwargs)
 
     monkeypatch.setattr(training, "generate_and_prove", counted)
     model = ConvexReLURegressorCV(random_state=0).fit(X, y)

@@ -8,7 +8,7 @@ import pytest
 from joblib import parallel_config
 from threadpoolctl import OpenBLASController, ThreadpoolController, threadpool_limits
 
-from sklearn_convexnn import ConvexReLURegressor, ConvexReLURegressorCV, _fitting
+from sklearn_convexnn import ConvexReLURegressor, ConvexReLURegressorCV, two_layer
 from sklearn_convexnn._utils.threads import blas_threads_for
 
 
@@ -123,7 +123,7 @@ def data():
 
 def test_fits_in_two_threads(two_threads, monkeypatch):
     X, y = data()
-    both_in, first_done, train = Barrier(2), Event(), _fitting.train
+    both_in, first_done, train = Barrier(2), Event(), two_layer.train
 
     def met(*args):
         both_in.wait()
@@ -143,7 +143,7 @@ def test_fits_in_two_threads(two_threads, monkeypatch):
         ConvexReLURegressor(arrangements="sampled", random_state=0).fit(X, y)
 
     idents = {}
-    monkeypatch.setattr(_fitting, "train", met)
+    monkeypatch.setattr(two_layer, "train", met)
     in_threads(first, second)
     assert counts() == two_threads
 

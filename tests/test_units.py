@@ -19,8 +19,8 @@ from sklearn_convexnn import (
     cutting_planes,
     smallest_network,
 )
-from sklearn_convexnn._fitting import canonical
-from sklearn_convexnn._null_slope import FRACTION
+from sklearn_convexnn._preparing import canonical
+from sklearn_convexnn.model.settings import FRACTION
 
 SAMPLED = {"arrangements": "sampled", "n_arrangements": 10}
 ROUTES = [

@@ -5,8 +5,6 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn.model.network import Network
-
 MESSAGES = {
     "optimal": "the duality gap is within the tolerance",
     "max_iter": "the limit of iterations was reached",
@@ -86,7 +84,7 @@ class GlobalResult:
         round, divided by alpha), 'cells' and 'neurons'.
     """
 
-    neurons: Network
+    neurons: object
     nu: np.ndarray
     objective: float
     dual_bound: float

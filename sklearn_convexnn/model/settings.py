@@ -4,6 +4,9 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+FRACTION = 0.02
+"""The default weight decay, in units of the one from which on there are no neurons."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -23,14 +26,14 @@ class Settings:
     negative_slope : float, default=0.0
     solver : str, default='auto'
     max_neurons : int or None, default=None
-    architecture : Architecture or None, default=None
-        That of the sub-networks; None for neurons.
     prove : bool, default=True
         Whether to attempt proofs after 'adaptive'.
+    family : callable or None, default=None
+        What makes the family of units of the data, `fit_intercept` and
+        ``scales_ratio``; None for gated networks.
     method : callable or None, default=None
-        What trains in place of the route that the other settings say.  Its arguments
-        are problem, known neurons, seed, deadline, name, settings, task and dual
-        points, and it returns `Trained`.
+        What trains.  Its arguments are problem, known network, seed, deadline, name,
+        settings, task and dual points, and it returns `Trained`.
     like : array or None, default=None
         A row of the data, whose kind the arrays of first-order solvers have.
     dtype : dtype, default=float64
@@ -50,8 +53,8 @@ class Settings:
     negative_slope: float = 0.0
     solver: str = "auto"
     max_neurons: int | None = None
-    architecture: object = None
     prove: bool = True
+    family: object = None
     method: object = None
     like: object = None
     dtype: type = np.float64

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklearn_convexnn._utils.devices import root_mean_square
-from sklearn_convexnn.losses import power_of_two
+from sklearn_convexnn.losses.base import power_of_two
 from sklearn_convexnn.model.results import DualPoint
 
 # That of data, targets and weights together, and more.

@@ -5,8 +5,10 @@ from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
@@ -18,8 +20,10 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
 )
+from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.solvers.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.training.column_generation import Run
+from sklearn_convexnn.training.trained import Trained, null_training, round_printer
 
 # Samples, and numbers in the targets of several outputs, from which this is the faster
 # way.
@@ -248,3 +252,45 @@ class _RunInChunks(Run):
             found.append(self.search_on(X, residual, N, thorough, **options))
         found = finish_on_all(p, N, merge_candidates(found, p.X, p.family.apart), most)
         return found.select(found.slopes > _WORTH * p.alpha)
+
+
+def train_at_scale(problem, known, seed, deadline, name, settings, task=None, duals=()):
+    """Train a two-layer network on many samples.
+
+    Parameters
+    ----------
+    problem, known, seed, deadline, name, settings, task, duals
+        As of `Settings.method`.
+
+    Returns
+    -------
+    trained : Trained
+    """
+    result = unless_broken(
+        None,
+        generate_at_scale,
+        problem,
+        check_random_state(seed),
+        n_neurons=settings.n_arrangements,
+        known=known,
+        duals=duals,
+        # A little room for the rounding of the weights.
+        tol=0.9 * settings.tol,
+        max_iter=settings.max_iter,
+        max_neurons=settings.max_neurons,
+        deadline=deadline,
+        callback=round_printer(name, settings),
+        task=task,
+    )
+    if result is None:
+        return null_training(problem, settings)
+    neurons = result.neurons
+    with suppress(OutOfTime):
+        neurons = problem.family.merged(neurons)
+    return Trained.of(
+        result,
+        neurons=neurons,
+        dual_bound=result.dual_bound,
+        certificate="estimated",
+        dual=DualPoint(result.nu, result.kappa),
+    )

@@ -41,6 +41,7 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.routes import generate_and_prove
 
 # Up to so many patterns, and patterns times samples, the program over all of
 # them takes a few seconds at most.
@@ -299,7 +300,7 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
     if kind == "estimated":
         proof, result = None, generate_neurons(p, rng, tol=0.9 * tol, **options)
     else:
-        result, proof = proofs.generate_and_prove(p, rng, tol=tol, **options)
+        result, proof = generate_and_prove(p, rng, tol=tol, **options)
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:

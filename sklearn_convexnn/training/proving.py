@@ -1,16 +1,11 @@
-"""Training until it is proven that no neuron is missing."""
+"""Proofs that no neuron is missing, for small data."""
 
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_convexnn._utils.breakdown import unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.signed_slope import prefers_cones
-from sklearn_convexnn.training.column_generation import generate_neurons
 
 # Sizes up to which a proof is attempted, and the nodes it may take.
 _PROOF_SAMPLES, _PROOF_RANK = 60, 5
@@ -21,8 +16,6 @@ _BRIEF_CONES, _BRIEF_SEMIDEFINITE = 5e6, 3e4
 # Rank up to which a proof is attempted for several outputs and free biases, and the
 # work for cones then.
 _RANK_FREE, _SHARED, _SHARED_BRIEF = 4, 1e7, 1e6
-# Attempts: each but the last may find a neuron that the search has missed.
-_PROOFS = 3
 
 
 @dataclass(frozen=True)
@@ -159,93 +152,3 @@ def largest_slope_allowed(problem, result, tol):
         else:
             high = middle
     return slope
-
-
-def generate_and_prove(
-    problem,
-    rng,
-    *,
-    known,
-    tol,
-    max_iter,
-    deadline,
-    duals=(),
-    callback=None,
-    nodes=None,
-    **options,
-):
-    """Train by column generation, and go on with what the proof finds missing.
-
-    Parameters
-    ----------
-    problem : Problem
-    rng : RandomState
-    known : Neurons or None
-        Neurons to start from, in place of placed ones.
-    tol : float
-        Gap to reach and to prove, relative to the objective.
-    max_iter : int
-        Limit of rounds.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    duals : sequence of DualPoint
-        Dual points that are known.  No proof is attempted at these.
-    callback : callable or None
-        Called after each round with its number and a dict of what
-        `GlobalResult.history` gets.
-    nodes : int or None
-        Limit of nodes of the proof; by default that of `node_limit`.
-    **options
-        Further ones of `generate_neurons`.
-
-    Returns
-    -------
-    result : GlobalResult
-        With the rounds of all attempts.
-    proof : Proof or None
-        None if there was no attempt.
-    """
-    start = perf_counter()
-    offset, rounds, histories = 0.0, 0, []
-
-    def report(n_iter, entry):
-        if callback is not None:
-            callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
-
-    for _ in range(_PROOFS):
-        result = generate_neurons(
-            problem,
-            rng,
-            known=known,
-            duals=duals,
-            tol=0.9 * tol,
-            max_iter=max(max_iter - rounds, 1),
-            deadline=deadline,
-            callback=report,
-            **options,
-        )
-        histories.append(
-            {**result.history, "time": result.history["time"] + offset},
-        )
-        offset, rounds = perf_counter() - start, rounds + result.n_iter
-        proof = None
-        if result.status == "optimal":
-            given = [point for point in duals if point.nu is result.nu]
-            if not given:
-                with suppress(OutOfTime):
-                    args = problem, result, tol, deadline, nodes
-                    proof = unless_broken(None, prove, *args)
-            elif given[0].proven:
-                proof = Proof(result.dual_bound, result.kappa, True, None)
-        if proof is None or proof.closed or proof.neurons is None:
-            break
-        if rounds >= max_iter or perf_counter() > deadline:
-            break
-        # The proof found a neuron that the search had missed.
-        known = result.neurons.joined(proof.neurons)
-        duals = ()
-    history = {
-        key: np.concatenate([history[key] for history in histories])
-        for key in result.history
-    }
-    return replace(result, n_iter=rounds, history=history), proof

@@ -1,6 +1,7 @@
 """The routes from data to a two-layer network, with its certificate."""
 
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -17,10 +18,9 @@ from sklearn_convexnn.families.two_layer.given import (
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.patterns.arrangements import has_few_patterns
-from sklearn_convexnn.training.at_scale import generate_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
 from sklearn_convexnn.training.given_patterns import train_on_patterns
-from sklearn_convexnn.training.proving import generate_and_prove, node_limit
+from sklearn_convexnn.training.proving import Proof, node_limit, prove
 from sklearn_convexnn.training.trained import (
     Trained,
     null_training,
@@ -32,6 +32,8 @@ from sklearn_convexnn.training.trained import (
 _FEW_PATTERNS = 100
 # How much longer a proof may take if it is asked for.
 _LONGER = 40
+# Attempts: each but the last may find a neuron that the search has missed.
+_PROOFS = 3
 
 
 def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
@@ -202,6 +204,96 @@ def _train_adaptively(
     )
 
 
+def generate_and_prove(
+    problem,
+    rng,
+    *,
+    known,
+    tol,
+    max_iter,
+    deadline,
+    duals=(),
+    callback=None,
+    nodes=None,
+    **options,
+):
+    """Train by column generation, and go on with what the proof finds missing.
+
+    Parameters
+    ----------
+    problem : Problem
+    rng : RandomState
+    known : Neurons or None
+        Neurons to start from, in place of placed ones.
+    tol : float
+        Gap to reach and to prove, relative to the objective.
+    max_iter : int
+        Limit of rounds.
+    deadline : float
+        Value of ``time.perf_counter()`` at which to stop.
+    duals : sequence of DualPoint
+        Dual points that are known.  No proof is attempted at these.
+    callback : callable or None
+        Called after each round with its number and a dict of what
+        `GlobalResult.history` gets.
+    nodes : int or None
+        Limit of nodes of the proof; by default that of `node_limit`.
+    **options
+        Further ones of `generate_neurons`.
+
+    Returns
+    -------
+    result : GlobalResult
+        With the rounds of all attempts.
+    proof : Proof or None
+        None if there was no attempt.
+    """
+    start = perf_counter()
+    offset, rounds, histories = 0.0, 0, []
+
+    def report(n_iter, entry):
+        if callback is not None:
+            callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
+
+    for _ in range(_PROOFS):
+        result = generate_neurons(
+            problem,
+            rng,
+            known=known,
+            duals=duals,
+            tol=0.9 * tol,
+            max_iter=max(max_iter - rounds, 1),
+            deadline=deadline,
+            callback=report,
+            **options,
+        )
+        histories.append(
+            {**result.history, "time": result.history["time"] + offset},
+        )
+        offset, rounds = perf_counter() - start, rounds + result.n_iter
+        proof = None
+        if result.status == "optimal":
+            given = [point for point in duals if point.nu is result.nu]
+            if not given:
+                with suppress(OutOfTime):
+                    args = problem, result, tol, deadline, nodes
+                    proof = unless_broken(None, prove, *args)
+            elif given[0].proven:
+                proof = Proof(result.dual_bound, result.kappa, True, None)
+        if proof is None or proof.closed or proof.neurons is None:
+            break
+        if rounds >= max_iter or perf_counter() > deadline:
+            break
+        # The proof found a neuron that the search had missed.
+        known = result.neurons.joined(proof.neurons)
+        duals = ()
+    history = {
+        key: np.concatenate([history[key] for history in histories])
+        for key in result.history
+    }
+    return replace(result, n_iter=rounds, history=history), proof
+
+
 def _train_on_cells(problem, known, seed, deadline, name, settings, task):
     """Column generation within sampled cells, for several outputs."""
     arrangement = sampled_arrangement(
@@ -225,47 +317,5 @@ def _train_on_cells(problem, known, seed, deadline, name, settings, task):
         dual_bound=result.dual_bound,
         certificate="restricted",
         n_patterns=len(arrangement),
-        dual=DualPoint(result.nu, result.kappa),
-    )
-
-
-def train_at_scale(problem, known, seed, deadline, name, settings, task=None, duals=()):
-    """As `train`, for many samples.
-
-    Parameters
-    ----------
-    problem, known, seed, deadline, name, settings, task, duals
-        As of `train`.
-
-    Returns
-    -------
-    trained : Trained
-    """
-    result = unless_broken(
-        None,
-        generate_at_scale,
-        problem,
-        check_random_state(seed),
-        n_neurons=settings.n_arrangements,
-        known=known,
-        duals=duals,
-        # A little room for the rounding of the weights.
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        max_neurons=settings.max_neurons,
-        deadline=deadline,
-        callback=round_printer(name, settings),
-        task=task,
-    )
-    if result is None:
-        return null_training(problem, settings)
-    neurons = result.neurons
-    with suppress(OutOfTime):
-        neurons = problem.family.merged(neurons)
-    return Trained.of(
-        result,
-        neurons=neurons,
-        dual_bound=result.dual_bound,
-        certificate="estimated",
         dual=DualPoint(result.nu, result.kappa),
     )

@@ -1,6 +1,7 @@
 """What every route from data to a network comes to."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -64,6 +65,20 @@ class Trained:
             "history": {key: result.history[key] for key in HISTORY},
         }
         return cls(**{**told, **known})
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A network as an MLP has it, and what is known of it.
+
+    Gated networks have a column of `gates` for each neuron.
+    """
+
+    coefs: list
+    intercepts: list
+    null_objective: float
+    trained: Trained
+    gates: np.ndarray | None = None
 
 
 def trained_at_once(problem, neurons, bound, *, seconds=0.0, status="optimal", **known):
@@ -149,3 +164,35 @@ def round_printer(name, settings, what="cells"):
             )
 
     return report
+
+
+def no_neurons(widths, offset):
+    """The network of constant outputs, as if it had been trained.
+
+    Parameters
+    ----------
+    widths : list of int
+        Of all layers.
+    offset : ndarray of shape (n_outputs,)
+
+    Returns
+    -------
+    fitted : Fitted
+        With an objective of zero.
+    """
+    return Fitted(
+        coefs=[np.zeros(shape) for shape in pairwise(widths)],
+        intercepts=[*map(np.zeros, widths[1:-1]), offset],
+        null_objective=0.0,
+        trained=Trained(
+            neurons=None,
+            dual_bound=0.0,
+            certificate="global",
+            status="optimal",
+            message=MESSAGES["optimal"],
+            n_iter=0,
+            n_patterns=0,
+            history=dict.fromkeys(HISTORY, np.zeros(1)),
+            proven_bound=0.0,
+        ),
+    )

@@ -5,7 +5,7 @@ import numpy as np
 from sklearn_convexnn.families.subnetworks.recovery import subnetworks_of_blocks
 from sklearn_convexnn.patterns.blocks import blocks_of, distinct
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
-from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers.interior_point import solve_interior_point
 
 # Operations of an iteration of the solver up to which the program is solved.
 _MOST_WORK = 3e8

@@ -8,7 +8,7 @@ from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
 from sklearn_convexnn.losses import OneSided, Separable
 from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import solve_interior_point
+from sklearn_convexnn.solvers.interior_point import solve_interior_point
 
 
 def solve_on_cells(problem, network, sides, nu, *, tol, deadline=np.inf, max_iter=80):
