@@ -198,9 +198,9 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
     loss = loss if isinstance(loss, Softmax) else Separable(loss)
     # The value does not depend on `alpha`.
-    settings = model._settings(loss, alpha=1.0)
-    gated = _is_a(model, "gated")
     seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
+    settings = model._settings(loss, alpha=1.0, seed=seed)
+    gated = _is_a(model, "gated")
     X, Y, sample_weight = canonical(X, np.asarray(Y, np.float64), sample_weight)
     # What gates need of the problem does not depend on its units.
     settings = replace(settings, family=settings.family or TwoLayer)
@@ -209,10 +209,10 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     with blas_threads_for(len(X)):
         if gated:
             data = X / units.data, sample_weight
-            value, complete = _of_gates(*data, problem, settings, seed)
+            value, complete = _of_gates(*data, problem, settings)
             upper = value
         else:
-            value, upper = _of_neurons(problem, seed, prove)
+            value, upper = _of_neurons(problem, settings.seed, prove)
     kind = "global" if upper <= (1.0 + _RTOL) * value else "estimated"
     kind = kind if complete else "restricted"
     return AlphaMax(units.slope * value, units.slope * upper, kind)
@@ -348,9 +348,9 @@ def _prove(problem, N, slope):
     return slope, max(slope, upper)
 
 
-def _of_gates(X, sample_weight, problem, settings, seed):
+def _of_gates(X, sample_weight, problem, settings):
     """The value for gates, a maximum of norms, and whether these are all."""
-    arrangement, _ = gated_arrangement(X, sample_weight, settings, seed, None)
+    arrangement, _ = gated_arrangement(X, sample_weight, settings, None)
     N = _null_dual(problem)
     slope = max(
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))

@@ -166,6 +166,9 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         """What the network starts from, if anything."""
         raise NotImplementedError
 
+    def _seed(self):
+        return check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+
     def _settings(self, loss, **others):
         """The parameters, checked and completed."""
         return Settings.of(self, loss=loss, **others)
@@ -256,12 +259,15 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         _check_range(X=data, y=Y, sample_weight=sample_weight)
         self._check_supported(loss, Y.shape[1])
         self._check_memory(X.shape, Y.shape[1])
-        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        seed = self._seed()
         loss = loss if isinstance(loss, Softmax) else Separable(loss)
         settings = self._settings(
             loss,
             like=None if issparse(X) else X[:1, :],
             dtype=in_numpy(X[:1, :]).dtype if on_device(X) else X.dtype,
+            seed=seed,
+            deadline=deadline,
+            name=label or type(self).__name__,
             **how,
         )
         # Callbacks may predict before the end.
@@ -270,9 +276,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         if self.alpha == "scale":
             # Class weights change the losses, and not what they are weighed against.
             plain = np.where(sample_weight > 0, given[2], 0.0)
-            self.alpha_ = FRACTION * self._slope(
-                data, Y, plain, settings, seed, deadline
-            )
+            self.alpha_ = FRACTION * self._slope(data, Y, plain, settings)
         self.alpha_ = float(self.alpha_)
         settings = replace(settings, alpha=self.alpha_)
         start = self._start(X.shape[1], Y.shape[1], neighbours)
@@ -282,9 +286,6 @@ class ReLUNetworkMixin(CallbackSupportMixin):
             Y,
             sample_weight,
             start,
-            seed,
-            deadline,
-            label or type(self).__name__,
             settings,
             task.through(_attributes),
         )
@@ -366,13 +367,9 @@ class ReLUNetworkMixin(CallbackSupportMixin):
             # It may be for want of time.
             return
         loss = loss if isinstance(loss, Softmax) else Separable(loss)
-        slope = self._slope(
-            self._data(X),
-            np.asarray(Y, dtype=np.float64),
-            sample_weight,
-            self._settings(loss),
-            check_random_state(self.random_state).randint(np.iinfo(np.int32).max),
-        )
+        settings = self._settings(loss, seed=self._seed())
+        Y = np.asarray(Y, dtype=np.float64)
+        slope = self._slope(self._data(X), Y, sample_weight, settings)
         if slope <= self.alpha:
             warnings.warn(
                 f"The best network for alpha={self.alpha:g} is a constant, as for "

@@ -26,7 +26,7 @@ _GATED_STEPS = 50
 _TIDYING = 0.03
 
 
-def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task):
+def fit_network(X, Y, sample_weight, start, settings, task):
     """Train a network of neurons or of parallel sub-networks.
 
     Parameters
@@ -36,10 +36,6 @@ def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task
     sample_weight : ndarray of shape (n_samples,)
     start : tuple or None
         ``(coefs, intercepts, duals)`` of earlier fits: weights, and dual points.
-    seed : int
-    deadline : float
-    name : str
-        What the lines of `verbose` call this network.
     settings : Settings
     task : FitTask
         Has begun; its subtasks are the rounds.
@@ -60,7 +56,9 @@ def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task
         tol = settings.tol * (1.0 + constant / null)
         settings = replace(settings, tol=tol)
     units = replace(units, constant=constant)
-    settings = replace(settings, units=units)
+    deadline, now = settings.deadline, perf_counter()
+    end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
+    settings = replace(settings, units=units, deadline=end)
 
     def weights(neurons):
         return units.weights(*problem.family.layers(neurons), settings.dtype)
@@ -73,10 +71,8 @@ def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task
         known = problem.family.network_of_layers(*layers)
         duals = units.dual_points(duals)
     with blas_threads_for(len(X)), until(deadline):
-        now = perf_counter()
-        end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
         try:
-            trained = run(problem, known, seed, end, name, settings, task, duals)
+            trained = run(problem, known, settings, task, duals)
         except OutOfTime:
             trained = null_training(problem, settings, "max_time")
     coefs, intercepts = weights(trained.neurons)
@@ -88,14 +84,14 @@ def fit_network(X, Y, sample_weight, start, seed, deadline, name, settings, task
     )
 
 
-def fit_gated(X, Y, sample_weight, known, seed, deadline, name, settings, task):
+def fit_gated(X, Y, sample_weight, known, settings, task):
     """Train a gated network on given patterns, on the device of the data.
 
     Parameters
     ----------
     X : {array, sparse array} of shape (n_samples, n_features)
         Of any library.
-    Y, sample_weight, seed, deadline, name, settings, task
+    Y, sample_weight, settings, task
         As of `fit_network`.
     known : KnownNeurons or None
         Those of an earlier fit.
@@ -113,11 +109,11 @@ def fit_gated(X, Y, sample_weight, known, seed, deadline, name, settings, task):
     network, n_patterns, complete = replace(null, status="breakdown"), 0, False
     try:
         with blas_threads_for(X.shape[0]):
-            with until(deadline):
+            with until(settings.deadline):
                 arrangement, start = unless_broken(
                     (None, None),
                     gated_arrangement,
-                    *(X, sample_weight, settings, seed, p.known),
+                    *(X, sample_weight, settings, p.known),
                 )
             if arrangement is not None:
                 n_patterns, complete = len(arrangement.gates), arrangement.complete
@@ -132,20 +128,19 @@ def fit_gated(X, Y, sample_weight, known, seed, deadline, name, settings, task):
                     # A little room for the rounding of the weights.
                     tol=0.9 * settings.tol,
                     max_iter=_GATED_STEPS * settings.max_iter,
-                    deadline=deadline,
+                    deadline=settings.deadline,
                     start=start,
                 )
     except OutOfTime:
         network = null
     history = network.history
     unknown = np.full(len(history["time"]), np.nan)
-    if settings.verbose:
-        print(
-            f"[{name}] {n_patterns} patterns, {len(network.hidden.T)} "
-            f"gated neurons after {network.n_iter} iterations, objective "
-            f"{units.value * network.objective:.8g}, dual bound "
-            f"{units.value * network.dual_bound:.8g}"
-        )
+    settings.tell(
+        f"{n_patterns} patterns, {len(network.hidden.T)} gated neurons after "
+        f"{network.n_iter} iterations, objective "
+        f"{units.value * network.objective:.8g}, dual bound "
+        f"{units.value * network.dual_bound:.8g}"
+    )
     coefs, intercepts = units.weights(
         [network.hidden, network.output],
         [np.zeros(network.hidden.shape[1]), network.offset],

@@ -30,7 +30,7 @@ _SHARE = 0.2
 _FINISHED = 20
 
 
-def null_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
+def null_slope(X, Y, sample_weight, settings):
     """Slope of the steepest neuron that a short search finds at the best constant.
 
     It does not depend on the units of data, targets and weights, but for its own
@@ -42,18 +42,18 @@ def null_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
     Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     settings : Settings
-        Of a family of neurons.
-    seed : int
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which the fit has to end.  If that is
-        soon, the search is shorter.
+        Of a family of neurons.  If the fit has to end soon, the search is shorter.
 
     Returns
     -------
     slope : float
         Positive, also if no neuron is of use.
     """
-    loss, rng, end = settings.loss, check_random_state(seed), _end(deadline)
+    loss, rng, end = (
+        settings.loss,
+        check_random_state(settings.seed),
+        _end(settings.deadline),
+    )
     X, Y, sample_weight = canonical(X, Y, sample_weight)
     N = _null_dual(Y, sample_weight, loss, settings.fit_intercept)
     some, most = slice(None), max(_ENTRIES // X.shape[1], _FEWEST)
@@ -146,12 +146,12 @@ def _largest(matrix):
     return unless_broken(np.linalg.norm(matrix), np.linalg.norm, matrix, 2)
 
 
-def null_gate_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
+def null_gate_slope(X, Y, sample_weight, settings):
     """The same over the patterns of gated networks.
 
     Parameters
     ----------
-    X, Y, sample_weight, settings, seed, deadline
+    X, Y, sample_weight, settings
         As of `null_slope`.
 
     Returns
@@ -160,14 +160,14 @@ def null_gate_slope(X, Y, sample_weight, settings, seed, deadline=np.inf):
     """
     p = gated_problem(X, Y, sample_weight, settings)
     N = _null_dual(p.Y, p.sample_weight, p.loss, settings.fit_intercept)
-    end = _end(deadline)
+    end = _end(settings.deadline)
 
     def slope(active):
         active = placed(N * active[:, None], p.X, p.X.dtype)
         return p.units.slope * _largest(in_numpy(p.X.T @ active).astype(float))
 
     arrangement = None, None
-    args = p.X, p.sample_weight, settings, seed, None
+    args = p.X, p.sample_weight, settings, None
     with blas_threads_for(0):
         with suppress(OutOfTime), until(end):
             arrangement = unless_broken(arrangement, gated_arrangement, *args)

@@ -39,10 +39,10 @@ class ParallelMixin(ReLUNetworkMixin):
     _kind, _train = "parallel", staticmethod(fit_network)
 
     @staticmethod
-    def _slope(X, Y, sample_weight, settings, *args):
+    def _slope(X, Y, sample_weight, settings):
         # That of neurons, which are among the sub-networks.
         settings = replace(settings, family=TwoLayer)
-        return null_slope(X, Y, sample_weight, settings, *args)
+        return null_slope(X, Y, sample_weight, settings)
 
     @property
     def _n_hidden_layers(self):

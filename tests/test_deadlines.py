@@ -1,5 +1,6 @@
 """Time limits: they hold in every loop, and what is claimed at the end is true."""
 
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -23,7 +24,6 @@ from sklearn_convexnn.families.two_layer.neurons import row_space_in_time
 from sklearn_convexnn.families.two_layer.slope_bounds import semidefinite_bound
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.network import Network
-from sklearn_convexnn.model.settings import Settings
 from sklearn_convexnn.patterns import arrangements
 from sklearn_convexnn.patterns.arrangements import (
     count_patterns,
@@ -382,13 +382,15 @@ def test_default_alpha_in_no_time(gated, monkeypatch):
         else (ConvexReLURegressor, _null_slope.null_slope)
     )
     loss = Separable(make_loss("squared_error"))
-    settings = Settings.of(kind(alpha=1.0), loss=loss)
-    full = null_slope(X, Y, np.ones(200), settings, 0)
+    settings = kind(alpha=1.0)._settings(loss)
+    full = null_slope(X, Y, np.ones(200), settings)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1.0)
-    short = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() + 30.0)
+    settings = replace(settings, deadline=perf_counter() + 30.0)
+    short = null_slope(X, Y, np.ones(200), settings)
     assert 0.3 * full < short <= (1.0 + 1e-6) * full
     # What comes too late is left out.
-    late = null_slope(X, Y, np.ones(200), settings, 0, perf_counter() - 1.0)
+    settings = replace(settings, deadline=perf_counter() - 1.0)
+    late = null_slope(X, Y, np.ones(200), settings)
     assert 0.0 < late <= short
 
 

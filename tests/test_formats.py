@@ -160,7 +160,7 @@ def test_units_of_the_columns_of_gates():
     scale, shift = 2.0 ** np.arange(-5, 5), 4.0 * np.arange(10)
     settings = Settings.of(model_of("gated"), loss=None)
     found = [
-        gated_arrangement(part, weight, settings, 0, None)[0]
+        gated_arrangement(part, weight, settings, None)[0]
         for part in (X, scipy.sparse.csr_array(X), X * scale + shift)
     ]
     for other in found[1:]:

@@ -36,8 +36,6 @@ TO_SPLIT = {
         "solvers.mini_batches.descend_in_batches",
     },
     "Many parameters": {
-        "_fitting.fit_gated",
-        "_fitting.fit_network",
         "families.two_layer.closed_forms._without_bias",
         "families.two_layer.closed_forms.closed_form",
         "families.two_layer.closed_forms.solve_spline",
@@ -49,14 +47,6 @@ TO_SPLIT = {
         "solvers.gated.solve_gated",
         "solvers.lasso.solve_lasso",
         "solvers.mini_batches.descend_in_batches",
-        "training.at_scale.generate_at_scale",
-        "training.column_generation.generate_neurons",
-        "training.cutting_planes.cutting_planes",
-        "training.cutting_planes.train_by_cuts",
-        "training.routes.generate_and_prove",
-        "training.routes._train_adaptively",
-        "training.smallest.shrink",
-        "training.subnetwork_generation.generate_subnetworks",
     },
 }
 

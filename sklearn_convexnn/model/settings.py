@@ -28,12 +28,19 @@ class Settings:
     max_neurons : int or None, default=None
     prove : bool, default=True
         Whether to attempt proofs after 'adaptive'.
+    seed : int, default=0
+        Determines what is random.
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+    name : str, default=''
+        What the lines of `verbose` call the network.
     family : callable or None, default=None
         What makes the family of units of the data, `fit_intercept` and
         ``scales_ratio``; None for gated networks.
     method : callable or None, default=None
-        What trains.  Its arguments are problem, known network, seed, deadline, name,
-        settings, task and dual points, and it returns `Trained`.
+        What trains.  Its arguments are the problem, a network to start from or None,
+        settings, a `FitTask` or None whose subtasks the rounds are, and dual points
+        that are known; it returns `Trained`.
     like : array or None, default=None
         A row of the data, whose kind the arrays of first-order solvers have.
     dtype : dtype, default=float64
@@ -54,6 +61,9 @@ class Settings:
     solver: str = "auto"
     max_neurons: int | None = None
     prove: bool = True
+    seed: int = 0
+    deadline: float = np.inf
+    name: str = ""
     family: object = None
     method: object = None
     like: object = None
@@ -78,3 +88,14 @@ class Settings:
         params = estimator.get_params(deep=False)
         params = {name: params[name] for name in names & params.keys()}
         return cls(**{**params, **others})
+
+    def tell(self, line, level=1):
+        """Print a line on the network if `verbose` is at least `level`.
+
+        Parameters
+        ----------
+        line : str
+        level : int, default=1
+        """
+        if self.verbose >= level:
+            print(f"[{self.name}] {line}")

@@ -50,7 +50,7 @@ class KnownNeurons:
 
 
 def gated_arrangement(
-    X, sample_weight: np.ndarray, settings, seed: int, known: KnownNeurons | None
+    X, sample_weight: np.ndarray, settings, known: KnownNeurons | None
 ) -> tuple[Arrangement, np.ndarray | None]:
     """Gates as the parameters say, and those of an earlier fit with their blocks.
 
@@ -60,7 +60,6 @@ def gated_arrangement(
     sample_weight : ndarray of shape (n_samples,)
         Positive.
     settings : Settings
-    seed : int
     known : KnownNeurons or None
 
     Returns
@@ -76,7 +75,7 @@ def gated_arrangement(
     if wanted is None or X.shape[0] * X.shape[1] <= _FEW:
         arrangement = _all(X, free_bias, wanted)
     if arrangement is None:
-        arrangement = _sampled(X, sample_weight, free_bias, wanted, seed)
+        arrangement = _sampled(X, sample_weight, free_bias, wanted, settings.seed)
     if known is None:
         return arrangement, None
     return _joined(X, arrangement, known)

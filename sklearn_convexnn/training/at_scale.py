@@ -90,6 +90,7 @@ def precision_at_scale(tol):
     return np.float32 if tol >= _SINGLE else np.float64
 
 
+# Many parameters: limits, starts and what is told, each by its name.
 def generate_at_scale(
     problem,
     rng,
@@ -254,12 +255,12 @@ class _RunInChunks(Run):
         return found.select(found.slopes > _WORTH * p.alpha)
 
 
-def train_at_scale(problem, known, seed, deadline, name, settings, task=None, duals=()):
+def train_at_scale(problem, known, settings, task=None, duals=()):
     """Train a two-layer network on many samples.
 
     Parameters
     ----------
-    problem, known, seed, deadline, name, settings, task, duals
+    problem, known, settings, task, duals
         As of `Settings.method`.
 
     Returns
@@ -270,7 +271,7 @@ def train_at_scale(problem, known, seed, deadline, name, settings, task=None, du
         None,
         generate_at_scale,
         problem,
-        check_random_state(seed),
+        check_random_state(settings.seed),
         n_neurons=settings.n_arrangements,
         known=known,
         duals=duals,
@@ -278,8 +279,8 @@ def train_at_scale(problem, known, seed, deadline, name, settings, task=None, du
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
         max_neurons=settings.max_neurons,
-        deadline=deadline,
-        callback=round_printer(name, settings),
+        deadline=settings.deadline,
+        callback=round_printer(settings),
         task=task,
     )
     if result is None:

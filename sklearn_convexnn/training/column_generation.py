@@ -55,6 +55,7 @@ _NEVER = 2000.0
 _VAGUE = 0.05
 
 
+# Many parameters: limits, starts and what is told, each by its name.
 def generate_neurons(
     problem,
     rng,

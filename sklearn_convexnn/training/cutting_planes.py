@@ -56,14 +56,12 @@ _ROUGH = 0.05
 _NUDGE, _DRAWS = 1e-9, 16
 
 
-def train_by_cuts(
-    problem, known, seed, deadline, name, settings, task, duals, *, cuts, pricing
-):
+def train_by_cuts(problem, known, settings, task, duals, *, cuts, pricing):
     """Train the network of one output by cutting planes.
 
     Parameters
     ----------
-    problem, known, seed, deadline, name, settings, task, duals
+    problem, known, settings, task, duals
         As of `Settings.method`.
     cuts, pricing : str
         As of `cutting_planes`.
@@ -86,7 +84,7 @@ def train_by_cuts(
         None,
         cutting_planes,
         problem,
-        check_random_state(seed),
+        check_random_state(settings.seed),
         cuts=cuts,
         pricing=pricing,
         known=known,
@@ -94,8 +92,8 @@ def train_by_cuts(
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
         max_neurons=settings.max_neurons,
-        deadline=deadline,
-        callback=round_printer(name, settings, "cuts"),
+        deadline=settings.deadline,
+        callback=round_printer(settings, "cuts"),
         task=task,
     )
     if result is None:
@@ -134,6 +132,7 @@ def _certificate(problem, result, pricing, tol):
     return certificate, result.dual_bound
 
 
+# Many parameters: limits, starts and what is told, each by its name.
 def cutting_planes(
     problem,
     rng,

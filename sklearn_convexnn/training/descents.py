@@ -56,12 +56,12 @@ def with_best_offset(problem, neurons):
     return replace(neurons, offset=p.best_offset(F))
 
 
-def train_by_descent(problem, known, seed, deadline, name, settings, task, duals):
+def train_by_descent(problem, known, settings, task, duals):
     """Train one network by descent on the non-convex objective.
 
     Parameters
     ----------
-    problem, known, seed, deadline, name, settings, task, duals
+    problem, known, settings, task, duals
         As of `Settings.method`; known neurons are the network to start from, but
         for its offset.  By default neurons are placed at random.
 
@@ -71,11 +71,11 @@ def train_by_descent(problem, known, seed, deadline, name, settings, task, duals
         Without a bound.
     """
     start, p = perf_counter(), problem
-    options = {"rtol": _RTOL, "deadline": deadline}
+    options = {"rtol": _RTOL, "deadline": settings.deadline}
     network = p.null()
     if known is None:
         n_neurons = min(settings.n_arrangements, max(2 * p.Y.size, 100))
-        rng = check_random_state(seed)
+        rng = check_random_state(settings.seed)
         descended = place_neurons(p, n_neurons, rng, _FIRST_STEPS, **options)
     else:
         known = with_best_offset(p, known.select(known.sizes > 0))
@@ -83,11 +83,10 @@ def train_by_descent(problem, known, seed, deadline, name, settings, task, duals
     if p.objective(descended) < p.objective(network):
         network = descended
     objective = p.objective(network)
-    if settings.verbose:
-        print(
-            f"[{name}] descent: {len(network)} neurons, objective "
-            f"{settings.units.objective(objective):.8g}"
-        )
+    settings.tell(
+        f"descent: {len(network)} neurons, objective "
+        f"{settings.units.objective(objective):.8g}"
+    )
     return trained_at_once(
         p,
         network,

@@ -16,7 +16,7 @@ from sklearn_convexnn.training.trained import (
 )
 
 
-def train_on_patterns(family, known, seed, deadline, name, settings):
+def train_on_patterns(family, known, settings):
     """Train the network of a program over all patterns, or over random ones.
 
     Parameters
@@ -25,11 +25,6 @@ def train_on_patterns(family, known, seed, deadline, name, settings):
         What patterns are, what program they have and what network a solution is.
     known : Neurons, Subnetworks or None
         Units of an earlier fit.
-    seed : int
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    name : str
-        What the lines of `verbose` call the network.
     settings : Settings
 
     Returns
@@ -46,7 +41,7 @@ def train_on_patterns(family, known, seed, deadline, name, settings):
     start, problem = perf_counter(), family.problem
     try:
         with np.errstate(all="ignore"):
-            return _train(family, known, seed, deadline, name, settings)
+            return _train(family, known, settings)
     except OutOfTime:
         status = "max_time"
     except BREAKDOWNS:
@@ -66,22 +61,20 @@ def train_on_patterns(family, known, seed, deadline, name, settings):
     )
 
 
-def _train(family, known, seed, deadline, name, settings):
+def _train(family, known, settings):
     problem = family.problem
     if settings.arrangements == "sampled":
-        patterns = family.sampled(settings.n_arrangements, seed, known)
+        patterns = family.sampled(settings, known)
     else:
         patterns = family.all()
     what, units = family.words
     scope = "all" if patterns.complete else "sampled"
-    if settings.verbose:
-        print(
-            f"[{name}] {len(problem.X)} distinct samples, {len(patterns)} {what} "
-            f"({scope})"
-        )
+    settings.tell(
+        f"{len(problem.X)} distinct samples, {len(patterns)} {what} ({scope})"
+    )
     program = family.program(patterns)
     if program.can_improve:
-        result = _solve(family, program, deadline, name, settings)
+        result = _solve(family, program, settings)
         neurons = family.network(program, result)
         neurons = unless_broken(neurons, family.simplified, neurons)
     else:
@@ -89,12 +82,10 @@ def _train(family, known, seed, deadline, name, settings):
     if not problem.objective(neurons) <= problem.objective(problem.null()):
         # Also if it is not a number.
         neurons = problem.null()
-    if settings.verbose:
-        print(
-            f"[{name}] {len(neurons)} {units} after {result.n_iter} iterations, "
-            f"dual bound {settings.units.objective(result.dual_bound):.8g}: "
-            f"{result.message}"
-        )
+    settings.tell(
+        f"{len(neurons)} {units} after {result.n_iter} iterations, dual bound "
+        f"{settings.units.objective(result.dual_bound):.8g}: {result.message}"
+    )
     bound, proven = result.dual_bound, family.proven_bound(result.nu)
     if proven is not None and patterns.complete:
         proven = max(proven, bound)
@@ -120,21 +111,21 @@ def _train(family, known, seed, deadline, name, settings):
     )
 
 
-def _solve(family, program, deadline, name, settings):
+def _solve(family, program, settings):
     """The solution of a program by the solver of the settings."""
 
     def report(iteration, objective, bound):
-        if settings.verbose > 1:
-            print(
-                f"[{name}] iteration {iteration:3d}  objective "
-                f"{settings.units.objective(objective):.8g}  dual bound "
-                f"{settings.units.objective(bound):.8g}"
-            )
+        settings.tell(
+            f"iteration {iteration:3d}  objective "
+            f"{settings.units.objective(objective):.8g}  dual bound "
+            f"{settings.units.objective(bound):.8g}",
+            level=2,
+        )
 
     work = family.work(program)
     if work > 0:
         check(work)
-    now = perf_counter()
+    now, deadline = perf_counter(), settings.deadline
     try:
         return SOLVERS[settings.solver](
             program,

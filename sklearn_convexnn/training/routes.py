@@ -11,10 +11,7 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
-from sklearn_convexnn.families.two_layer.given import (
-    TwoLayerPatterns,
-    sampled_arrangement,
-)
+from sklearn_convexnn.families.two_layer.given import TwoLayerPatterns
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.patterns.arrangements import has_few_patterns
@@ -36,24 +33,13 @@ _LONGER = 40
 _PROOFS = 3
 
 
-def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
+def train(problem, known, settings, task=None, duals=()):
     """Train a two-layer network.
 
     Parameters
     ----------
-    problem : Problem
-    known : Neurons or None
-        Neurons of an earlier fit.
-    seed : int
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    name : str
-        What the lines of `verbose` call the network.
-    settings : Settings
-    task : FitTask or None
-        Whose subtasks the rounds of column generation are.
-    duals : sequence of DualPoint
-        Dual points that are known.
+    problem, known, settings, task, duals
+        As of `Settings.method`.
 
     Returns
     -------
@@ -66,24 +52,22 @@ def train(problem, known, seed, deadline, name, settings, task=None, duals=()):
         If all patterns, or a proof for several outputs, are asked for, and the data
         have too many.
     """
-    args = problem, known, seed, deadline, name, settings, task, duals
+    args = problem, known, settings, task, duals
     trained = unless_broken(None, _train, *args)
     return null_training(problem, settings) if trained is None else trained
 
 
-def _train(problem, known, seed, deadline, name, settings, task, duals):
+def _train(problem, known, settings, task, duals):
     wanted = settings.arrangements
     nodes = _nodes(problem, settings)
     if wanted != "sampled":
         # Other methods need no structure.
         trained = None
         with suppress(OutOfTime):
-            trained = unless_broken(
-                None, _train_by_structure, problem, deadline, name, settings
-            )
+            trained = unless_broken(None, _train_by_structure, problem, settings)
         if trained is not None:
             return trained
-    args = problem, known, seed, deadline, name, settings
+    args = problem, known, settings
     if problem.n_outputs > 1:
         if wanted == "sampled":
             return _train_on_cells(*args, task)
@@ -95,7 +79,7 @@ def _train(problem, known, seed, deadline, name, settings, task, duals):
             False, has_few_patterns, problem.X, limit, free_bias=free
         ):
             return _train_adaptively(*args, task, duals, nodes)
-    return train_on_patterns(TwoLayerPatterns(problem), *args[1:])
+    return train_on_patterns(TwoLayerPatterns(problem), known, settings)
 
 
 def _nodes(problem, settings):
@@ -118,22 +102,21 @@ def _nodes(problem, settings):
     return nodes
 
 
-def _train_by_structure(problem, deadline, name, settings):
+def _train_by_structure(problem, settings):
     """The network of data of special structure, None if they have none."""
     start, neurons = perf_counter(), problem.null()
     bound, known = problem.objective(neurons), {}
     if bound > 0 and np.any(problem.X):
-        form = _closed_form(problem, deadline, settings)
+        form = _closed_form(problem, settings)
         if form is None:
             return None
         neurons, bound = form.neurons, form.dual_bound
         known = {"status": form.status, "n_iter": form.n_iter}
-    if settings.verbose:
-        objective = settings.units.objective(problem.objective(neurons))
-        print(
-            f"[{name}] solved by structure: {len(neurons)} neurons, objective "
-            f"{objective:.8g}, dual bound {settings.units.objective(bound):.8g}"
-        )
+    objective = settings.units.objective(problem.objective(neurons))
+    settings.tell(
+        f"solved by structure: {len(neurons)} neurons, objective {objective:.8g}, "
+        f"dual bound {settings.units.objective(bound):.8g}"
+    )
     return trained_at_once(
         problem,
         neurons,
@@ -145,7 +128,7 @@ def _train_by_structure(problem, deadline, name, settings):
     )
 
 
-def _closed_form(problem, deadline, settings):
+def _closed_form(problem, settings):
     """The solution of data of special structure, None if they have none."""
     p = problem
     if p.n_outputs > 1:
@@ -160,23 +143,21 @@ def _closed_form(problem, deadline, settings):
         negative_slope=p.family.negative_slope,
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
-        deadline=deadline,
+        deadline=settings.deadline,
     )
 
 
-def _train_adaptively(
-    problem, known, seed, deadline, name, settings, task, duals, nodes
-):
+def _train_adaptively(problem, known, settings, task, duals, nodes):
     """Column generation, and an attempt at a proof of its bound."""
     result, proof = generate_and_prove(
         problem,
-        check_random_state(seed),
+        check_random_state(settings.seed),
         known=known,
         duals=duals,
         tol=settings.tol,
         max_iter=settings.max_iter,
-        deadline=deadline,
-        callback=round_printer(name, settings),
+        deadline=settings.deadline,
+        callback=round_printer(settings),
         # The optimum never needs more than one for each number in the targets.
         n_neurons=min(settings.n_arrangements, max(2 * problem.Y.size, 100)),
         max_neurons=settings.max_neurons,
@@ -204,6 +185,7 @@ def _train_adaptively(
     )
 
 
+# Many parameters: limits, starts and what is told, each by its name.
 def generate_and_prove(
     problem,
     rng,
@@ -294,21 +276,19 @@ def generate_and_prove(
     return replace(result, n_iter=rounds, history=history), proof
 
 
-def _train_on_cells(problem, known, seed, deadline, name, settings, task):
+def _train_on_cells(problem, known, settings, task):
     """Column generation within sampled cells, for several outputs."""
-    arrangement = sampled_arrangement(
-        problem.X, settings.n_arrangements, problem.fit_intercept, seed, known
-    )
+    arrangement = TwoLayerPatterns(problem).sampled(settings, known)
     result = generate_neurons(
         problem,
-        check_random_state(seed),
+        check_random_state(settings.seed),
         arrangement=arrangement,
         known=known,
         # A little room for the rounding of the weights.
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
-        deadline=deadline,
-        callback=round_printer(name, settings),
+        deadline=settings.deadline,
+        callback=round_printer(settings),
         task=task,
     )
     return Trained.of(

@@ -342,12 +342,12 @@ def _changed(neurons, changes):
     return replace(neurons, units=units, outputs=outputs).select(keep)
 
 
-def shrink(problem, known, seed, deadline, name, settings, task, duals, *, model):
+def shrink(problem, known, settings, task, duals, *, model):
     """Search for the smallest network that `tol` allows, from a known one.
 
     Parameters
     ----------
-    problem, known, seed, deadline, name, settings, task, duals
+    problem, known, settings, task, duals
         As of `Settings.method`; known neurons are the network, but for its offset.
     model : estimator
         The network and what is known of it.
@@ -385,12 +385,10 @@ def shrink(problem, known, seed, deadline, name, settings, task, duals, *, model
         # A bound for sampled cells does not hold outside of them, and neurons on
         # the border of two would not stay in theirs.
         only_subsets=model.certificate_ == "restricted",
-        deadline=deadline,
+        deadline=settings.deadline,
     )
-    if settings.verbose:
-        print(
-            f"[{name}] smallest network found: {len(found)} of {len(neurons)} neurons, "
-            f"objective {units.objective(problem.objective(found)):.8g} after "
-            f"{model.objective_:.8g}"
-        )
+    settings.tell(
+        f"smallest network found: {len(found)} of {len(neurons)} neurons, objective "
+        f"{units.objective(problem.objective(found)):.8g} after {model.objective_:.8g}"
+    )
     return replace(null_training(problem, settings), neurons=found)

@@ -41,6 +41,7 @@ _CLOSE = 0.1
 _NEAR = 150
 
 
+# Many parameters: limits, starts and what is told, each by its name.
 def generate_subnetworks(
     problem,
     rng,

@@ -15,26 +15,13 @@ from sklearn_convexnn.training.trained import (
 )
 
 
-def train_subnetworks(
-    problem, known, seed, deadline, name, settings, task=None, duals=()
-):
+def train_subnetworks(problem, known, settings, task=None, duals=()):
     """Train one network of parallel sub-networks.
 
     Parameters
     ----------
-    problem : Problem
-    known : Network or None
-        Sub-networks of an earlier fit.
-    seed : int
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    name : str
-        What the lines of `verbose` call the network.
-    settings : Settings
-    task : FitTask or None
-        Whose subtasks the rounds are.
-    duals : sequence of DualPoint
-        Dual points that are known.
+    problem, known, settings, task, duals
+        As of `Settings.method`.
 
     Returns
     -------
@@ -52,10 +39,10 @@ def train_subnetworks(
         return trained_at_once(problem, empty, objective, **known)
     if settings.arrangements != "adaptive":
         blocks = SubnetworkBlocks(problem)
-        return train_on_patterns(blocks, known, seed, deadline, name, settings)
+        return train_on_patterns(blocks, known, settings)
     result = generate_subnetworks(
         problem,
-        check_random_state(seed),
+        check_random_state(settings.seed),
         # The optimum never needs more than one for each number in the targets.
         n_units=min(settings.n_arrangements, max(2 * problem.Y.size, 100)),
         known=known,
@@ -64,8 +51,8 @@ def train_subnetworks(
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
         max_units=settings.max_neurons,
-        deadline=deadline,
-        callback=round_printer(name, settings),
+        deadline=settings.deadline,
+        callback=round_printer(settings),
         task=task,
     )
     units = simplify(problem, result.neurons)

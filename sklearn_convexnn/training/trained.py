@@ -136,12 +136,11 @@ def null_training(problem, settings, status="breakdown"):
     )
 
 
-def round_printer(name, settings, what="cells"):
+def round_printer(settings, what="cells"):
     """Callback that prints a line for each round, if `verbose`.
 
     Parameters
     ----------
-    name : str
     settings : Settings
     what : str, default='cells'
         The word for what the history calls so.
@@ -152,16 +151,15 @@ def round_printer(name, settings, what="cells"):
     """
 
     def report(n_iter, entry):
-        if settings.verbose:
-            objective = settings.units.objective(entry["objective"])
-            bound = settings.units.objective(entry["dual_bound"])
-            gap = (objective - bound) / max(objective, np.finfo(float).tiny)
-            print(
-                f"[{name}] round {n_iter:3d}  {entry['time']:7.2f} s  "
-                f"objective {objective:.8g}  dual bound {bound:.8g}  gap {gap:.1e}  "
-                f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
-                f"{entry['neurons']} neurons"
-            )
+        objective = settings.units.objective(entry["objective"])
+        bound = settings.units.objective(entry["dual_bound"])
+        gap = (objective - bound) / max(objective, np.finfo(float).tiny)
+        settings.tell(
+            f"round {n_iter:3d}  {entry['time']:7.2f} s  objective {objective:.8g}  "
+            f"dual bound {bound:.8g}  gap {gap:.1e}  "
+            f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
+            f"{entry['neurons']} neurons"
+        )
 
     return report
 

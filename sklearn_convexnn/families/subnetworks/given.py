@@ -42,9 +42,10 @@ class SubnetworkBlocks:
     def __init__(self, problem):
         self.problem = problem
 
-    def sampled(self, n_blocks, seed, known):
+    def sampled(self, settings, known):
         """Blocks of random sub-networks, and of those that are known."""
-        rng, blocks = check_random_state(seed), None
+        rng, blocks = check_random_state(settings.seed), None
+        n_blocks = settings.n_arrangements
         for _ in range(_DRAWS):
             if blocks is not None and not fits():
                 break

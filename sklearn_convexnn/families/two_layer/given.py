@@ -36,10 +36,9 @@ class TwoLayerPatterns:
     def __init__(self, problem):
         self.problem = problem
 
-    def sampled(self, n_arrangements, seed, known):
+    def sampled(self, settings, known):
         """Random patterns, and those of neurons that are known."""
-        p = self.problem
-        return sampled_arrangement(p.X, n_arrangements, p.fit_intercept, seed, known)
+        return _sampled_arrangement(self.problem, settings, known)
 
     def all(self):
         """All patterns."""
@@ -72,31 +71,19 @@ class TwoLayerPatterns:
         return None
 
 
-def sampled_arrangement(X, n_arrangements, free_bias, seed, known):
-    """Random patterns, and those of an earlier fit; a warning if they are few.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    n_arrangements : int
-    free_bias : bool
-    seed : int
-    known : Network or None
-        Neurons of an earlier fit.
-
-    Returns
-    -------
-    arrangement : Arrangement
-    """
+def _sampled_arrangement(problem, settings, known):
+    """Random patterns, and those of known neurons; a warning if they are few."""
+    X, free_bias = problem.X, problem.fit_intercept
+    wanted = settings.n_arrangements
     arrangement = sample_arrangement(
-        X, n_arrangements, free_bias=free_bias, random_state=seed
+        X, wanted, free_bias=free_bias, random_state=settings.seed
     )
     if arrangement.complete:
         return arrangement
-    if len(arrangement) < n_arrangements:
+    if len(arrangement) < wanted:
         warnings.warn(
             f"Only {len(arrangement)} distinct activation patterns were found, fewer "
-            f"than n_arrangements={n_arrangements}: the others are hard to hit at "
+            f"than n_arrangements={wanted}: the others are hard to hit at "
             "random. Centre and scale the data, or use arrangements='exact' if they "
             "are of low rank.",
             UserWarning,
