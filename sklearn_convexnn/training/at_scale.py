@@ -118,24 +118,8 @@ def generate_at_scale(
     problem : Problem
         Its ``X`` may be of single or double precision.
     rng : RandomState
-    n_neurons : int, default=100
-        Number of neurons to place.
-    known : Neurons or None
-        Neurons to start from, in place of placed ones.
-    tol : float, default=1e-2
-        Stop when the gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Limit of rounds.
-    max_neurons : int or None
-        Limit of neurons in the network.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called after each round with a dict of what `history` gets.
-    task : FitTask or None
-        Whose subtasks the rounds are.
-    duals : sequence of DualPoint
-        Dual points that are known.
+    n_neurons, known, duals, tol, max_iter, max_neurons, deadline, callback, task
+        As of `generate_neurons`.
 
     Returns
     -------

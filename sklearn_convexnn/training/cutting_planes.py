@@ -173,21 +173,8 @@ def cutting_planes(
         that from norms if smaller), the neurons come from local search.
         'nonnegative': among the neurons that are active on all samples, a
         convex problem; the bound holds for networks of these only.
-    known : Neurons or None
-        Neurons to start from.
-    tol : float, default=1e-4
-        Stop when the gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Limit of rounds.
-    max_neurons : int or None
-        Limit of neurons in the network.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called after each round with its number and a dict of what `history`
-        gets.
-    task : FitTask or None
-        Whose subtasks the rounds are.
+    known, tol, max_iter, max_neurons, deadline, callback, task
+        As of `generate_neurons`; without known neurons it starts from none.
 
     Returns
     -------

@@ -68,22 +68,10 @@ def generate_subnetworks(
     rng : RandomState
     n_units : int, default=100
         Number of sub-networks to place.
-    known : Subnetworks or None
-        Sub-networks to start from, in place of placed ones.
-    duals : sequence of DualPoint
-        Dual points that are known, of which the steepest slopes are.
-    tol : float, default=1e-4
-        Stop when the gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Limit of rounds.
     max_units : int or None
         Limit of sub-networks.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
-    callback : callable or None
-        Called after each round with a dict of what `history` gets.
-    task : FitTask or None
-        Whose subtasks the rounds are.
+    known, duals, tol, max_iter, deadline, callback, task
+        As of `generate_neurons`.
 
     Returns
     -------
