@@ -196,7 +196,7 @@ def test_bound_by_norms(loss, bias):
         directions /= np.linalg.norm(directions, axis=1)[:, None]
         biases = -(problem.X @ directions.T)[rng.randint(30, size=500), range(500)]
         units = problem.family.neurons(directions, bias * biases)
-        assert run.slopes(problem.unused(units), N).max() <= limit
+        assert problem.family.slopes(units, N).max() <= limit
 
 
 def test_descent_keeps_the_best(monkeypatch):

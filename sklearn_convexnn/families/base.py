@@ -10,6 +10,8 @@ from sklearn_convexnn.model.scales import GoesByScales
 
 # Entries of the features of units that are in memory at once (32 MB).
 _CHUNK = 4_000_000
+# Random units to search from, at most.
+_MOST_STARTS = 400
 
 
 @dataclass(frozen=True)
@@ -69,20 +71,94 @@ class UnitFamily(GoesByScales, ABC):
         """
 
     @abstractmethod
-    def search(self, N, size, rng):
-        """Units that are steep at a dual point.
+    def search(self, N, size, rng, *, known=None, seen=None, thorough=False, floor=0.0):
+        """Units that are steep at a dual point, as far as a search finds them.
 
         Parameters
         ----------
         N : ndarray of shape (n_samples, n_outputs)
             Its columns sum to zero if biases are free.
         size : int
-            Random units to start from.
+            Random units, and known ones, to start from.
         rng : RandomState
+        known, seen : object or None
+            Units that a network has, and others that once were steep.
+        thorough : bool, default=False
+            Whether to search for longer.
+        floor : float, default=0.0
+            The slope wanted.
 
         Returns
         -------
+        candidates : object
+            With `units`, their `slopes`, steepest first, and `select`.
+        """
+
+    def most_starts(self, n_outputs):
+        """The largest size of a search that is worth its time.
+
+        Parameters
+        ----------
+        n_outputs : int
+
+        Returns
+        -------
+        size : int
+        """
+        return _MOST_STARTS
+
+    @abstractmethod
+    def linear(self, N, floor):
+        """Units that are linear on all samples and steep; of use where biases are free.
+
+        Parameters
+        ----------
+        N : ndarray of shape (n_samples, n_outputs)
+        floor : float
+            The slope wanted.
+
+        Returns
+        -------
+        slope : float
+            No slope of such a unit is larger.
         units : object
+        """
+
+    @abstractmethod
+    def place(self, problem, n_units, rng, *, max_iter=200, deadline=np.inf):
+        """A network by descent from random units.
+
+        Parameters
+        ----------
+        problem : Problem
+            Of this family.
+        n_units : int
+        rng : RandomState
+        max_iter : int, default=200
+        deadline : float
+            Value of ``time.perf_counter()`` at which to stop.
+
+        Returns
+        -------
+        network : Network
+        """
+
+    @abstractmethod
+    def descend(self, problem, network, *, max_iter=200, deadline=np.inf):
+        """A network moved by descent on the non-convex objective.
+
+        Parameters
+        ----------
+        problem : Problem
+            Of this family.
+        network : Network
+        max_iter : int, default=200
+        deadline : float
+            Value of ``time.perf_counter()`` at which to stop.
+
+        Returns
+        -------
+        network : Network
         """
 
     @abstractmethod
@@ -137,6 +213,11 @@ class UnitFamily(GoesByScales, ABC):
         network : Network
         """
         return network
+
+    def steepest(self, units, N, most):
+        """At most so many units, those that are steepest at a dual point."""
+        order = np.argsort(-self.slopes(units, N), kind="stable")
+        return units.select(order[:most])
 
     def slopes(self, units, N):
         """How steeply the dual function rises along units, shape (n_units,).

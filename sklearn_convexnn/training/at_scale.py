@@ -224,19 +224,33 @@ class _RunInChunks(Run):
         rows = max(rows, _SAMPLES)
         if rows >= len(p.X):
             check(COPIES * p.X.size)
-            X = p.X.astype(np.float64, copy=False)
-            return self.search_on(X, N, N, thorough, **options)
+            sample = p.X.astype(np.float64, copy=False), N
+            return self._search_on(sample, N, thorough, **options)
         # Steep units may be active on few samples, all of them left out by chance.
         found = []
         for _ in range(_DRAWS if thorough else 1):
             if found and not fits():
                 break
-            X, residual = sample_residuals(p, N, rows, self.rng)
+            sample = sample_residuals(p, N, rows, self.rng)
             # To finish on some samples would be in vain.
             options["polish"] = 0
-            found.append(self.search_on(X, residual, N, thorough, **options))
+            found.append(self._search_on(sample, N, thorough, **options))
         found = finish_on_all(p, N, merge_candidates(found, p.X, p.family.apart), most)
         return found.select(found.slopes > _WORTH * p.alpha)
+
+    def _search_on(self, sample, N, thorough, **options):
+        p = self.problem
+        return p.family.search(
+            N,
+            self.search_size(thorough, None),
+            self.rng,
+            known=self.pool.units,
+            seen=self.archive.units,
+            thorough=thorough,
+            floor=p.alpha,
+            sample=sample,
+            **options,
+        )
 
 
 def train_at_scale(problem, known, settings, task=None, duals=()):

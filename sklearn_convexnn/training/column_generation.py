@@ -4,7 +4,6 @@ from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
-from scipy.linalg import svd
 
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.deadlines import check, until
@@ -16,17 +15,10 @@ from sklearn_convexnn.families.two_layer.neurons import (
     row_space_in_time,
 )
 from sklearn_convexnn.families.two_layer.placing import (
-    improve_neurons,
     improve_outputs,
-    place_neurons,
 )
 from sklearn_convexnn.families.two_layer.pricing import (
     COPIES,
-    NEAR,
-    along_biases,
-    merge_candidates,
-    search_units,
-    search_widely,
 )
 from sklearn_convexnn.families.two_layer.vector_cells import search_cells
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
@@ -46,8 +38,6 @@ _FIRST_SINGLE, _SINGLE, _SINGLE_PAYS = 8, 1, 0.005
 _MOST_CELL_WORK = 2e10
 # Part of the objective that a descent must gain for another one to follow.
 _DESCENT_PAYS = 1e-3
-# Outputs (samples times outputs times random directions) of one search.
-_MOST_OUTPUTS = 2_000_000
 # Distance of outputs at which the softmax vanishes in floating point, with room for
 # the outputs of neurons.
 _NEVER = 2000.0
@@ -188,7 +178,7 @@ class Run(Generation):
 
     def place(self, n_neurons):
         p = self.problem
-        placed = place_neurons(p, n_neurons, self.rng)
+        placed = p.family.place(p, n_neurons, self.rng)
         before, value = np.inf, p.objective(placed)
         # With many weights descent is cheaper than anything else for long.
         while before - value > _DESCENT_PAYS * value and perf_counter() < self.deadline:
@@ -198,7 +188,7 @@ class Run(Generation):
 
     def improve(self, neurons):
         with until(self.before_pricing()):
-            return improve_neurons(self.problem, neurons)
+            return self.problem.family.descend(self.problem, neurons)
 
     def round(self):
         before = self.objective
@@ -286,50 +276,6 @@ class Run(Generation):
         """The dual point of the best network, or else `N`."""
         p = self.problem
         return p.dual_point(p.outputs(self.best)) if p.loss.smooth else N
-
-    def linear_slope(self, N):
-        p = self.problem
-        slopes = sum(p.X[rows].T @ N[rows] for rows in p.family.row_chunks(1))
-        units, size, _ = svd(slopes, full_matrices=False, check_finite=False)
-        units = units.T[size > p.alpha]
-        far = np.full(len(units), np.linalg.norm(p.X) + 1.0)
-        return size.max(initial=0.0), p.unused(p.family.neurons(units, far))
-
-    def search(self, N, thorough):
-        return self.search_on(self.problem.X, N, N, thorough)
-
-    def search_on(self, X, residual, N, thorough, **options):
-        """Search with samples `X` and their `residual`, for the dual point `N`."""
-        p = self.problem
-        options = {
-            "free_bias": p.fit_intercept,
-            "negative_slope": p.family.negative_slope,
-            "apart": p.family.apart,
-            "floor": p.alpha,
-            "polish": 60 if thorough else 20,
-            **options,
-        }
-        size = self.search_size(thorough, min(_MOST_OUTPUTS // residual.size, 600))
-        far = search_widely(X, residual, size, self.rng, **options)
-        near = self.near(N, size, thorough)
-        near = near[np.linalg.norm(near, axis=1) > 0]
-        near = search_units(X, residual, near, widths=NEAR, rescale=True, **options)
-        found = merge_candidates([far, near], X, p.family.apart)
-        if p.family.apart:
-            # A direction of large scale costs little, and is steep in many places.
-            others = along_biases(
-                X, residual, found.directions, p.family.negative_slope, p.alpha
-            )
-            found = merge_candidates([found, others], X, True)
-        return found
-
-    def near(self, N, size, thorough):
-        """Directions of neurons that are known, to climb from."""
-        directions = self.steepest(self.pool, N, size).units.directions
-        near = [directions, self.steepest(self.archive, N, size).units.directions]
-        if thorough:
-            near += [self.shaken(directions, 0.1), self.shaken(directions, 0.4)]
-        return np.concatenate(near)
 
 
 class SingleRun(Run):
@@ -443,12 +389,19 @@ class SingleRun(Run):
             return self.best, self._best_dual(N)
         return selected, N
 
-    def near(self, N, size, thorough):
-        # With little slope left in the linear part, a neuron and its mirror image are
-        # almost equally steep.
-        pool = self.pool.units.directions
-        near = super().near(N, size, thorough)
-        return np.concatenate([near, -pool, self.shaken(pool, 0.1)])
+    def search(self, N, thorough):
+        p = self.problem
+        size = self.search_size(thorough, p.family.most_starts(1))
+        return p.family.search(
+            N,
+            size,
+            self.rng,
+            known=self.pool.units,
+            seen=self.archive.units,
+            thorough=thorough,
+            floor=p.alpha,
+            mirrored=True,
+        )
 
 
 class _RunOnCells(Run):

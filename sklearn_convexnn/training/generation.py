@@ -7,7 +7,6 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
-from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.results import MESSAGES, Record
 
 # Dual points that are kept, since later neurons may prove the best one wrong.
@@ -81,8 +80,6 @@ class Generation:
         self.max_neurons = np.inf if max_neurons is None else max_neurons
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
-        apart = problem.family.apart
-        self.scale = column_spread(problem.X, problem.fit_intercept, apart)
         self.pool = self.archive = self.cuts = self.best
         self.duals = []
         self.last_kappa = np.nan
@@ -114,17 +111,18 @@ class Generation:
         """
         raise NotImplementedError
 
-    def search(self, nu, thorough):
-        """Neurons that are steep at a dual point, as candidates."""
-        raise NotImplementedError
-
-    def slopes(self, network, N):
-        """Slopes of the units of a network at a dual point."""
-        return self.problem.family.slopes(network.units, N)
-
-    def linear_slope(self, nu):
-        """The largest slope of a linear term, and its neurons of slope above alpha."""
-        raise NotImplementedError
+    def search(self, N, thorough):
+        """Units that are steep at a dual point, as candidates."""
+        p = self.problem
+        return p.family.search(
+            N,
+            self.search_size(thorough, p.family.most_starts(p.n_outputs)),
+            self.rng,
+            known=self.pool.units,
+            seen=self.archive.units,
+            thorough=thorough,
+            floor=p.alpha,
+        )
 
     @property
     def bound(self):
@@ -364,16 +362,17 @@ class Generation:
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
         self.archive = self.archive.select(slice(-most, None))
         for point in self.duals:
-            slopes = self.slopes(neurons, point.nu)
+            slopes = p.family.slopes(neurons.units, point.nu)
             # Of NumPy: what is not a number is to be seen in the bound.
             point.kappa = float(np.maximum(point.kappa, slopes.max(initial=0.0)))
             point.bound = p.bound(point.nu, point.kappa)
         # Candidates well below alpha are not even reported.
-        slopes = np.append(found.slopes, self.slopes(self.archive, nu))
+        slopes = np.append(found.slopes, p.family.slopes(self.archive.units, nu))
         kappa = float(slopes.max(initial=p.alpha))
         straight = None
         if p.fit_intercept:
-            slope, straight = self.linear_slope(nu)
+            slope, units = p.family.linear(nu, p.alpha)
+            straight = p.unused(units)
             kappa = float(np.maximum(kappa, slope))
         self.last_kappa = kappa
         if not any(point.nu is nu for point in self.duals):
@@ -410,16 +409,3 @@ class Generation:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
         return int(size)
-
-    def shaken(self, directions, shake):
-        """Directions moved by `shake` of their length, as the data spread."""
-        d = directions.shape[1]
-        length = np.linalg.norm(directions * self.scale, axis=1) / np.sqrt(d)
-        moved = self.rng.standard_normal(directions.shape)
-        moved *= length[:, None] / self.scale
-        return directions + shake * moved
-
-    def steepest(self, neurons, nu, size):
-        """At most `size` of the neurons, those that are steepest at `nu`."""
-        order = np.argsort(-self.slopes(neurons, nu), kind="stable")
-        return neurons.select(order[:size])

@@ -4,28 +4,12 @@ from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
-from scipy.linalg import svd
 
 from sklearn_convexnn._sklearn import FitTask
-from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
+from sklearn_convexnn._utils.breakdown import unless_broken
+from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.subnetworks.cells import solve_on_blocks
-from sklearn_convexnn.families.subnetworks.placing import (
-    improve_subnetworks,
-    place_subnetworks,
-)
-from sklearn_convexnn.families.subnetworks.pricing import (
-    FAR,
-    NEAR,
-    SLOW,
-    ascend,
-    ranked,
-    search_widely,
-)
-from sklearn_convexnn.families.two_layer.pricing import (
-    search_widely as search_neurons_widely,
-)
 from sklearn_convexnn.training.column_generation import Run
 
 # Steps of a search, and of a thorough one.
@@ -109,7 +93,7 @@ class SubnetworkRun(Run):
         try:
             return unless_broken(
                 self.problem.null(),
-                place_subnetworks,
+                self.problem.family.place,
                 self.problem,
                 int(n_neurons),
                 self.rng,
@@ -121,7 +105,7 @@ class SubnetworkRun(Run):
     def improve(self, neurons):
         moved = unless_broken(
             neurons,
-            improve_subnetworks,
+            self.problem.family.descend,
             self.problem,
             neurons,
             deadline=self.deadline,
@@ -161,9 +145,29 @@ class SubnetworkRun(Run):
                 point.confirmed = True
         self.duals.sort(key=lambda point: -point.bound)
 
-    def slopes(self, network, N):
-        check(self.problem.family.work(len(network)))
-        return super().slopes(network, N)
+    def search_size(self, thorough, most):
+        size = super().search_size(thorough, most)
+        if thorough:
+            # The smaller the gap that is claimed, the longer the search.
+            size = max(size, int(_MOST_STARTS * np.clip(1e-2 / self.tol, 0.05, 1.0)))
+        return size
+
+    def search(self, N, thorough):
+        try:
+            found = super().search(N, thorough)
+        except OutOfTime as late:
+            self._correct(N, late)
+            raise
+        self.cut |= not found.complete
+        return found
+
+    def _correct(self, N, late):
+        """Correct the bound of a dual point by what a search found until it was cut."""
+        for point in self.duals:
+            if point.nu is N:
+                point.kappa = max(point.kappa, getattr(late, "steepest", 0.0))
+                point.bound = self.problem.bound(N, point.kappa)
+        self.duals.sort(key=lambda point: -point.bound)
 
     def conclude(self):
         # Bounds of short searches alone can be far above what is known.
@@ -184,105 +188,3 @@ class SubnetworkRun(Run):
         while self.closed and not self.duals[0].confirmed:
             # No gap is closed that has not been searched to the end.
             self._bound_without_search(self.duals[0].nu)
-
-    def linear_slope(self, N):
-        p = self.problem
-        slopes = p.X.T @ N
-        try:
-            units, size, _ = svd(slopes, full_matrices=False)
-            units = units.T
-        except BREAKDOWNS:
-            # No slope is above the norm of all.
-            self.cut, units = True, slopes[:, :0].T
-            size = np.linalg.norm(slopes)[None]
-        if p.family.architecture.norm == "path":
-            # The sum of equal leaves costs less than one of them.
-            size = size * np.sqrt(p.family.architecture.widths[0])
-        units = units[size[: len(units)] > p.alpha]
-        shift = np.max(-p.X @ units.T, axis=0, initial=0.0)
-        units = p.family.units(*p.family.embedded(units, shift))
-        return size.max(initial=0.0), p.unused(units)
-
-    def search(self, N, thorough):
-        p = self.problem
-        steps, schedules = _STEPS, (FAR,)
-        size = self.search_size(thorough, 400)
-        if thorough:
-            steps, schedules = _MORE_STEPS, (FAR, SLOW)
-            # The smaller the gap that is claimed, the longer the search.
-            size = max(size, int(_MOST_STARTS * np.clip(1e-2 / self.tol, 0.05, 1.0)))
-        work = len(p.X) * sum(p.family.architecture.widths) * steps
-        size = int(np.clip(_WORK // work, 50, size))
-        parts, options = [], {"max_iter": steps, "partial": thorough}
-        try:
-            for widths in schedules:
-                found = search_widely(p.family, N, size, self.rng, widths, **options)
-                parts.append(found)
-                check()
-            near = self._near(N, size, thorough)
-            if len(near):
-                parts.append(ascend(p.family, N, near, widths=NEAR, **options))
-            units = parts[0].units
-            for other in parts[1:]:
-                units = units.joined(other.units)
-            check(p.family.work(len(units)))
-        except OutOfTime:
-            self._correct(N, parts)
-            raise
-        return ranked(p.family, N, units, 400)
-
-    def _correct(self, N, found):
-        """Correct the bound of a dual point by what a search found until it was cut."""
-        for point in self.duals:
-            if point.nu is N:
-                steepest = [part.slopes.max(initial=0.0) for part in found]
-                point.kappa = max([point.kappa, *steepest])
-                point.bound = self.problem.bound(N, point.kappa)
-        self.duals.sort(key=lambda point: -point.bound)
-
-    def _near(self, N, size, thorough):
-        """Steep sub-networks that are known, to climb from."""
-        p = self.problem
-        near = self.steepest(self.pool, N, size).units
-        near = near.joined(self.steepest(self.archive, N, size).units)
-        neurons = unless_broken(None, self._neurons, N, size, thorough)
-        if neurons is None:
-            self.cut = True
-        else:
-            near = near.joined(neurons)
-        check(p.family.work(len(near)))
-        near = ranked(p.family, N, near, min(size, _NEAR)).units
-        if thorough:
-            near = near.joined(self._shaken_units(near, 0.1))
-            near = near.joined(self._shaken_units(near, 0.4))
-        return near
-
-    def _neurons(self, N, size, thorough):
-        """Two-layer neurons that are steep, as sub-networks."""
-        p = self.problem
-        found = search_neurons_widely(
-            p.X,
-            N,
-            size,
-            self.rng,
-            free_bias=p.fit_intercept,
-            negative_slope=0.0,
-            floor=0.0,
-            polish=20 if thorough else 5,
-        ).select(slice(0, size))
-        return p.family.units(*p.family.embedded(found.directions, found.biases))
-
-    def _shaken_units(self, units, shake):
-        """Sub-networks with weights and biases moved by `shake` of their size."""
-        p = self.problem
-        weights = []
-        for W, used in zip(units.weights, p.family.architecture.connections):
-            size = np.sqrt(np.mean(W**2, axis=(1, 2), keepdims=True))
-            noise = shake * size * self.rng.standard_normal(W.shape)
-            weights.append(W + (noise if used is None else noise * used))
-        biases = list(units.biases)
-        if p.fit_intercept:
-            biases = [
-                b * (1.0 + shake * self.rng.standard_normal(b.shape)) for b in biases
-            ]
-        return p.family.units(weights, biases)

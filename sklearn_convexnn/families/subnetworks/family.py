@@ -4,15 +4,22 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from scipy.linalg import svd
 
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS
+from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn.families.base import UnitFamily
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
-from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
-from sklearn_convexnn.families.subnetworks.pricing import FAR, search_widely
+from sklearn_convexnn.families.subnetworks.placing import (
+    improve_subnetworks,
+    place_subnetworks,
+    random_subnetworks,
+)
 from sklearn_convexnn.families.subnetworks.recovery import (
     layers_of_subnetworks,
     subnetworks_of_layers,
 )
+from sklearn_convexnn.families.subnetworks.searching import search_far_and_near
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.families.subnetworks.units import Subnetworks, forward
 from sklearn_convexnn.model.network import Network
@@ -20,8 +27,6 @@ from sklearn_convexnn.model.network import Network
 # Operations of a product of matrices in the time of one on single numbers, and in that
 # of a layer of few numbers.
 _ELEMENTWISE, _OF_LAYER = 20, 1e6
-# Steps of a search.
-_STEPS = 80
 
 
 @dataclass(frozen=True)
@@ -109,8 +114,32 @@ class ParallelSubnetworks(UnitFamily):
     def random(self, size, rng):
         return random_subnetworks(self, size, rng)
 
-    def search(self, N, size, rng):
-        return search_widely(self, N, size, rng, FAR, _STEPS, False).units
+    def search(self, N, size, rng, **how):
+        return search_far_and_near(self, N, size, rng, **how)
+
+    def slopes_by_output(self, units, N):
+        check(self.work(len(units)))
+        return super().slopes_by_output(units, N)
+
+    def linear(self, N, floor):
+        slopes = self.X.T @ N
+        try:
+            directions, sizes, _ = svd(slopes, full_matrices=False)
+        except BREAKDOWNS:
+            # No slope is above the norm of all.
+            directions, sizes = slopes[:, :0], np.linalg.norm(slopes)[None]
+        if self.architecture.norm == "path":
+            # The sum of equal leaves costs less than one of them.
+            sizes = sizes * np.sqrt(self.architecture.widths[0])
+        directions = directions.T[sizes[: directions.shape[1]] > floor]
+        shift = np.max(-self.X @ directions.T, axis=0, initial=0.0)
+        return sizes.max(initial=0.0), self.units(*self.embedded(directions, shift))
+
+    def place(self, problem, n_units, rng, **limits):
+        return place_subnetworks(problem, n_units, rng, **limits)
+
+    def descend(self, problem, network, **limits):
+        return improve_subnetworks(problem, network, **limits)
 
     def upper_slope(self, N):
         return slope_bound(self, N)

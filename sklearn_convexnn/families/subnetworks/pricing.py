@@ -1,6 +1,6 @@
 """Search for sub-networks that are steep at a dual point."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -40,17 +40,20 @@ class Candidates:
     ----------
     units : Subnetworks
     slopes : ndarray of shape (n_units,)
+    complete : bool
+        Whether nothing has broken down in the search for them.
     """
 
     units: Subnetworks
     slopes: np.ndarray
+    complete: bool = True
 
     def __len__(self):
         return len(self.slopes)
 
     def select(self, keep):
         """The candidates at index or mask `keep`."""
-        return Candidates(self.units.select(keep), self.slopes[keep])
+        return replace(self, units=self.units.select(keep), slopes=self.slopes[keep])
 
 
 def ascend(family, N, starts, *, widths, max_iter, most=200, partial=False):

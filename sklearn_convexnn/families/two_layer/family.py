@@ -3,17 +3,23 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import svd
 
 from sklearn_convexnn.families.base import UnitFamily
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.neurons import Neurons, activation
-from sklearn_convexnn.families.two_layer.pricing import search_widely
+from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
 from sklearn_convexnn.families.two_layer.recovery import (
     layers_of_neurons,
     merge_parallel,
     neurons_of_layers,
 )
+from sklearn_convexnn.families.two_layer.searching import search_far_and_near
 from sklearn_convexnn.families.two_layer.starts import random_directions
+
+# Outputs (samples times outputs times random directions) of one search, and random
+# directions of each kind, at most.
+_MOST_OUTPUTS, _MOST_STARTS = 2_000_000, 600
 
 
 @dataclass(frozen=True)
@@ -67,17 +73,24 @@ class TwoLayer(UnitFamily):
             biases = -np.einsum("kd,kd->k", self.X[at], directions)
         return self.neurons(directions, biases)
 
-    def search(self, N, size, rng):
-        found = search_widely(
-            self.X,
-            N,
-            size,
-            rng,
-            free_bias=self.fit_intercept,
-            negative_slope=self.negative_slope,
-            apart=self.apart,
-        )
-        return self.neurons(found.directions, found.biases)
+    def search(self, N, size, rng, **how):
+        return search_far_and_near(self, N, size, rng, **how)
+
+    def most_starts(self, n_outputs):
+        return min(_MOST_OUTPUTS // (len(self.X) * n_outputs), _MOST_STARTS)
+
+    def linear(self, N, floor):
+        slopes = sum(self.X[rows].T @ N[rows] for rows in self.row_chunks(1))
+        units, sizes, _ = svd(slopes, full_matrices=False, check_finite=False)
+        units = units.T[sizes > floor]
+        far = np.full(len(units), np.linalg.norm(self.X) + 1.0)
+        return sizes.max(initial=0.0), self.neurons(units, far)
+
+    def place(self, problem, n_units, rng, **limits):
+        return place_neurons(problem, n_units, rng, **limits)
+
+    def descend(self, problem, network, **limits):
+        return improve_neurons(problem, network, **limits)
 
     def upper_slope(self, N):
         # Activations are not steeper than one, and where biases are free, so that they

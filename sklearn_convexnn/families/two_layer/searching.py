@@ -1,0 +1,101 @@
+"""The search of training: from random neurons and from those that are known."""
+
+import numpy as np
+
+from sklearn_convexnn.families.two_layer.pricing import (
+    NEAR,
+    along_biases,
+    merge_candidates,
+    search_units,
+    search_widely,
+)
+from sklearn_convexnn.families.two_layer.starts import column_spread
+
+# Candidates that are finished, and in a longer search.
+_POLISHED, _MORE_POLISHED = 20, 60
+
+
+# Many parameters: starts of each kind, and samples, each by its name.
+def search_far_and_near(
+    family,
+    N,
+    size,
+    rng,
+    *,
+    known=None,
+    seen=None,
+    thorough=False,
+    floor=0.0,
+    mirrored=False,
+    sample=None,
+    **options,
+):
+    """Candidates from random directions and from neurons that are known.
+
+    Parameters
+    ----------
+    family : TwoLayer
+    N : ndarray of shape (n_samples, n_outputs)
+        Its columns sum to zero if biases are free.
+    size : int
+        Random directions of each kind, and known neurons, to start from.
+    rng : RandomState
+    known, seen : Neurons or None
+        Those that a network has, and others that once were steep.
+    thorough : bool, default=False
+        Whether to start from moved neurons as well, and to finish more.
+    floor : float, default=0.0
+        The slope wanted.
+    mirrored : bool, default=False
+        Whether to start from mirror images of known neurons as well.
+    sample : tuple (X, residual) or None
+        Samples and dual variables to climb with; by default all.
+    **options : dict
+        Further ones of `search_units`.
+
+    Returns
+    -------
+    candidates : Candidates
+        Steepest first.
+    """
+    X, residual = (family.X, N) if sample is None else sample
+    options = {
+        "free_bias": family.fit_intercept,
+        "negative_slope": family.negative_slope,
+        "apart": family.apart,
+        "floor": floor,
+        "polish": _MORE_POLISHED if thorough else _POLISHED,
+        **options,
+    }
+    found = [search_widely(X, residual, size, rng, **options)]
+    near = []
+    if known is not None:
+        directions = family.steepest(known, N, size).directions
+        near = [directions, family.steepest(seen, N, size).directions]
+        if thorough:
+            near += [_shaken(family, directions, part, rng) for part in (0.1, 0.4)]
+    if mirrored:
+        # With little slope left in the linear part, a neuron and its mirror image are
+        # almost equally steep.
+        near += [-known.directions, _shaken(family, known.directions, 0.1, rng)]
+    if near:
+        near = np.concatenate(near)
+        near = near[np.linalg.norm(near, axis=1) > 0]
+        options = {**options, "widths": NEAR, "rescale": True}
+        found.append(search_units(X, residual, near, **options))
+    found = merge_candidates(found, X, family.apart)
+    if family.apart:
+        # A direction of large scale costs little, and is steep in many places.
+        others = along_biases(
+            X, residual, found.directions, family.negative_slope, floor
+        )
+        found = merge_candidates([found, others], X, True)
+    return found
+
+
+def _shaken(family, directions, shake, rng):
+    """Directions moved by `shake` of their length, as the data spread."""
+    scale = column_spread(family.X, family.fit_intercept, family.apart)
+    length = np.linalg.norm(directions * scale, axis=1) / np.sqrt(len(scale))
+    moved = rng.standard_normal(directions.shape) * (length[:, None] / scale)
+    return directions + shake * moved
