@@ -27,7 +27,6 @@ from sklearn_convexnn.families.subnetworks.placing import (
     place_subnetworks,
     random_subnetworks,
 )
-from sklearn_convexnn.families.subnetworks.pricing import search_widely
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.results import DualPoint
@@ -137,8 +136,8 @@ def test_no_time_at_all_leaves_a_proven_bound(monkeypatch):
 @pytest.mark.parametrize(
     "step",
     [
-        lambda p: random_subnetworks(p, 5, np.random.RandomState(0)),
-        lambda p: search_widely(p, p.Y, 5, np.random.RandomState(0), (0.1, 0.0), 10),
+        lambda p: random_subnetworks(p.family, 5, np.random.RandomState(0)),
+        lambda p: p.family.search(p.Y, 5, np.random.RandomState(0)),
     ],
 )
 def test_steps_end_at_the_deadline(step):

@@ -29,7 +29,13 @@ from sklearn_convexnn.solvers import (
     solve_penalised,
 )
 from sklearn_convexnn.solvers.cvxpy_reference import _form
-from tests.problems import LOSSES, as_targets, loss_of, subnetwork_problem
+from tests.problems import (
+    LOSSES,
+    as_targets,
+    loss_of,
+    subnetwork_problem,
+    two_layer_problem,
+)
 
 
 @lru_cache
@@ -78,6 +84,12 @@ class Case:
         self.problem = subnetwork_problem(X, y[:, None], s, loss, alpha, bias, arch)
         self.program = SubnetworkProgram(self.problem, blocks)
 
+    def two_layer(self):
+        """The problem of two-layer networks on the same data."""
+        p = self.problem
+        data = p.X, p.Y, p.sample_weight, p.loss, p.alpha, p.fit_intercept
+        return two_layer_problem(*data)
+
     def solve(self, tol=1e-8):
         result = solve_interior_point(self.program, tol=tol)
         assert_allclose(result.dual_bound, result.objective, rtol=10 * tol)
@@ -106,12 +118,12 @@ class Case:
         )
 
 
-def random_weights(problem, n_units, rng):
+def random_weights(family, n_units, rng):
     """Weights of any size and sign, with biases if these are free."""
-    weights, biases = problem.no_weights(n_units)
-    for W, b, used in zip(weights, biases, problem.architecture.connections):
+    weights, biases = family.no_weights(n_units)
+    for W, b, used in zip(weights, biases, family.architecture.connections):
         W[:] = rng.standard_normal(W.shape) * (1.0 if used is None else used)
-        b[:] = problem.fit_intercept * rng.standard_normal(b.shape)
+        b[:] = family.fit_intercept * rng.standard_normal(b.shape)
     return weights, biases
 
 
@@ -131,7 +143,7 @@ def random_weights(problem, n_units, rng):
 def test_every_subnetwork_lies_in_a_block(n, d, bias, norm, depth):
     """With the same output, some vectors of the block being zero."""
     case = Case(n, d, bias=bias, norm=norm, depth=depth)
-    weights, biases = random_weights(case.problem, 40, np.random.RandomState(1))
+    weights, biases = random_weights(case.problem.family, 40, np.random.RandomState(1))
     drawn = blocks_of(case.problem.X, weights, biases, free_bias=bias)
     drawn = distinct(drawn, merge=norm == "frobenius", free_bias=bias)
     assert len(drawn) > 5
@@ -170,8 +182,9 @@ def test_blocks_differ_and_have_inner_points(bias, norm):
 def test_sampled_blocks_of_wide_subnetworks():
     """Leaves on the same pattern become one, and stay inside of their block."""
     X = inputs(6, 2, 2)
-    problem = replace(Case(6).problem, architecture=Architecture(3, 3, "frobenius"))
-    draws = random_weights(problem, 1000, np.random.RandomState(1))
+    wide = Architecture(3, 3, "frobenius")
+    family = replace(Case(6).problem.family, architecture=wide)
+    draws = random_weights(family, 1000, np.random.RandomState(1))
     blocks = distinct(
         blocks_of(X, *draws, free_bias=False), merge=True, free_bias=False
     )
@@ -186,7 +199,7 @@ def test_sampled_blocks_of_wide_subnetworks():
 def test_units_that_only_add_are_their_leaves():
     """Also if there are samples on which none of them is active."""
     X = inputs(6, 2, 2)
-    weights, biases = Case(6).problem.no_weights(200)
+    weights, biases = Case(6).problem.family.no_weights(200)
     rng = np.random.RandomState(1)
     weights[0][:], weights[1][:] = rng.standard_normal((200, 2, 2)), 1.0
     blocks = blocks_of(X, weights, biases, free_bias=False)
@@ -240,7 +253,7 @@ def test_one_inner_unit_is_two_layers(bias, norm):
     """Without biases; with them the second one makes more of the same unit."""
     case = Case(6, 1 if bias else 2, 1, bias=bias, norm=norm)
     arrangement = enumerate_arrangement(case.problem.X, free_bias=bias)
-    two_layer = TwoLayerProgram(case.problem, arrangement)
+    two_layer = TwoLayerProgram(case.two_layer(), arrangement)
     value, expected = case.value(), solve_interior_point(two_layer, tol=1e-8).objective
     if bias:
         assert value <= expected * (1 + 1e-7)
@@ -298,7 +311,7 @@ def test_penalised_bias_costs_more():
     """A column of ones has its weights in the norms, and feeds the first layer only."""
     free, X = Case(4, 1, bias=True), inputs(4, 1, 2)
     ones = np.column_stack([X, np.ones(4)])
-    blocks = enumerate_blocks(ones, free.problem.architecture, free_bias=False)
+    blocks = enumerate_blocks(ones, free.problem.family.architecture, free_bias=False)
     assert free.value() < Case(X=ones, y=free.program.y, blocks=blocks).value()
 
 
@@ -332,7 +345,7 @@ def test_invariances(bias):
     n, d = 3, 1 if bias else 2
     case = Case(n, d, bias=bias)
     value, X, y = case.value(), case.problem.X, case.program.y
-    arch = case.problem.architecture
+    arch = case.problem.family.architecture
 
     def value_of(X, y, s=None):
         blocks = enumerate_blocks(X, arch, free_bias=bias)
@@ -558,11 +571,12 @@ def test_reference_in_other_units(bias):
     for power in (-7, 7):
         unit = 10.0**power
         for rows, targets, scale in ((unit, 1.0, 1.0), (1.0, unit, unit**2)):
+            p = case.problem
             problem = replace(
-                case.problem,
-                X=case.problem.X * rows,
-                Y=case.problem.Y * targets,
-                alpha=case.problem.alpha * rows * targets,
+                p,
+                family=replace(p.family, X=p.X * rows),
+                Y=p.Y * targets,
+                alpha=p.alpha * rows * targets,
             )
             program = SubnetworkProgram(problem, case.blocks)
             found = solve_cvxpy(program, tol=1e-6)

@@ -104,7 +104,7 @@ def test_batches_come_close_to_descent_on_all(loss):
 
 
 def test_batches_move_only_what_may_move():
-    p = planted(600, fit_intercept=False)
+    p = planted(600, bias=False)
     rng = np.random.RandomState(0)
     W, V, bias, linear, offset = random_weights(p, 6, rng)
     _, moved, moved_bias, moved_offset = descend_in_batches(

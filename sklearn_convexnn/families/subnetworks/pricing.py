@@ -133,7 +133,7 @@ def ranked(family, N, units, most):
     -------
     candidates : Candidates
     """
-    slopes = family.slopes(units, N)
+    slopes = np.linalg.norm(family.slopes_by_output(units, N), axis=1)
     order = np.argsort(-slopes, kind="stable")
     order = order[slopes[order] > 0]
     units, slopes = units.select(order), slopes[order]
