@@ -112,6 +112,7 @@ def test_slow_fits_end_early(monkeypatch):
     X, y = raw_data(40)
     model = ConvexReLURegressor(alpha=1.0, random_state=0, tol=1e-8)
     monkeypatch.setattr(generation, "_FALLS", 0.0)
+    monkeypatch.setattr(generation, "_RISES", 0.0)
     monkeypatch.setattr(generation, "_CLOSE", 0.0)
     monkeypatch.setattr(generation, "_WINDOW", 1)
     with pytest.warns(ConvergenceWarning, match="progress is slow.*StandardScaler"):
@@ -120,13 +121,17 @@ def test_slow_fits_end_early(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("gap", "objective", "slow"),
-    [(8.0, 9.0, True), (4.9, 9.0, False), (8.0, 4.9, False), (0.2, 9.0, False)],
+    ("objective", "bound", "slow"),
+    [(9.0, 1.0, True), (9.0, 5.0, False), (4.9, 0.5, False), (9.0, 2.1, False)],
 )
-def test_slow_is_neither_gap_nor_objective_falling(gap, objective, slow):
-    levels = [(10.0, 10.0)] + 2 * [(9.0, 9.5)]
-    assert not generation._slow(levels)
-    assert generation._slow([*levels, (gap, objective)]) == slow
+def test_slow_is_neither_gap_nor_objective_falling_nor_bound_rising(
+    objective, bound, slow
+):
+    objectives, bounds = [10.0, 9.5, 9.5, 9.5], [1.0, 1.0, 1.0, 1.0]
+    assert not generation._slow(objectives, bounds)
+    assert generation._slow([*objectives, objective], [*bounds, bound]) == slow
+    # Close enough to go on.
+    assert not generation._slow([*objectives, 9.0], [8.0, 8.0, 8.0, 8.0, 8.8])
 
 
 @pytest.mark.filterwarnings("ignore:The scales")

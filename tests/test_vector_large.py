@@ -163,7 +163,7 @@ def test_candidates_have_slopes_over_all_samples():
     ("loss", "options"),
     [
         ("squared_error", {}),
-        pytest.param("squared_error", {"fit_intercept": False}, marks=pytest.mark.slow),
+        pytest.param("squared_error", {"bias": False}, marks=pytest.mark.slow),
         pytest.param("squared_error", {"slope": 0.2}, marks=pytest.mark.slow),
         ("softmax", {}),
         pytest.param("hinge", {}, marks=pytest.mark.slow),

@@ -13,9 +13,10 @@ from sklearn_convexnn.model.results import MESSAGES, Record
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
 _PATIENCE = 25
-# With scales far apart, training goes on while so many rounds bring the gap, or the
-# objective, down to this part, or the gap is a small part of the objective.
-_WINDOW, _FALLS, _CLOSE = 3, 0.5, 0.03
+# With scales far apart, training goes on while so many rounds bring the gap or the
+# objective down to the first part, or raise the bound as by the second one, or the gap
+# is a small part of the objective.
+_WINDOW, _FALLS, _RISES, _CLOSE = 4, 0.5, 0.5, 0.03
 # Rounds in a row that may break down; another one draws other starting points.
 _BREAKDOWNS = 2
 # Part of the objective without neurons by which a bound may be above a network.
@@ -43,18 +44,22 @@ class _DualPoint:
     by_norms: bool = False
 
 
-def _slow(levels):
-    """Whether neither the gap nor the objective falls as fast as it should.
+def _slow(objectives, bounds):
+    """Whether neither gap nor objective fall as fast as they should, or bounds rise.
 
     Parameters
     ----------
-    levels : list of (gap, objective)
+    objectives, bounds : list of float
         Of the rounds so far.
     """
-    if len(levels) <= _WINDOW or levels[-1][0] < _CLOSE * levels[-1][1]:
+    if len(bounds) <= _WINDOW:
         return False
-    before, now = levels[-1 - _WINDOW], levels[-1]
-    return all(new > _FALLS * old for new, old in zip(now, before))
+    high, low = objectives[-1 - _WINDOW], bounds[-1 - _WINDOW]
+    objective, bound = objectives[-1], bounds[-1]
+    if objective - bound < max(_CLOSE * objective, _FALLS * (high - low)):
+        return False
+    # Far from the objective a bound can rise by much, and the gap fall by little.
+    return objective > _FALLS * high and low > _RISES * bound
 
 
 class Generation:
@@ -159,7 +164,7 @@ class Generation:
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
         status = unless_broken(None, self._start, n_neurons, known)
-        n_iter, waited, cells, levels = 0, 0, 0, []
+        n_iter, waited, cells, objectives, bounds = 0, 0, 0, [], []
         last_gap, last_objective = np.inf, np.inf
         while True:
             if status is None and n_iter < max_iter:
@@ -172,7 +177,8 @@ class Generation:
                 gained = last_objective - self.objective > 0.01 * gap
                 gained |= gap < 0.99 * last_gap
                 waited = 0 if gained else waited + 1
-                levels.append((gap, self.objective))
+                objectives.append(self.objective)
+                bounds.append(self.bound)
                 last_gap, last_objective = min(gap, last_gap), self.objective
                 if closed:
                     status = "optimal"
@@ -182,7 +188,7 @@ class Generation:
                     status = "max_time"
                 elif stop:
                     status = "callback"
-                elif self.problem.family.far_apart and _slow(levels):
+                elif self.problem.family.far_apart and _slow(objectives, bounds):
                     status = "scales"
                 elif self.broken == _BREAKDOWNS:
                     status = "breakdown"
