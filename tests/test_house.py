@@ -30,8 +30,6 @@ TO_SPLIT = {
         "_network_input.read_network",
         "certificates.certify",
         "cone_decomposition.cone_decomposition",
-        "solvers.group_lasso._Iterate.step",
-        "solvers.lasso._Iterate.step",
     },
     "Many parameters": {
         "_fitting.fit_gated",
@@ -44,7 +42,6 @@ TO_SPLIT = {
         "families.two_layer.vector_cells.search_cells",
         "solvers.gated._Solver.__init__",
         "solvers.gated.solve_gated",
-        "solvers.lasso.solve_lasso",
         "training.at_scale.generate_at_scale",
         "training.column_generation.generate_neurons",
         "training.cutting_planes.cutting_planes",
