@@ -40,8 +40,6 @@ TO_SPLIT = {
         "families.two_layer.pricing.search_units",
         "families.two_layer.splines.fit_spline",
         "families.two_layer.vector_cells.search_cells",
-        "solvers.gated._Solver.__init__",
-        "solvers.gated.solve_gated",
         "training.at_scale.generate_at_scale",
         "training.column_generation.generate_neurons",
         "training.cutting_planes.cutting_planes",
