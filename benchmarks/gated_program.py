@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.patterns.arrangements import Arrangement
-from sklearn_convexnn.solvers.gated import solve_gated
+from sklearn_convexnn.solvers.gated import GatedObjective, solve_gated
 
 WORKER = Path(__file__).with_name("gated_peers.py")
 LARGEST = 50_000_000  # entries of the expanded matrix
@@ -73,19 +73,14 @@ def run_here(problem, dtype, tol, runs):
     """Median of the seconds, objective and gap of our solver."""
     X, y, gates = (problem[key] for key in ("X", "y", "gates"))
     arrangement = Arrangement(gates @ X.T > 0, gates, False)
-    seconds, options = [], {"fit_intercept": False, "max_iter": 100_000}
-    loss, ones = Separable(make_loss("squared_error")), np.ones(len(y))
+    loss, seconds = Separable(make_loss("squared_error")), []
+    wanted = GatedObjective.of(
+        y[:, None], np.ones(len(y)), loss, problem["alpha"], False
+    )
     for _ in range(1 + runs):
         start = perf_counter()
         network = solve_gated(
-            X.astype(dtype),
-            y[:, None],
-            ones,
-            loss,
-            problem["alpha"],
-            arrangement,
-            tol=tol,
-            **options,
+            X.astype(dtype), wanted, arrangement, tol=tol, max_iter=100_000
         )
         seconds.append(perf_counter() - start)
     gap = (network.objective - network.dual_bound) / network.objective

@@ -101,10 +101,11 @@ def fit_gated(X, Y, sample_weight, known, settings, task):
     fitted : Fitted
     """
     p = gated_problem(X, Y, sample_weight, settings, known)
-    X, Y, sample_weight, loss = p.X, p.Y, p.sample_weight, p.loss
-    units, free_bias = p.units, settings.fit_intercept
+    X, sample_weight, units = p.X, p.sample_weight, p.units
     alpha = units.weight_decay(settings.alpha)
-    objective = GatedObjective(Y, sample_weight, loss, alpha, free_bias)
+    objective = GatedObjective.of(
+        p.Y, sample_weight, p.loss, alpha, settings.fit_intercept
+    )
     null = null_network(X.shape[1], objective)
     network, n_patterns, complete = replace(null, status="breakdown"), 0, False
     try:
@@ -119,12 +120,8 @@ def fit_gated(X, Y, sample_weight, known, settings, task):
                 n_patterns, complete = len(arrangement.gates), arrangement.complete
                 network = solve_gated(
                     X,
-                    Y,
-                    sample_weight,
-                    loss,
-                    alpha,
+                    objective,
                     arrangement,
-                    fit_intercept=free_bias,
                     # A little room for the rounding of the weights.
                     tol=0.9 * settings.tol,
                     max_iter=_GATED_STEPS * settings.max_iter,

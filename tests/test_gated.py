@@ -30,7 +30,7 @@ from sklearn_convexnn.patterns.arrangements import (
     sample_arrangement,
 )
 from sklearn_convexnn.solvers import gated_newton, gated_operator
-from sklearn_convexnn.solvers.gated import _Solver, solve_gated
+from sklearn_convexnn.solvers.gated import GatedObjective, _Solver, solve_gated
 from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.gated_network import gated_outputs
 from sklearn_convexnn.solvers.gated_operator import GatedOperator
@@ -52,12 +52,8 @@ def test_gated_network_against_a_conic_solver(name, bias):
     seen = []
     network = solve_gated(
         X,
-        Y,
-        s,
-        loss,
-        ALPHA,
+        GatedObjective.of(Y, s, loss, ALPHA, bias),
         arrangement,
-        fit_intercept=bias,
         tol=1e-6,
         callback=lambda *args: seen.append(args),
     )
@@ -84,9 +80,8 @@ def test_one_output_is_the_gated_group_lasso(bias):
     expected = gated_program(
         "squared_error", X, Y, s, ALPHA, arrangement.patterns, bias=bias, norm=cp.norm2
     )
-    network = solve_gated(
-        X, Y, s, loss, ALPHA, arrangement, fit_intercept=bias, tol=1e-7
-    )
+    objective = GatedObjective.of(Y, s, loss, ALPHA, bias)
+    network = solve_gated(X, objective, arrangement, tol=1e-7)
     assert_allclose(network.objective, expected, rtol=1e-6)
     gates = {tuple(gate) for gate in network.gates.T}
     assert len(gates) == network.hidden.shape[1]
@@ -99,11 +94,12 @@ def test_weights_are_repetitions():
     repeated = Arrangement(
         np.repeat(arrangement.patterns, times, axis=1), arrangement.gates, False
     )
-    options = {"fit_intercept": True, "tol": 1e-8, "max_iter": 20_000}
-    weighted = solve_gated(X, Y, 1.0 * times, loss, ALPHA, arrangement, **options)
+    options = {"tol": 1e-8, "max_iter": 20_000}
+    objective = GatedObjective.of(Y, times, loss, ALPHA, True)
+    weighted = solve_gated(X, objective, arrangement, **options)
     X, Y = np.repeat(X, times, axis=0), np.repeat(Y, times, axis=0)
-    ones = np.ones(len(X))
-    copied = solve_gated(X, Y, ones, loss, ALPHA, repeated, **options)
+    objective = GatedObjective.of(Y, np.ones(len(X)), loss, ALPHA, True)
+    copied = solve_gated(X, objective, repeated, **options)
     assert_allclose(weighted.objective, copied.objective, rtol=3e-8)
     assert_allclose(gated_outputs(weighted, X), gated_outputs(copied, X), atol=1e-3)
 
@@ -119,7 +115,10 @@ def test_no_neurons_from_the_largest_slope_on(name, bias):
     largest = max(np.linalg.norm(X[p].T @ N[p], 2) for p in arrangement.patterns)
     networks = [
         solve_gated(
-            X, Y, s, loss, factor * largest, arrangement, fit_intercept=bias, tol=1e-6
+            X,
+            GatedObjective.of(Y, s, loss, factor * largest, bias),
+            arrangement,
+            tol=1e-6,
         )
         for factor in (1.001, 0.99)
     ]
@@ -135,14 +134,13 @@ def test_more_features_than_samples_and_zero_data():
     X[:, 3] = 0.0
     arrangement = sample_arrangement(X, 12, random_state=0)
     expected = gated_program("squared_error", X, Y, s, ALPHA, arrangement.patterns)
-    network = solve_gated(
-        X, Y, s, loss, ALPHA, arrangement, fit_intercept=False, tol=1e-7
-    )
+    objective = GatedObjective.of(Y, s, loss, ALPHA, False)
+    network = solve_gated(X, objective, arrangement, tol=1e-7)
     assert_allclose(network.objective, expected, rtol=1e-6)
     assert np.all(np.abs(network.hidden[3]) < 1e-12)
     zero = np.zeros_like(X)
     arrangement = sample_arrangement(zero, 3, random_state=0)
-    network = solve_gated(zero, Y, s, loss, ALPHA, arrangement, fit_intercept=False)
+    network = solve_gated(zero, objective, arrangement)
     assert network.status == "optimal"
     assert_allclose(network.objective, 0.5 * np.sum(Y**2))
 
@@ -154,7 +152,8 @@ def test_loss_without_lipschitz_gradient():
     arrangement = sample_arrangement(X, 15, random_state=0)
     loss = Separable(make_loss("poisson"))
     for bias in (False, True):
-        network = solve_gated(X, Y, s, loss, 3.0, arrangement, fit_intercept=bias)
+        objective = GatedObjective.of(Y, s, loss, 3.0, bias)
+        network = solve_gated(X, objective, arrangement)
         assert network.status == "optimal"
         gap = network.objective - network.dual_bound
         assert 0 <= gap <= 1e-4 * abs(network.objective)
@@ -163,23 +162,24 @@ def test_loss_without_lipschitz_gradient():
 def test_limits_leave_a_valid_network_and_bound():
     X, Y, s, loss = data("squared_error", n=30, d=3)
     arrangement = sample_arrangement(X, 20, random_state=0)
-    problem = X, Y, s, loss, ALPHA, arrangement
-    best = solve_gated(*problem, fit_intercept=True, tol=1e-6)
-    limited = solve_gated(*problem, fit_intercept=True, max_iter=3)
-    late = solve_gated(*problem, fit_intercept=True, deadline=perf_counter())
+    problem = X, GatedObjective.of(Y, s, loss, ALPHA, True), arrangement
+    best = solve_gated(*problem, tol=1e-6)
+    limited = solve_gated(*problem, max_iter=3)
+    late = solve_gated(*problem, deadline=perf_counter())
     assert (limited.status, limited.n_iter) == ("max_iter", 3)
     assert (late.status, late.n_iter) == ("max_time", 0)
     for network in (limited, late):
         assert network.dual_bound <= best.objective
         assert network.objective >= best.dual_bound
-        expected = gated_objective(network, *problem[:5])
+        expected = gated_objective(network, X, Y, s, loss, ALPHA)
         assert_allclose(network.objective, expected, rtol=1e-12)
 
 
 def test_losses_with_kinks_are_refused():
     X, Y, s, loss = data("hinge")
+    objective = GatedObjective.of(Y, s, loss, ALPHA, False)
     with pytest.raises(ValueError, match="loss='hinge'"):
-        solve_gated(X, Y, s, loss, ALPHA, enumerate_arrangement(X), fit_intercept=False)
+        solve_gated(X, objective, enumerate_arrangement(X))
 
 
 def alpha_of(X, Y, s, loss, arrangement, fraction, bias=False):
@@ -210,9 +210,8 @@ def test_other_losses_against_a_conic_solver(name, bias):
     penalty = ALPHA * sum(cp.normNuc(V) for V in blocks)
     weighted = cp.sum(cp.multiply(np.repeat(s[:, None], 2, axis=1), terms))
     expected = cp.Problem(cp.Minimize(weighted + penalty)).solve(solver="CLARABEL")
-    network = solve_gated(
-        X, Y, s, loss, ALPHA, arrangement, fit_intercept=bias, tol=1e-7
-    )
+    objective = GatedObjective.of(Y, s, loss, ALPHA, bias)
+    network = solve_gated(X, objective, arrangement, tol=1e-7)
     assert network.status == "optimal"
     assert_allclose(network.objective, expected + constant, rtol=1e-6)
 
@@ -232,9 +231,8 @@ def test_small_alpha_without_a_wall(name, bias, n_outputs):
     s, loss = rng.uniform(0.5, 2.0, 120), Separable(make_loss(name, 0.3))
     arrangement = sample_arrangement(X, 20, random_state=0)
     alpha = alpha_of(X, Y, s, loss, arrangement, 0.005, bias)
-    network = solve_gated(
-        X, Y, s, loss, alpha, arrangement, fit_intercept=bias, tol=1e-6, max_iter=8000
-    )
+    objective = GatedObjective.of(Y, s, loss, alpha, bias)
+    network = solve_gated(X, objective, arrangement, tol=1e-6, max_iter=8000)
     assert network.status == "optimal"
 
 
@@ -242,14 +240,13 @@ def test_newton_steps_take_over_and_agree_with_the_others(monkeypatch):
     X, Y, s, loss = data("squared_error", n=60, d=4, c=1, weighted=True)
     arrangement = sample_arrangement(X, 20, random_state=0)
     alpha = alpha_of(X, Y, s, loss, arrangement, 0.01)
+    objective = GatedObjective.of(Y, s, loss, alpha, True)
     found = []
     for pays in (False, True):
         monkeypatch.setattr(
             _Solver, "_newton_pays", lambda self, tol, history, pays=pays: pays
         )
-        found.append(
-            solve_gated(X, Y, s, loss, alpha, arrangement, fit_intercept=True, tol=1e-8)
-        )
+        found.append(solve_gated(X, objective, arrangement, tol=1e-8))
     assert found[0].status == found[1].status == "optimal"
     assert_allclose(found[0].objective, found[1].objective, rtol=1e-8)
     assert found[1].n_iter < found[0].n_iter
@@ -258,15 +255,16 @@ def test_newton_steps_take_over_and_agree_with_the_others(monkeypatch):
 def test_single_precision_is_honest():
     X, Y, s, loss = data("squared_error", n=60, d=4, c=1)
     arrangement = sample_arrangement(X, 20, random_state=0)
-    problem = Y, s, loss, alpha_of(X, Y, s, loss, arrangement, 0.01), arrangement
-    exact = solve_gated(X, *problem, fit_intercept=False, tol=1e-9)
+    alpha = alpha_of(X, Y, s, loss, arrangement, 0.01)
+    objective = GatedObjective.of(Y, s, loss, alpha, False)
+    exact = solve_gated(X, objective, arrangement, tol=1e-9)
     single = X.astype(np.float32)
-    rough = solve_gated(single, *problem, fit_intercept=False, tol=1e-4)
+    rough = solve_gated(single, objective, arrangement, tol=1e-4)
     assert rough.status == "optimal"
     assert rough.dual_bound <= exact.objective * (1 + 1e-6)
     assert rough.objective >= exact.dual_bound * (1 - 1e-6)
     # More than single precision has to give.
-    failed = solve_gated(single, *problem, fit_intercept=False, tol=1e-12)
+    failed = solve_gated(single, objective, arrangement, tol=1e-12)
     assert failed.status in ("stalled", "max_iter")
     assert failed.objective - failed.dual_bound > 1e-12 * failed.objective
 
@@ -274,13 +272,13 @@ def test_single_precision_is_honest():
 def test_start_from_the_solution():
     X, Y, s, loss = data("squared_error", n=40, d=3, c=2)
     arrangement = sample_arrangement(X, 10, random_state=0)
-    problem = X, Y, s, loss, ALPHA, arrangement
-    first = solve_gated(*problem, fit_intercept=False, tol=1e-8)
+    problem = X, GatedObjective.of(Y, s, loss, ALPHA, False), arrangement
+    first = solve_gated(*problem, tol=1e-8)
     start = np.zeros((10, 3, 2))
     for gate, w, v in zip(first.gates.T, first.hidden.T, first.output):
         where = np.flatnonzero(np.all(arrangement.gates == gate, axis=1))[0]
         start[where] += np.outer(w, v)
-    again = solve_gated(*problem, fit_intercept=False, tol=1e-6, start=start)
+    again = solve_gated(*problem, tol=1e-6, start=start)
     assert again.n_iter == 0
     assert_allclose(again.objective, first.objective, rtol=1e-6)
 

@@ -25,15 +25,10 @@ MOST_FLOORS = 10
 # a comment "# Long: ..." or "# Many parameters: ..." on the line of its def or above.
 TO_SPLIT = {
     "Long": {
-        "_base.ReLUNetworkMixin._fit_network",
         "_fitting.fit_gated",
         "_network_input.read_network",
         "certificates.certify",
         "cone_decomposition.cone_decomposition",
-        "solvers.descent.descend",
-        "solvers.group_lasso._Iterate.step",
-        "solvers.lasso._Iterate.step",
-        "solvers.mini_batches.descend_in_batches",
     },
     "Many parameters": {
         "families.two_layer.closed_forms._without_bias",
@@ -42,11 +37,6 @@ TO_SPLIT = {
         "families.two_layer.pricing.search_units",
         "families.two_layer.splines.fit_spline",
         "families.two_layer.vector_cells.search_cells",
-        "solvers.descent.descend",
-        "solvers.gated._Solver.__init__",
-        "solvers.gated.solve_gated",
-        "solvers.lasso.solve_lasso",
-        "solvers.mini_batches.descend_in_batches",
     },
 }
 

@@ -1,7 +1,7 @@
 """Column generation for several outputs, and the solver of its master program."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import cvxpy as cp
 import numpy as np
@@ -25,6 +25,7 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.solvers.descent import descend
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.weights import Weights
 from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound
 from sklearn_convexnn.training.proving import prove
@@ -143,24 +144,27 @@ def test_gradient_of_the_descent(free):
     rng = np.random.default_rng(0)
     W, V, bias = (rng.standard_normal(shape) for shape in ((3, 5), (5, 3), 5))
     linear = np.arange(5) == 2
-    options = {"alpha": 0.3, "linear": linear, "free_bias": free}
 
-    def value(W, V, bias, offset):
+    def value(W, V, bias, linear, offset):
         z = p.X @ W + np.where(linear, 0.0, bias) * free
         F = np.where(linear, z, np.maximum(z, 0.0)) @ V + offset
         return p.value(F) + 0.15 * (np.sum(W**2) + np.sum(V**2))
 
-    start = W, V, bias * free, np.zeros(3)
-    values = [value(*start)]
+    start = Weights(W, V, bias * free, linear, np.zeros(3))
+    values = [value(*astuple(start))]
     for steps in (1, 5, 50):
-        values.append(value(*descend(p.X, p, *start, max_iter=steps, **options)))
+        values.append(value(*astuple(descend(p, start, max_iter=steps))))
     assert np.all(np.diff(values) < 0)
-    end = descend(p.X, p, *start, max_iter=2000, **options)
+    end = descend(p, start, max_iter=2000)
+
+    def near(part):
+        return part + 1e-4 * rng.standard_normal(part.shape)
+
     for _ in range(20):
-        moved = [part + 1e-4 * rng.standard_normal(part.shape) for part in end]
-        if not free:
-            moved[2:] = end[2:]
-        assert value(*moved) > value(*end) - 1e-6
+        moved = replace(end, hidden=near(end.hidden), output=near(end.output))
+        if free:
+            moved = replace(moved, bias=near(end.bias), offset=near(end.offset))
+        assert value(*astuple(moved)) > value(*astuple(end)) - 1e-6
 
 
 # Seeds do not matter: with two features the lifted relaxation is exact.

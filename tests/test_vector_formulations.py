@@ -10,7 +10,7 @@ from scipy.special import expit
 from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
-from sklearn_convexnn.solvers.gated import solve_gated
+from sklearn_convexnn.solvers.gated import GatedObjective, solve_gated
 from sklearn_convexnn.training.lifted import lifted_bound
 from tests.problems import two_layer_problem
 from tests.vector_problems import data, gated_objective, gated_program, loss_expression
@@ -84,9 +84,8 @@ def test_order_of_the_programs_over_all_patterns(name, seed):
         name, X, Y, s, ALPHA, patterns, norm=lambda V: cp.norm(V, "fro")
     )
     nuclear = gated_program(name, X, Y, s, ALPHA, patterns)
-    gated = solve_gated(
-        X, Y, s, loss, ALPHA, arrangement, fit_intercept=False, tol=1e-7
-    )
+    objective = GatedObjective.of(Y, s, loss, ALPHA, False)
+    gated = solve_gated(X, objective, arrangement, tol=1e-7)
     bound = lifted_bound(X, Y, s, loss, ALPHA, arrangement).value
     trained = train_network(X, Y, s, loss, ALPHA)
     separate = separate_program(name, X, Y, s, ALPHA, patterns)

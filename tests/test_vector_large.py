@@ -57,7 +57,7 @@ def of_type(problem, dtype):
 @pytest.mark.parametrize("options", [{}, {"bias": False}])
 def test_chunks_do_not_change_the_problem(monkeypatch, dtype, options):
     p = planted(200, **options)
-    network = network_of(*random_weights(p, 7, np.random.RandomState(0)))
+    network = network_of(random_weights(p, 7, np.random.RandomState(0)))
     p = of_type(p, dtype)
     N = p.dual_point(p.outputs(network))
     expected = p.outputs(network), p.family.slopes(network.units, N)
@@ -73,7 +73,7 @@ def test_chunks_do_not_change_the_problem(monkeypatch, dtype, options):
 
 def test_slopes_are_of_double_precision():
     p = planted(500)
-    network = network_of(*random_weights(p, 7, np.random.RandomState(0)))
+    network = network_of(random_weights(p, 7, np.random.RandomState(0)))
     N = p.dual_point(p.outputs(network))
     short = single(p)
     wide = of_type(short, np.float64)
@@ -94,11 +94,9 @@ def test_batches_come_close_to_descent_on_all(loss):
     p = planted(3000, loss=loss, alpha=20.0)
     rng = np.random.RandomState(0)
     start = random_weights(p, 20, rng)
-    full = p.objective(improve_neurons(p, network_of(*start), 100))
-    W, V, bias, linear, offset = start
+    full = p.objective(improve_neurons(p, network_of(start), 100))
     for problem in (p, single(p)):
-        found = descend_in_batches(problem, W, V, bias, offset, linear, rng, epochs=250)
-        network = network_of(*found[:3], linear, found[3])
+        network = network_of(descend_in_batches(problem, start, rng, epochs=250))
         assert p.objective(network) < 1.15 * full
         assert p.objective(network) < 0.5 * p.objective(p.null())
 
@@ -106,28 +104,24 @@ def test_batches_come_close_to_descent_on_all(loss):
 def test_batches_move_only_what_may_move():
     p = planted(600, bias=False)
     rng = np.random.RandomState(0)
-    W, V, bias, linear, offset = random_weights(p, 6, rng)
-    _, moved, moved_bias, moved_offset = descend_in_batches(
-        p, W, V, bias, offset, linear, rng, epochs=3
-    )
-    assert not np.allclose(moved, V)
-    assert not moved_bias.any() and not moved_offset.any()
+    start = random_weights(p, 6, rng)
+    moved = descend_in_batches(p, start, rng, epochs=3)
+    assert not np.allclose(moved.output, start.output)
+    assert not moved.bias.any() and not moved.offset.any()
 
 
 def test_batches_end_in_time():
     p = planted(5000)
     rng = np.random.RandomState(0)
-    W, V, bias, linear, offset = random_weights(p, 50, rng)
+    weights = random_weights(p, 50, rng)
     start = perf_counter()
-    descend_in_batches(
-        p, W, V, bias, offset, linear, rng, epochs=1e6, deadline=start + 0.3
-    )
+    descend_in_batches(p, weights, rng, epochs=1e6, deadline=start + 0.3)
     assert perf_counter() - start < 5.0
 
 
 def test_sampled_residuals_stand_for_all():
     p = planted(400)
-    network = network_of(*random_weights(p, 5, np.random.RandomState(0)))
+    network = network_of(random_weights(p, 5, np.random.RandomState(0)))
     N = p.dual_point(p.outputs(network))
     rng = np.random.RandomState(0)
     direction = np.ones(p.X.shape[1])

@@ -4,59 +4,22 @@ import numpy as np
 from scipy.optimize import minimize
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
+from sklearn_convexnn.solvers.weights import Activation, Weights
 
 # Entries of a temporary array (32 MB).
 _CHUNK = 4_000_000
 
 
-def descend(
-    X,
-    loss,
-    W,
-    V,
-    bias,
-    offset,
-    *,
-    alpha,
-    linear,
-    free_bias,
-    negative_slope=0.0,
-    used=None,
-    apart=False,
-    max_iter=200,
-    rtol=2.2e-9,
-    deadline=np.inf,
-):
-    r"""Minimise ``loss(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
-
-    Hidden and output weights are in one unit, biases and the offset in that unit
-    times the size of what they are added to: with larger units for the biases
-    descent ends at worse minima.
+def descend(problem, weights, *, max_iter=200, rtol=2.2e-9, deadline=np.inf):
+    """Minimise ``L(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-        Of the precision in which units and derivatives are computed.
-    loss : object with methods
-        ``value(F)`` and ``gradient(F)`` at outputs `F` of shape
-        (n_samples, n_outputs).
-    W : ndarray of shape (n_features, n_neurons)
-        Hidden weights.
-    V : ndarray of shape (n_neurons, n_outputs)
-        Output weights.
-    bias : ndarray of shape (n_neurons,)
-    offset : ndarray of shape (n_outputs,)
-    alpha : float
-    linear : ndarray of bool, shape (n_neurons,)
-        Neurons that count as active everywhere, and have no bias.
-    free_bias : bool
-        Otherwise `bias` and `offset` stay as they are.
-    negative_slope : float, default=0.0
-    used : ndarray of bool, shape (n_neurons, n_outputs), default=None
-        The output weights that may change; by default all.
-    apart : bool, default=False
-        Whether the scales of the features are so far apart that each weight needs a
-        unit of its own.
+    problem : Problem
+        Units and derivatives are computed in the precision of its ``X``.
+    weights : Weights
+        Hidden ones ``W`` and output ones ``V``.  Biases and the offset stay as they
+        are if the problem has no free ones.
     max_iter : int, default=200
     rtol : float, default=2.2e-9
         Relative gain of a step below which to stop.
@@ -65,82 +28,91 @@ def descend(
 
     Returns
     -------
-    W, V, bias, offset : ndarrays
+    weights : Weights
     """
-    (d, m), c = W.shape, V.shape[1]
-    bent = (~linear).astype(np.float64) * free_bias
-    some_linear = np.any(linear)
-    used = np.ones((m, c)) if used is None else used.astype(np.float64)
-
-    rows = max(1, _CHUNK // max(m, d))
-    chunks = [slice(i, i + rows) for i in range(0, len(X), rows)]
-    dtype = X.dtype
-
-    def hidden(z, bias):
-        """Turn products with the data into the units, in place; their slopes."""
-        if free_bias:
-            z += (bias * bent).astype(dtype, copy=False)
-        slope = z > 0
-        if some_linear:
-            slope |= linear
-        if negative_slope != 0:
-            slope = np.where(slope, dtype.type(1.0), dtype.type(negative_slope))
-        z *= slope
-        return slope
-
-    unit = np.sqrt(np.mean(W**2)) if W.size else 1.0
-    entry = np.linalg.norm(X) / np.sqrt(X.size)
-    size = np.sqrt(np.mean(np.sum(V**2, axis=1))) if V.size else 1.0
-    units = np.repeat(
-        np.maximum([unit, unit, unit * entry, unit * entry * size], 1e-300),
-        [d * m, m * c, m, c],
+    objective = _Objective(problem, weights)
+    found = minimize_in_time(
+        objective.value_and_gradient,
+        objective.start(),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
     )
-    if apart:
-        units = own_units(X, W, V, alpha)
-    to_V, to_bias, to_offset = np.cumsum([d * m, m * c, m])
+    W, V, bias, offset = objective.split(found)
+    return Weights(W, V, bias, weights.linear, offset)
 
-    def split(x):
-        x = units * x
-        W, V = x[:to_V].reshape(d, m), x[to_V:to_bias].reshape(m, c)
+
+class _Objective:
+    """The weight-decay objective, of all weights as one vector and in own units."""
+
+    def __init__(self, problem, weights):
+        p, X = problem, problem.X
+        self.problem, self.weights = problem, weights
+        (d, m), c = weights.hidden.shape, weights.output.shape[1]
+        self.shapes = (d, m), (m, c)
+        self.ends = np.cumsum([d * m, m * c, m])
+        self.activation = Activation(weights.linear, p.family.negative_slope)
+        self.bent = (~weights.linear).astype(np.float64) * p.fit_intercept
+        rows = max(1, _CHUNK // max(m, d))
+        self.chunks = [slice(i, i + rows) for i in range(0, len(X), rows)]
+        # A product with the data, in single precision twice as fast.
+        self.work = 2.0 * X.size * m / (2 if X.dtype == np.float32 else 1)
+        if p.family.apart:
+            self.units = own_units(X, weights.hidden, weights.output, p.alpha)
+        else:
+            units = weights.units(np.linalg.norm(X) / np.sqrt(X.size))
+            self.units = np.repeat(np.maximum(units, 1e-300), [d * m, m * c, m, c])
+
+    def start(self):
+        """The vector of the given weights."""
+        w = self.weights
+        parts = [w.hidden.ravel(), w.output.ravel(), w.bias, w.offset]
+        return np.concatenate(parts) / self.units
+
+    def split(self, x):
+        """Hidden and output weights, biases and the offset of a vector."""
+        x, (to_V, to_bias, to_offset) = self.units * x, self.ends
+        W, V = x[:to_V].reshape(self.shapes[0]), x[to_V:to_bias].reshape(self.shapes[1])
         return W, V, x[to_bias:to_offset], x[to_offset:]
 
-    # A product with the data, in single precision twice as fast.
-    work = 2.0 * X.size * m / (2 if dtype == np.float32 else 1)
-
-    def value_and_gradient(x):
-        check(work)
-        W, V, bias, offset = split(x)
-        short_W, short_V = W.astype(dtype, copy=False), V.astype(dtype, copy=False)
-        z = X @ short_W
-        slopes = [hidden(z[some], bias) for some in chunks]
-        check(work)
+    def value_and_gradient(self, x):
+        """The objective at a vector, and its derivatives."""
+        p, X, dtype = self.problem, self.problem.X, self.problem.X.dtype
+        check(self.work)
+        W, V, bias, offset = self.split(x)
+        short_V = V.astype(dtype, copy=False)
+        z = X @ W.astype(dtype, copy=False)
+        slopes = self._activate(z, bias)
+        check(self.work)
         F = (z @ short_V).astype(np.float64, copy=False) + offset
-        N = loss.gradient(F)
+        N = p.gradient(F)
         short_N = N.astype(dtype, copy=False)
         V_gradient = (z.T @ short_N).astype(np.float64, copy=False)
-        for some, slope in zip(chunks, slopes):
+        for some, slope in zip(self.chunks, slopes):
             # From here on it holds derivatives by the products.
             np.matmul(short_N[some], short_V.T, out=z[some])
             z[some] *= slope
         gradient = np.concatenate(
             [
-                (X.T @ z + alpha * W).ravel(),
-                ((V_gradient + alpha * V) * used).ravel(),
-                bent * np.sum(z, axis=0, dtype=np.float64),
-                np.sum(N, axis=0) * free_bias,
+                (X.T @ z + p.alpha * W).ravel(),
+                (V_gradient + p.alpha * V).ravel(),
+                self.bent * np.sum(z, axis=0, dtype=np.float64),
+                np.sum(N, axis=0) * p.fit_intercept,
             ]
         )
-        penalty = 0.5 * alpha * (np.vdot(W, W) + np.vdot(V, V))
-        return loss.value(F) + penalty, units * gradient
+        penalty = 0.5 * p.alpha * (np.vdot(W, W) + np.vdot(V, V))
+        return p.value(F) + penalty, self.units * gradient
 
-    start = np.concatenate([W.ravel(), V.ravel(), bias, offset])
-    found = minimize_in_time(
-        value_and_gradient,
-        start / units,
-        deadline,
-        {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
-    )
-    return split(found)
+    def _activate(self, z, bias):
+        """Turn products with the data into units, in place; slopes by chunks."""
+        slopes = []
+        if self.problem.fit_intercept:
+            bias = (bias * self.bent).astype(z.dtype, copy=False)
+        for some in self.chunks:
+            part = z[some]
+            if self.problem.fit_intercept:
+                part += bias
+            slopes.append(self.activation.apply(part))
+        return slopes
 
 
 def own_units(X, W, V, alpha):

@@ -75,13 +75,9 @@ class Budget:
 
 def solve_gated(
     X,
-    Y,
-    sample_weight,
-    loss,
-    alpha,
+    objective,
     arrangement,
     *,
-    fit_intercept,
     tol=1e-4,
     max_iter=5000,
     deadline=np.inf,
@@ -101,17 +97,11 @@ def solve_gated(
     X : {array, sparse array} of shape (n_samples, n_features)
         Its namespace and device are where, and its dtype is in what precision the
         products are computed.  Dual values are always those of the widest dtype.
-    Y : array of shape (n_samples, n_outputs)
-    sample_weight : array of shape (n_samples,)
-        Positive.
-    loss : Separable or Softmax
+    objective : GatedObjective
         Of a smooth loss; its gradient need not be Lipschitz continuous.
-    alpha : float
     arrangement : Arrangement
         Gates of shape (n_patterns, n_features), or (n_patterns, n_features + 1)
         with offsets.
-    fit_intercept : bool
-        Whether the output biases are free.
     tol : float, default=1e-4
         Duality gap to reach, relative to the objective.
     max_iter : int, default=5000
@@ -142,28 +132,17 @@ def solve_gated(
        based algorithm for solving large-scale sparse group Lasso problems".
        Mathematical Programming 179.
     """
-    if not loss.smooth:
+    if not objective.loss.smooth:
         raise ValueError(
-            f"loss={loss.name!r} has no gradient at its kinks, which gated networks "
-            "need; choose a smooth loss."
+            f"loss={objective.loss.name!r} has no gradient at its kinks, which gated "
+            "networks need; choose a smooth loss."
         )
     budget = Budget(max_iter, deadline)
     try:
         with np.errstate(all="ignore"), until(deadline):
-            solver = _Solver(
-                X,
-                Y,
-                sample_weight,
-                loss,
-                alpha,
-                arrangement,
-                fit_intercept,
-                budget,
-                start,
-            )
+            solver = _Solver(X, objective, arrangement, budget, start)
     except OutOfTime:
-        problem = GatedObjective.of(Y, sample_weight, loss, alpha, fit_intercept)
-        return null_network(X.shape[1], problem)
+        return null_network(X.shape[1], objective)
     # Nothing is kept that is not finite.
     with np.errstate(all="ignore"):
         return solver.solve(tol, callback)
@@ -222,7 +201,7 @@ def null_network(n_features, objective):
 class _Solver:
     """The program with its iterates."""
 
-    def __init__(self, X, Y, s, loss, alpha, arrangement, fit_intercept, budget, start):
+    def __init__(self, X, problem, arrangement, budget, start):
         self.xp, _ = get_namespace(X)
         xp, self.device = self.xp, device(X)
         self.wide = wide = max_precision_float_dtype(xp, self.device)
@@ -232,15 +211,15 @@ class _Solver:
         if isinstance(masks, np.ndarray):
             masks = np.ascontiguousarray(masks)
         self.all = GatedOperator(X, masks, xp, self.device, wide)
-        p = self.problem = GatedObjective.of(Y, s, loss, alpha, fit_intercept)
-        Y, s, self.alpha = p.Y, p.sample_weight, p.alpha
-        self.loss = GatedLoss(loss, self._wide(Y), self._wide(s), xp)
+        self.problem, self.alpha = problem, problem.alpha
+        Y, s = problem.Y, problem.sample_weight
+        self.loss = GatedLoss(problem.loss, self._wide(Y), self._wide(s), xp)
         self.budget = budget
         # Without units; the bound of zeros needs no slopes.
         zeros = np.zeros(Y.shape)
-        self.null_offset = p.best_offset(zeros)
-        self.objective = self.null_value = self.problem.value(zeros + self.null_offset)
-        self.bound = self.problem.bound(zeros, 0.0)
+        self.null_offset = problem.best_offset(zeros)
+        self.objective = self.null_value = problem.value(zeros + self.null_offset)
+        self.bound = problem.bound(zeros, 0.0)
         self.which = np.zeros(0, dtype=np.int64)
         self.operator = self._restricted()
         V = self.operator.zeros(Y.shape[1])
@@ -264,7 +243,7 @@ class _Solver:
         size = self.all.norm(self.loss.s) ** 2
         steepest = self.loss.steepest(self.now.F)
         # Steps in the constants are as long as those in the blocks.
-        unit = size / float(np.sum(s)) if fit_intercept else 0.0
+        unit = size / float(np.sum(s)) if problem.fit_intercept else 0.0
         self.longest = 1.0 / max(size * steepest, np.finfo(np.float32).tiny)
         self.accelerated = Accelerated(self.loss, self.alpha, self.longest, unit, xp)
         # The Newton method is not tried before, and with how long a step.

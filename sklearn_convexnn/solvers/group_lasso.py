@@ -1,6 +1,7 @@
 """Output weights of given neurons: the group lasso over several outputs."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
@@ -12,6 +13,7 @@ from sklearn_convexnn._utils.breakdown import (
     unless_broken,
 )
 from sklearn_convexnn._utils.deadlines import fits
+from sklearn_convexnn.solvers._boxed_dual import BoxedDual, DualStep, moved_inside
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
 
@@ -116,6 +118,16 @@ def _without_units(Z, Y, s, loss, alpha, free_offset):
     return (loss.value(F, Y, s), weights, offset), (bound, N)
 
 
+class _Step(NamedTuple):
+    """Changes of an iterate."""
+
+    t: np.ndarray
+    v: np.ndarray
+    z: np.ndarray
+    offset: np.ndarray
+    dual: DualStep
+
+
 class _Iterate:
     """A strictly interior point, and the Newton steps that move it."""
 
@@ -126,8 +138,6 @@ class _Iterate:
         zeros = np.zeros(Y.shape)
         self.offset = loss.best_offset(zeros, Y, s) if free else np.zeros(c)
         F = zeros + self.offset
-        self.lower, self.upper = loss.dual_bounds(Y, s)
-        self.low, self.up = np.isfinite(self.lower), np.isfinite(self.upper)
         N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free)
         slopes = Z.T @ N
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
@@ -141,28 +151,16 @@ class _Iterate:
         self.v = np.zeros((m, c))
         self.tau = np.full(m, alpha)
         mu = float(np.mean(self.t)) * alpha
-        margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
+        bounds = loss.dual_bounds(Y, s)
         if not loss.rows_sum_to_zero:
-            N = np.clip(N, self.lower + margin, self.upper - margin)
-        self.N = N
+            N = moved_inside(N, bounds, mu)
         self.z = -(Z.T @ N)
         norms = np.sqrt(np.sum(self.z**2, axis=1))
         self.z *= np.minimum(1.0, 0.95 * alpha / np.maximum(norms, 1e-300))[:, None]
-        below, above = self._margins()
-        self.a = np.where(self.low, mu / below, 0.0)
-        self.b = np.where(self.up, mu / above, 0.0)
+        self.dual = BoxedDual(bounds, N, mu)
         if not loss.smooth:
             # Without curvature the multipliers alone make up for the residual.
-            error = loss.dual_slope(self.N, Y, s) - F
-            self.a += np.where(self.low, np.maximum(-error, 0.0), 0.0)
-            self.b += np.where(self.up, np.maximum(error, 0.0), 0.0)
-
-    def _margins(self):
-        """Distances of ``N`` to its box, one where there is none."""
-        return (
-            np.where(self.low, self.N - self.lower, 1.0),
-            np.where(self.up, self.upper - self.N, 1.0),
-        )
+            self.dual.add_multipliers(loss.dual_slope(N, Y, s) - F)
 
     def weights(self):
         return self.v.copy()
@@ -174,7 +172,7 @@ class _Iterate:
 
     def dual_bound(self):
         """Lower bound, and the dual point it comes from."""
-        N = self.loss.project_dual(self.N, self.Y, self.s, centred=self.free)
+        N = self.loss.project_dual(self.dual.value, self.Y, self.s, centred=self.free)
         slopes = self.Z.T @ N
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
         N = N * min(1.0, furthest(self.alpha, steepest))
@@ -183,123 +181,82 @@ class _Iterate:
 
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
-        Z, a, b = self.Z, self.a, self.b
-        m, c = Z.shape[1], self.Y.shape[1]
-        below, above = self._margins()
         scaling = ConeScaling(self.t, self.v, self.tau, self.z)
-        stiffness = self.loss.dual_curvature(self.N, self.Y, self.s)
-        give = 1.0 / (stiffness + a / below + b / above)
-        share = None
-        if self.loss.rows_sum_to_zero:
-            share = give / np.sum(give, axis=1, keepdims=True)
-        rows = -np.sum(self.N, axis=1, keepdims=True)
-
-        def yielding(Q):
-            """Change of the dual variable when its equation is off by `Q`."""
-            Q = give * Q
-            if share is not None:
-                Q = Q - share * np.sum(Q, axis=1, keepdims=True)
-            return Q
-
-        link = self.loss.dual_slope(self.N, self.Y, self.s) + a - b
-        link -= Z @ self.weights() + self.offset
-        dual_error = -(Z.T @ self.N) - self.z
-        factor = self._factor(give, share, scaling)
-        if factor is None:
+        system, dual = _NewtonSystem(self, scaling), self.dual
+        if not system.factored:
             return False
-
-        def solve(h, Q, drift):
-            right = h + Z.T @ (yielding(Q) + drift)
-            dv = dpotrs(factor, right.T.ravel(), lower=0)[0].reshape(c, m).T
-            return dv, yielding(Q - Z @ dv) + drift
-
-        drift = 0.0 if share is None else share * rows
-        if self.free:
-            units = [
-                solve(np.zeros((m, c)), np.eye(c)[k] * np.ones((len(Z), 1)), 0.0)
-                for k in range(c)
-            ]
-            response = np.column_stack([dN.sum(axis=0) for _, dN in units])
-
-        def direction(head, tail, low, up):
-            shift, step_t, step_z = scaling.eliminate(head, tail)
-            Q = link + np.where(self.low, low / below, 0.0)
-            Q -= np.where(self.up, up / above, 0.0)
-            dv, dN = solve(shift - dual_error, Q, drift)
-            offset = np.zeros(c)
-            if self.free:
-                # Free constants are the multipliers of the sums of columns.
-                sums = np.sum(self.N, axis=0) + np.sum(dN, axis=0)
-                check_finite(response, sums)
-                offset = np.linalg.lstsq(response, sums, rcond=1e-12)[0]
-                for k, (unit_v, unit_N) in enumerate(units):
-                    dv, dN = dv - offset[k] * unit_v, dN - offset[k] * unit_N
-            return (
-                step_t(dv),
-                dv,
-                step_z(dv),
-                dN,
-                np.where(self.low, (low - a * dN) / below, 0.0),
-                np.where(self.up, (up + b * dN) / above, 0.0),
-                offset,
-            )
-
-        still = np.zeros(len(self.t))
-
-        def reach(step):
-            dt, dv, dz, dN, da, db, _ = step
-            low, up = self.low, self.up
-            worst = min(
-                np.min((dN / below)[low], initial=0.0),
-                np.min((-dN / above)[up], initial=0.0),
-                np.min(da[low] / a[low], initial=0.0),
-                np.min(db[up] / b[up], initial=0.0),
-            )
-            return min(
-                -1.0 / worst if worst < 0 else np.inf,
-                largest_step(self.t, self.v, dt, dv),
-                largest_step(self.tau, self.z, still, dz),
-            )
-
-        count = len(self.t) + np.sum(self.low) + np.sum(self.up)
-
-        def mean(size, step):
-            dt, dv, dz, dN, da, db, _ = (size * part for part in step)
-            total = (self.t + dt) @ self.tau + np.sum((self.v + dv) * (self.z + dz))
-            total += np.sum(((below + dN) * (a + da))[self.low])
-            total += np.sum(((above - dN) * (b + db))[self.up])
-            return total / count
-
         lead, rest = scaling.lam
-        products = (-lead, -rest, -a * below, -b * above)
-        predictor = direction(*products)
-        mu = mean(0.0, predictor)
-        target = (max(mean(min(1.0, reach(predictor)), predictor), 0.0) / mu) ** 3 * mu
-        dt, dv, dz, dN, da, db, _ = predictor
+        low, up = -dual.a * dual.below, -dual.b * dual.above
+        predictor = system.direction(-lead, -rest, low, up)
+        mu = self._mean_after(0.0, predictor)
+        after = self._mean_after(min(1.0, self._reach(predictor)), predictor)
+        target = (max(after, 0.0) / mu) ** 3 * mu
         # Second order of lambda o lambda = target e, in the scaled variables.
-        s_head, s_tail = scaling.apply_inverse(dt, dv)
-        z_head, z_tail = scaling.apply(still, dz)
+        s_head, s_tail = scaling.apply_inverse(predictor.t, predictor.v)
+        z_head, z_tail = scaling.apply(np.zeros(len(self.t)), predictor.z)
         cross_head = s_head * z_head + np.sum(s_tail * z_tail, axis=1)
         cross_tail = s_head[:, None] * z_tail + z_head[:, None] * s_tail
         head, tail = scaling.divide_by_lambda(target - cross_head, -cross_tail)
-        step = direction(
+        dN, da, db = predictor.dual
+        step = system.direction(
             head - lead,
             tail - rest,
-            products[2] + target - dN * da,
-            products[3] + target + dN * db,
+            low + target - dN * da,
+            up + target + dN * db,
         )
-        size = min(1.0, 0.99 * reach(step))
-        if not (size > 1e-10 and all(np.all(np.isfinite(part)) for part in step)):
+        size = min(1.0, 0.99 * self._reach(step))
+        parts = step.t, step.v, step.z, step.offset, *step.dual
+        if not (size > 1e-10 and all(np.all(np.isfinite(part)) for part in parts)):
             return False
-        names = ("t", "v", "z", "N", "a", "b", "offset")
-        for name, part in zip(names, step):
-            setattr(self, name, getattr(self, name) + size * part)
+        for name in ("t", "v", "z", "offset"):
+            setattr(self, name, getattr(self, name) + size * getattr(step, name))
+        dual.move(size, step.dual)
         return True
 
-    def _factor(self, give, share, scaling):
+    def _reach(self, step):
+        """The size of the step that leads to the border."""
+        return min(
+            self.dual.reach(step.dual),
+            largest_step(self.t, self.v, step.t, step.v),
+            largest_step(self.tau, self.z, np.zeros(len(self.t)), step.z),
+        )
+
+    def _mean_after(self, size, step):
+        """Mean of the complementarity products after a step of that size."""
+        dt, dv, dz = size * step.t, size * step.v, size * step.z
+        total = (self.t + dt) @ self.tau + np.sum((self.v + dv) * (self.z + dz))
+        low, up = self.dual.products_after(size, step.dual)
+        return (total + low + up) / (len(self.t) + self.dual.n_sides)
+
+
+class _NewtonSystem:
+    """The linear system of a step, reduced to the weights and factored once."""
+
+    def __init__(self, iterate, scaling):
+        self.iterate, self.scaling = iterate, scaling
+        it, dual, N = iterate, iterate.dual, iterate.dual.value
+        give = dual.compliance(it.loss.dual_curvature(N, it.Y, it.s))
+        self.compliance, self.share, self.drift = give, None, 0.0
+        if it.loss.rows_sum_to_zero:
+            self.share = give / np.sum(give, axis=1, keepdims=True)
+            self.drift = self.share * -np.sum(N, axis=1, keepdims=True)
+        self.link = it.loss.dual_slope(N, it.Y, it.s) + dual.a - dual.b
+        self.link -= it.Z @ it.weights() + it.offset
+        self.dual_error = -(it.Z.T @ N) - it.z
+        self.factor = self._factor()
+        self.factored = self.factor is not None
+        if self.factored and it.free:
+            (m, c), ones = it.v.shape, np.ones((len(N), 1))
+            self.units = [
+                self._solve(np.zeros((m, c)), np.eye(c)[k] * ones, 0.0)
+                for k in range(c)
+            ]
+            self.response = np.column_stack([dN.sum(axis=0) for _, dN in self.units])
+
+    def _factor(self):
         """Cholesky factor of the Newton matrix, output by output."""
-        Z = self.Z
-        m, c = Z.shape[1], self.Y.shape[1]
+        Z, give, share = self.iterate.Z, self.compliance, self.share
+        m, c = self.iterate.v.shape
         matrix = np.zeros((c, m, c, m))
         equal = share is None and np.all(give == give[:, :1])
         for j in range(c):
@@ -310,7 +267,7 @@ class _Iterate:
                 # Only the lower triangle is read.
                 matrix[j, :, k] -= (Z.T * (give[:, j] * share[:, k])) @ Z
         curvature = np.zeros((m, c, c))
-        scaling.add_reduced(curvature)
+        self.scaling.add_reduced(curvature)
         index = np.arange(m)
         for j in range(c):
             for k in range(j + 1):
@@ -319,3 +276,33 @@ class _Iterate:
         matrix = matrix.reshape(c * m, c * m).T
         factor, info = dpotrf(matrix, lower=0, overwrite_a=1, clean=0)
         return None if info else factor
+
+    def _yielding(self, Q):
+        """Change of the dual variable when its equation is off by `Q`."""
+        Q = self.compliance * Q
+        if self.share is not None:
+            Q = Q - self.share * np.sum(Q, axis=1, keepdims=True)
+        return Q
+
+    def _solve(self, h, Q, drift):
+        """Changes of weights and dual variable, of these right sides."""
+        Z, (m, c) = self.iterate.Z, h.shape
+        right = h + Z.T @ (self._yielding(Q) + drift)
+        dv = dpotrs(self.factor, right.T.ravel(), lower=0)[0].reshape(c, m).T
+        return dv, self._yielding(Q - Z @ dv) + drift
+
+    def direction(self, head, tail, low, up):
+        """The step that changes the products by these, to first order."""
+        it = self.iterate
+        shift, step_t, step_z = self.scaling.eliminate(head, tail)
+        Q = it.dual.pull(self.link, low, up)
+        dv, dN = self._solve(shift - self.dual_error, Q, self.drift)
+        offset = np.zeros(dv.shape[1])
+        if it.free:
+            # Free constants are the multipliers of the sums of columns.
+            sums = np.sum(it.dual.value, axis=0) + np.sum(dN, axis=0)
+            check_finite(self.response, sums)
+            offset = np.linalg.lstsq(self.response, sums, rcond=1e-12)[0]
+            for k, (unit_v, unit_N) in enumerate(self.units):
+                dv, dN = dv - offset[k] * unit_v, dN - offset[k] * unit_N
+        return _Step(step_t(dv), dv, step_z(dv), offset, it.dual.step(dN, low, up))

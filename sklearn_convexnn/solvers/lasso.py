@@ -1,13 +1,16 @@
 """Coefficients of given neurons of one output: the lasso."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from sklearn_convexnn._utils.breakdown import furthest, off_centre, unless_broken
 from sklearn_convexnn._utils.deadlines import fits
+from sklearn_convexnn.solvers._boxed_dual import BoxedDual, DualStep, moved_inside
 
+_MOST_STEPS = 100
 _SIGNS = np.array([[1.0], [-1.0]])
 
 
@@ -43,7 +46,6 @@ def solve_lasso(
     free_offset,
     non_negative=False,
     tol=1e-8,
-    max_iter=100,
 ):
     r"""Minimise ``L(Z v + b) + alpha * sum(|v|)``.
 
@@ -65,7 +67,6 @@ def solve_lasso(
         Whether coefficients have to be non-negative.
     tol : float, default=1e-8
         Duality gap to reach, relative to the objective.
-    max_iter : int, default=100
 
     Returns
     -------
@@ -87,12 +88,12 @@ def solve_lasso(
     iterate = unless_broken(None, _Iterate, *args)
     m = Z.shape[1]
     work = 2.0 * Z.size * m + m**3 / 3.0
-    for _ in range(max_iter if iterate else 0):
+    for _ in range(_MOST_STEPS if iterate else 0):
         objective, bound = iterate.objective(), iterate.dual_bound()
         if objective < best[0]:
             best = objective, iterate.values(), iterate.offset
         if bound > dual[0]:
-            dual = bound, iterate.nu
+            dual = bound, iterate.dual.value
         if best[0] - dual[0] <= tol * abs(best[0]) or not fits(work):
             break
         if not unless_broken(False, iterate.step):
@@ -116,6 +117,15 @@ def _without_neurons(Z, y, s, loss, alpha, free_offset, signs):
     return (loss.value(f, y, s), np.zeros(Z.shape[1]), offset), (bound, nu)
 
 
+class _Step(NamedTuple):
+    """Changes of an iterate."""
+
+    c: np.ndarray
+    rho: np.ndarray
+    offset: float
+    dual: DualStep
+
+
 class _Iterate:
     """A strictly positive point, and the Newton steps that move it."""
 
@@ -125,8 +135,6 @@ class _Iterate:
         zeros = np.zeros(len(y))
         self.offset = loss.best_offset(zeros, y, s) if free else 0.0
         f = zeros + self.offset
-        self.lower, self.upper = loss.dual_bounds(y, s)
-        self.low, self.up = np.isfinite(self.lower), np.isfinite(self.upper)
         nu = loss.project_dual(-loss.gradient(f, y, s), y, s)
         slopes = nu @ Z
         scale = 0.9 * alpha / max(np.max(signs * slopes), alpha)
@@ -141,23 +149,12 @@ class _Iterate:
         self.c = np.full((len(signs), m), size)
         self.rho = np.maximum(alpha - signs * slopes, 0.1 * alpha)
         mu = float(np.mean(self.c * self.rho))
-        margin = np.minimum(mu, 0.25 * (self.upper - self.lower))
-        self.nu = np.clip(nu, self.lower + margin, self.upper - margin)
-        below, above = self._margins()
-        self.a = np.where(self.low, mu / below, 0.0)
-        self.b = np.where(self.up, mu / above, 0.0)
+        bounds = loss.dual_bounds(y, s)
+        self.dual = BoxedDual(bounds, moved_inside(nu, bounds, mu), mu)
         if not loss.smooth:
             # Without curvature the multipliers alone make up for the residual.
-            error = loss.dual_slope(self.nu, y, s) - f - Z @ self.values()
-            self.a += np.where(self.low, np.maximum(-error, 0.0), 0.0)
-            self.b += np.where(self.up, np.maximum(error, 0.0), 0.0)
-
-    def _margins(self):
-        """Distances of ``nu`` to its box, one where there is none."""
-        return (
-            np.where(self.low, self.nu - self.lower, 1.0),
-            np.where(self.up, self.upper - self.nu, 1.0),
-        )
+            error = loss.dual_slope(self.dual.value, y, s) - f - Z @ self.values()
+            self.dual.add_multipliers(error)
 
     def values(self):
         return np.sum(self.signs * self.c, axis=0)
@@ -167,90 +164,88 @@ class _Iterate:
         return self.loss.value(f, self.y, self.s) + self.alpha * float(np.sum(self.c))
 
     def dual_bound(self):
-        nu = self.loss.project_dual(self.nu, self.y, self.s, centred=self.free)
+        nu = self.loss.project_dual(self.dual.value, self.y, self.s, centred=self.free)
         scale = min(1.0, furthest(self.alpha, np.max(self.signs * (nu @ self.Z))))
         return self.loss.dual_value(scale * nu, self.y, self.s)
 
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
-        Z, c, rho, a, b = self.Z, self.c, self.rho, self.a, self.b
-        below, above = self._margins()
-        stiffness = self.loss.dual_curvature(self.nu, self.y, self.s)
-        give = 1.0 / (stiffness + a / below + b / above)
-        link = self.loss.dual_slope(self.nu, self.y, self.s) + a - b
-        link -= Z @ self.values() + self.offset
-        dual_error = self.alpha - self.signs * (Z.T @ self.nu) - rho
-        freedom = c / rho
-        total = np.sum(freedom, axis=0)
-        matrix = (Z.T * give) @ Z
-        matrix.flat[:: len(total) + 1] += 1.0 / total
-        factor, info = dpotrf(matrix, lower=1, overwrite_a=1)
-        if info:
+        system, dual = _NewtonSystem(self), self.dual
+        if not system.factored:
             return False
-
-        def solve(h, q):
-            dv = dpotrs(factor, h / total + Z.T @ (q * give), lower=1)[0]
-            return dv, (q - Z @ dv) * give
-
-        if self.free:
-            response = solve(np.zeros(len(total)), np.ones(len(give)))
-
-        def direction(slack, low, up):
-            q = link + np.where(self.low, low / below, 0.0)
-            q -= np.where(self.up, up / above, 0.0)
-            push = slack / c - dual_error
-            h = np.sum(self.signs * freedom * push, axis=0)
-            dv, dnu = solve(h, q)
-            offset = 0.0
-            if self.free:
-                # The free constant is the multiplier of sum(nu) = 0.
-                offset = (np.sum(self.nu) + np.sum(dnu)) / np.sum(response[1])
-                dv, dnu = dv - offset * response[0], dnu - offset * response[1]
-            # The change of the slopes is what has moved the coefficients.
-            dc = freedom * (push + self.signs * ((dv - h) / total))
-            return (
-                dc,
-                (slack - rho * dc) / c,
-                dnu,
-                np.where(self.low, (low - a * dnu) / below, 0.0),
-                np.where(self.up, (up + b * dnu) / above, 0.0),
-                offset,
-            )
-
-        def reach(step):
-            dc, drho, dnu, da, db, _ = step
-            low, up = self.low, self.up
-            worst = min(
-                np.min(dc / c),
-                np.min(drho / rho),
-                np.min((dnu / below)[low], initial=0.0),
-                np.min((-dnu / above)[up], initial=0.0),
-                np.min(da[low] / a[low], initial=0.0),
-                np.min(db[up] / b[up], initial=0.0),
-            )
-            return -1.0 / worst if worst < 0 else np.inf
-
-        def mean(size, step):
-            dc, drho, dnu, da, db, _ = (size * part for part in step)
-            products = np.sum((c + dc) * (rho + drho))
-            products += np.sum(((below + dnu) * (a + da))[self.low])
-            products += np.sum(((above - dnu) * (b + db))[self.up])
-            return products / (c.size + np.sum(self.low) + np.sum(self.up))
-
-        products = -c * rho, -a * below, -b * above
-        predictor = direction(*products)
-        mu = mean(0.0, predictor)
-        target = (max(mean(min(1.0, reach(predictor)), predictor), 0.0) / mu) ** 3 * mu
-        dc, drho, dnu, da, db, _ = predictor
-        step = direction(
-            products[0] + target - dc * drho,
-            products[1] + target - dnu * da,
-            products[2] + target + dnu * db,
+        slack = -self.c * self.rho
+        low, up = -dual.a * dual.below, -dual.b * dual.above
+        predictor = system.direction(slack, low, up)
+        mu = self._mean_after(0.0, predictor)
+        after = self._mean_after(min(1.0, self._reach(predictor)), predictor)
+        target = (max(after, 0.0) / mu) ** 3 * mu
+        dc, drho, _, (dnu, da, db) = predictor
+        step = system.direction(
+            slack + target - dc * drho,
+            low + target - dnu * da,
+            up + target + dnu * db,
         )
-        size = min(1.0, 0.99 * reach(step))
-        if not (size > 1e-10 and all(np.all(np.isfinite(part)) for part in step)):
+        size = min(1.0, 0.99 * self._reach(step))
+        parts = step.c, step.rho, step.offset, *step.dual
+        if not (size > 1e-10 and all(np.all(np.isfinite(part)) for part in parts)):
             return False
-        names = ("c", "rho", "nu", "a", "b", "offset")
-        for name, part in zip(names, step):
-            setattr(self, name, getattr(self, name) + size * part)
+        self.c = self.c + size * step.c
+        self.rho = self.rho + size * step.rho
+        self.offset = self.offset + size * step.offset
+        dual.move(size, step.dual)
         return True
+
+    def _reach(self, step):
+        """The size of the step that leads to the border."""
+        worst = min(np.min(step.c / self.c), np.min(step.rho / self.rho))
+        return min(-1.0 / worst if worst < 0 else np.inf, self.dual.reach(step.dual))
+
+    def _mean_after(self, size, step):
+        """Mean of the complementarity products after a step of that size."""
+        total = np.sum((self.c + size * step.c) * (self.rho + size * step.rho))
+        low, up = self.dual.products_after(size, step.dual)
+        return (total + low + up) / (self.c.size + self.dual.n_sides)
+
+
+class _NewtonSystem:
+    """The linear system of a step, reduced to the coefficients and factored once."""
+
+    def __init__(self, iterate):
+        it = self.iterate = iterate
+        dual, nu = it.dual, it.dual.value
+        self.compliance = dual.compliance(it.loss.dual_curvature(nu, it.y, it.s))
+        self.link = it.loss.dual_slope(nu, it.y, it.s) + dual.a - dual.b
+        self.link -= it.Z @ it.values() + it.offset
+        self.dual_error = it.alpha - it.signs * (it.Z.T @ nu) - it.rho
+        self.freedom = it.c / it.rho
+        self.total = np.sum(self.freedom, axis=0)
+        matrix = (it.Z.T * self.compliance) @ it.Z
+        matrix.flat[:: len(self.total) + 1] += 1.0 / self.total
+        self.factor, info = dpotrf(matrix, lower=1, overwrite_a=1)
+        self.factored = not info
+        if self.factored and it.free:
+            zeros, ones = np.zeros(len(self.total)), np.ones(len(nu))
+            self.response = self._solve(zeros, ones)
+
+    def _solve(self, h, q):
+        """Changes of coefficients and dual variable, of these right sides."""
+        Z, give = self.iterate.Z, self.compliance
+        dv = dpotrs(self.factor, h / self.total + Z.T @ (q * give), lower=1)[0]
+        return dv, (q - Z @ dv) * give
+
+    def direction(self, slack, low, up):
+        """The step that changes the products by these, to first order."""
+        it = self.iterate
+        push = slack / it.c - self.dual_error
+        h = np.sum(it.signs * self.freedom * push, axis=0)
+        dv, dnu = self._solve(h, it.dual.pull(self.link, low, up))
+        offset = 0.0
+        if it.free:
+            # The free constant is the multiplier of sum(nu) = 0.
+            unit_v, unit_nu = self.response
+            offset = (np.sum(it.dual.value) + np.sum(dnu)) / np.sum(unit_nu)
+            dv, dnu = dv - offset * unit_v, dnu - offset * unit_nu
+        # The change of the slopes is what has moved the coefficients.
+        dc = self.freedom * (push + it.signs * ((dv - h) / self.total))
+        drho = (slack - it.rho * dc) / it.c
+        return _Step(dc, drho, offset, it.dual.step(dnu, low, up))

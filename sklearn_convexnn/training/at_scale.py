@@ -153,19 +153,14 @@ class _RunInChunks(Run):
 
     def place(self, n_neurons):
         start = random_weights(self.problem, n_neurons, self.rng)
-        W, V, bias, linear, offset = start
-        W, V, bias, offset = descend_in_batches(
+        weights = descend_in_batches(
             self.problem,
-            W,
-            V,
-            bias,
-            offset,
-            linear,
+            start,
             self.rng,
             epochs=max(_EPOCHS, _BATCHES * BATCH / len(self.problem.X)),
             deadline=self._until(_PLACING),
         )
-        placed = network_of(W, V, bias, linear, offset)
+        placed = network_of(weights)
         # Weight decay takes long to bring down what is of no use.
         typical = np.median(placed.sizes) if len(placed) else 0.0
         return placed.select(placed.sizes > 0.01 * typical)

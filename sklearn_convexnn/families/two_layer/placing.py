@@ -7,6 +7,7 @@ from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.solvers.descent import descend, minimize_in_time
+from sklearn_convexnn.solvers.weights import Weights
 
 # Neurons with less than this part of the largest size are left out.
 _GONE = 1e-6
@@ -33,7 +34,7 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
         Of those that the weight decay has not removed.
     """
     start = random_weights(problem, n_neurons, rng)
-    return _descend(problem, *start, max_iter, options)
+    return network_of(descend(problem, start, max_iter=max_iter, **options))
 
 
 def random_weights(problem, n_neurons, rng):
@@ -47,11 +48,7 @@ def random_weights(problem, n_neurons, rng):
 
     Returns
     -------
-    W : ndarray of shape (n_features, n_neurons)
-    V : ndarray of shape (n_neurons, n_outputs)
-    bias : ndarray of shape (n_neurons,)
-    linear : ndarray of bool, shape (n_neurons,)
-    offset : ndarray of shape (n_outputs,)
+    weights : Weights
     """
     p = problem
     n, d = p.X.shape
@@ -68,7 +65,7 @@ def random_weights(problem, n_neurons, rng):
     if p.fit_intercept:
         bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
     linear = np.zeros(n_neurons, dtype=bool)
-    return W, V, bias, linear, offset
+    return Weights(W, V, bias, linear, offset)
 
 
 def shaped_starts(W, V, spread):
@@ -113,11 +110,12 @@ def improve_neurons(problem, network, max_iter=200, **options):
     -------
     network : Network
     """
-    return _descend(problem, *weights_of(network), max_iter, options)
+    start = weights_of(network)
+    return network_of(descend(problem, start, max_iter=max_iter, **options))
 
 
 def weights_of(network):
-    """Hidden and output weights of a network, as `random_weights` gives them.
+    """Hidden and output weights of a network.
 
     Parameters
     ----------
@@ -126,57 +124,36 @@ def weights_of(network):
 
     Returns
     -------
-    W, V, bias, linear, offset : ndarrays
+    weights : Weights
     """
     root, neurons = np.sqrt(network.sizes), network.units
     W, V = neurons.directions.T * root, network.outputs / root[:, None]
     straight = neurons.biases[:, None] * network.outputs
     offset = network.offset + np.sum(straight[neurons.linear], axis=0)
-    return W, V, root * neurons.biases, neurons.linear, offset
+    return Weights(W, V, root * neurons.biases, neurons.linear, offset)
 
 
-def network_of(W, V, bias, linear, offset):
+def network_of(weights):
     """The network of hidden and output weights, without what weight decay removed.
 
     Parameters
     ----------
-    W, V, bias, linear, offset : ndarrays
-        As of `random_weights`.
+    weights : Weights
 
     Returns
     -------
     network : Network
     """
-    norm = np.linalg.norm(W, axis=0)
-    sizes = norm * np.linalg.norm(V, axis=1)
+    norm = np.linalg.norm(weights.hidden, axis=0)
+    sizes = norm * np.linalg.norm(weights.output, axis=1)
     keep = sizes > _GONE * sizes.max(initial=0.0)
+    norm, linear = norm[keep], weights.linear[keep]
     neurons = Neurons(
-        directions=(W[:, keep] / norm[keep]).T,
-        biases=np.where(linear, 0.0, bias)[keep] / norm[keep],
-        linear=linear[keep],
-    )
-    return Network(neurons, norm[keep, None] * V[keep], offset)
-
-
-def _descend(problem, W, V, bias, linear, offset, max_iter, options):
-    """The network after a descent from hidden and output weights and biases."""
-    p = problem
-    W, V, bias, offset = descend(
-        p.X,
-        p,
-        W,
-        V,
-        bias,
-        offset,
-        alpha=p.alpha,
+        directions=(weights.hidden[:, keep] / norm).T,
+        biases=np.where(linear, 0.0, weights.bias[keep]) / norm,
         linear=linear,
-        free_bias=p.fit_intercept,
-        negative_slope=p.family.negative_slope,
-        apart=p.family.apart,
-        max_iter=max_iter,
-        **options,
     )
-    return network_of(W, V, bias, linear, offset)
+    return Network(neurons, norm[:, None] * weights.output[keep], weights.offset)
 
 
 def improve_outputs(problem, network, Z, max_iter=300, deadline=np.inf):
