@@ -107,9 +107,10 @@ class UnitFamily(GoesByScales, ABC):
         """
         return _MOST_STARTS
 
-    @abstractmethod
     def linear(self, N, floor):
         """Units that are linear on all samples and steep; of use where biases are free.
+
+        By default there are none but those that `search` finds.
 
         Parameters
         ----------
@@ -123,10 +124,12 @@ class UnitFamily(GoesByScales, ABC):
             No slope of such a unit is larger.
         units : object
         """
+        return 0.0, self.none()
 
-    @abstractmethod
     def place(self, problem, n_units, rng, *, max_iter=200, deadline=np.inf):
-        """A network by descent from random units.
+        """A network to start from, by descent from random units.
+
+        By default these stay where they are, and add nothing yet.
 
         Parameters
         ----------
@@ -142,10 +145,12 @@ class UnitFamily(GoesByScales, ABC):
         -------
         network : Network
         """
+        return problem.null().joined(problem.unused(self.random(n_units, rng)))
 
-    @abstractmethod
     def descend(self, problem, network, *, max_iter=200, deadline=np.inf):
         """A network moved by descent on the non-convex objective.
+
+        By default its units stay where they are.
 
         Parameters
         ----------
@@ -160,6 +165,7 @@ class UnitFamily(GoesByScales, ABC):
         -------
         network : Network
         """
+        return network
 
     @abstractmethod
     def upper_slope(self, N):
