@@ -14,8 +14,14 @@ from sklearn_convexnn._null_slope import null_gate_slope
 from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import highest_precision, in_numpy, placed
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    SMOOTH_LOSSES,
+)
 from sklearn_convexnn.patterns.gates import KnownNeurons
 
+_SMOOTH = set(SMOOTH_LOSSES)
 _CONSTRAINTS = {
     **COMMON_CONSTRAINTS,
     "arrangements": [StrOptions({"sampled", "exact"})],
@@ -164,7 +170,7 @@ class GatedReLURegressor(RegressionMixin, GatedMixin, BaseEstimator):
 
     _parameter_constraints = {
         **_CONSTRAINTS,
-        "loss": [StrOptions({"squared_error", "huber", "poisson"})],
+        "loss": [StrOptions(_SMOOTH.intersection(REGRESSION_LOSSES))],
         "epsilon": [Interval(Real, 0, None, closed="neither")],
     }
 
@@ -259,7 +265,7 @@ class GatedReLUClassifier(ClassificationMixin, GatedMixin, BaseEstimator):
 
     _parameter_constraints = {
         **_CONSTRAINTS,
-        "loss": [StrOptions({"log_loss", "squared_hinge"})],
+        "loss": [StrOptions(_SMOOTH.intersection(CLASSIFICATION_LOSSES))],
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 

@@ -16,6 +16,7 @@ __all__ = [
     "CLASSIFICATION_LOSSES",
     "NEVER",
     "REGRESSION_LOSSES",
+    "SMOOTH_LOSSES",
     "Hinge",
     "Huber",
     "LogLoss",
@@ -40,6 +41,9 @@ _CLASSIFICATION = (LogLoss, SquaredHinge, Hinge)
 
 REGRESSION_LOSSES = tuple(loss.name for loss in _REGRESSION)
 CLASSIFICATION_LOSSES = tuple(loss.name for loss in _CLASSIFICATION)
+SMOOTH_LOSSES = tuple(
+    loss.name for loss in _REGRESSION + _CLASSIFICATION if loss.smooth
+)
 
 
 def make_loss(name, epsilon=1.35, quantile=0.5):

@@ -107,9 +107,15 @@ class ParallelSubnetworks(UnitFamily):
         return weights, shifts
 
     def features(self, units, rows=slice(None), dtype=None):
+        X = self.X[rows]
+        X = X if dtype is None else X.astype(dtype, copy=False)
         if len(units) == 0:
-            return np.zeros((len(self.X[rows]), 0))
-        return forward(self.X[rows], units.weights, units.biases)[-1][:, 0]
+            return np.zeros((len(X), 0), dtype=X.dtype)
+        weights, biases = (
+            [part.astype(X.dtype, copy=False) for part in parts]
+            for parts in (units.weights, units.biases)
+        )
+        return forward(X, weights, biases)[-1][:, 0]
 
     def random(self, size, rng):
         return random_subnetworks(self, size, rng)

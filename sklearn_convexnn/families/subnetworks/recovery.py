@@ -115,9 +115,9 @@ def subnetworks_of_layers(family, coefs, intercepts):
     -------
     network : Network
     """
-    n_units = len(coefs[-1])
-    weights, biases = family.no_weights(n_units)
-    weights[0][:] = coefs[0].reshape(len(coefs[0]), n_units, -1).transpose(1, 0, 2)
+    weights, biases = family.no_weights(len(coefs[-1]))
+    n_units, n_inputs, width = weights[0].shape
+    weights[0][:] = coefs[0].reshape(n_inputs, n_units, width).transpose(1, 0, 2)
     for W, coef in zip(weights[1:], coefs[1:-1]):
         blocks = coef.reshape(n_units, W.shape[1], n_units, W.shape[2])
         W[:] = blocks[np.arange(n_units), :, np.arange(n_units)]

@@ -53,7 +53,8 @@ def slope_bound(family, N):
 
 
 def _bound_of_one(family, nu):
-    X, free = family.X, family.fit_intercept
+    # In double precision, as rounding must not take anything off a bound.
+    X, free = family.X.astype(np.float64, copy=False), family.fit_intercept
     if free:
         X = X - X.mean(axis=0)
     bound = (1.0 + ROUNDING) * float(np.abs(nu) @ np.linalg.norm(X, axis=1))
