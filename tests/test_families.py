@@ -9,6 +9,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_convexnn.families import base
+from sklearn_convexnn.families.base import Candidates
 from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
@@ -199,7 +200,7 @@ def check_precision(case):
             assert np.all(np.abs(slopes - double.slopes(units, N)) <= ROUNDING * size)
     # Where slopes get to their bound.
     N = dual_points(double)[0]
-    found = double.search(N, N_UNITS, seeded(6))
+    found = double.search(N, N_UNITS, seeded(6)).units
     assert_below(double.slopes(found, N), single.upper_slope(N))
 
 
@@ -207,7 +208,8 @@ def check_cost(case):
     """Units cost one: sizes are the weight decay of the weights."""
     family = case.make(spread_data())
     N = seeded().standard_normal((N_SAMPLES, 2))
-    found = family.search(N - family.fit_intercept * N.mean(axis=0), 2, seeded())
+    N -= family.fit_intercept * N.mean(axis=0)
+    found = family.search(N, 2, seeded()).units
     found = Network(found, np.ones((len(found), 2)), np.zeros(2))
     for network in (*networks(family), found):
         problem = problem_for(family, network)
@@ -263,7 +265,11 @@ def check_bounds(case):
         for N in dual_points(family):
             # Searches may climb from these random units.
             chance = family.slopes(family.random(N_UNITS, seeded(5)), N)
-            found = family.slopes(family.search(N, N_UNITS, seeded(5)), N)
+            candidates = family.search(N, N_UNITS, seeded(5))
+            found = family.slopes(candidates.units, N)
+            size = np.linalg.norm(X) * np.linalg.norm(N)
+            assert_allclose(candidates.slopes, found, rtol=0, atol=ROUNDING * size)
+            assert np.all(np.diff(candidates.slopes) <= 0)
             assert_below(np.append(chance, found), family.upper_slope(N))
             if chance.any():
                 assert found.max() >= chance.max() * (1.0 - ROUNDING)
@@ -352,6 +358,11 @@ def without_norms(family, units, N):
     return np.abs(family.slopes_by_output(units, N)).sum(axis=1)
 
 
+def by_chance(family, N, size, rng):
+    units = family.random(1, rng)
+    return Candidates(units, family.slopes(units, N))
+
+
 def uneven(layers):
     (hidden, final), (bias, offset) = layers
     return [2.0 * hidden, 0.5 * final], [2.0 * bias, offset]
@@ -390,7 +401,7 @@ FAULTS = {
         check_bounds,
     ),
     "search": (
-        with_method("search", lambda family, N, size, rng: family.random(1, rng)),
+        with_method("search", by_chance),
         check_bounds,
     ),
     "none": (

@@ -1,7 +1,7 @@
 """What a family of units gives to training, whatever its units are."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -12,6 +12,30 @@ from sklearn_convexnn.model.scales import GoesByScales
 _CHUNK = 4_000_000
 # Random units to search from, at most.
 _MOST_STARTS = 400
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Units with their slopes, steepest first.
+
+    Attributes
+    ----------
+    units : object
+    slopes : ndarray of shape (n_units,)
+    complete : bool
+        Whether nothing has broken down in the search for them.
+    """
+
+    units: object
+    slopes: np.ndarray
+    complete: bool = True
+
+    def __len__(self):
+        return len(self.slopes)
+
+    def select(self, keep):
+        """The candidates at index or mask `keep`."""
+        return replace(self, units=self.units.select(keep), slopes=self.slopes[keep])
 
 
 @dataclass(frozen=True)
@@ -90,8 +114,8 @@ class UnitFamily(GoesByScales, ABC):
 
         Returns
         -------
-        candidates : object
-            With `units`, their `slopes`, steepest first, and `select`.
+        candidates : Candidates
+            Or another class with its attributes and methods.
         """
 
     def most_starts(self, n_outputs):

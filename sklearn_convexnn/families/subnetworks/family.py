@@ -131,7 +131,7 @@ class ParallelSubnetworks(UnitFamily):
         # Also when the time is up: what a search has found is of use.
         slopes = np.zeros((len(units), N.shape[1]))
         for rows in self.row_chunks(len(units)):
-            slopes += self.features(units, rows).T @ N[rows]
+            slopes += self.features(units, rows, np.float64).T @ N[rows]
         return slopes
 
     def linear(self, N, floor):

@@ -1,13 +1,11 @@
 """Search for sub-networks that are steep at a dual point."""
 
-from dataclasses import dataclass, replace
-
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, check
+from sklearn_convexnn.families.base import Candidates
 from sklearn_convexnn.families.subnetworks.placing import random_subnetworks
 from sklearn_convexnn.families.subnetworks.units import (
-    Subnetworks,
     backward,
     forward,
     pre_activation,
@@ -30,30 +28,6 @@ _HANGERS = 30
 _TINY = np.float32(1e-30)
 # Outputs (samples times inner units) that are in memory at once.
 _CHUNK = 1_000_000
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Sub-networks with their slopes, steepest first.
-
-    Attributes
-    ----------
-    units : Subnetworks
-    slopes : ndarray of shape (n_units,)
-    complete : bool
-        Whether nothing has broken down in the search for them.
-    """
-
-    units: Subnetworks
-    slopes: np.ndarray
-    complete: bool = True
-
-    def __len__(self):
-        return len(self.slopes)
-
-    def select(self, keep):
-        """The candidates at index or mask `keep`."""
-        return replace(self, units=self.units.select(keep), slopes=self.slopes[keep])
 
 
 def ascend(family, N, starts, *, widths, max_iter, most=200, partial=False):
