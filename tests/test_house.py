@@ -38,11 +38,7 @@ TO_SPLIT = {
     "Many parameters": {
         "_fitting.fit_gated",
         "_fitting.fit_network",
-        "families.two_layer.closed_forms._without_bias",
-        "families.two_layer.closed_forms.closed_form",
-        "families.two_layer.closed_forms.solve_spline",
         "families.two_layer.pricing.search_units",
-        "families.two_layer.splines.fit_spline",
         "families.two_layer.vector_cells.search_cells",
         "solvers.descent.descend",
         "solvers.gated._Solver.__init__",
