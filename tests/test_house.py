@@ -38,8 +38,6 @@ TO_SPLIT = {
     "Many parameters": {
         "_fitting.fit_gated",
         "_fitting.fit_network",
-        "families.two_layer.pricing.search_units",
-        "families.two_layer.vector_cells.search_cells",
         "solvers.descent.descend",
         "solvers.gated._Solver.__init__",
         "solvers.gated.solve_gated",
