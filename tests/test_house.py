@@ -26,8 +26,6 @@ MOST_FLOORS = 10
 TO_SPLIT = {
     "Long": {
         "_base.ReLUNetworkMixin._fit_network",
-        "_network_input.read_network",
-        "certificates.certify",
         "cone_decomposition.cone_decomposition",
         "solvers.descent.descend",
         "solvers.group_lasso._Iterate.step",
