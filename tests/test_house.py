@@ -25,7 +25,6 @@ MOST_FLOORS = 10
 # a comment "# Long: ..." or "# Many parameters: ..." on the line of its def or above.
 TO_SPLIT = {
     "Long": {
-        "_base.ReLUNetworkMixin._fit_network",
         "cone_decomposition.cone_decomposition",
         "solvers.descent.descend",
         "solvers.group_lasso._Iterate.step",
