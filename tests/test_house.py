@@ -25,7 +25,6 @@ MOST_FLOORS = 10
 # a comment "# Long: ..." or "# Many parameters: ..." on the line of its def or above.
 TO_SPLIT = {
     "Long": {
-        "cone_decomposition.cone_decomposition",
         "solvers.descent.descend",
         "solvers.group_lasso._Iterate.step",
         "solvers.lasso._Iterate.step",
