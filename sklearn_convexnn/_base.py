@@ -110,6 +110,11 @@ def checked_weights(sample_weight, X):
     return in_numpy(weights).astype(np.float64, copy=False)
 
 
+def _of_outputs(loss):
+    """The loss of a network with any number of outputs."""
+    return loss if isinstance(loss, Softmax) else Separable(loss)
+
+
 def _attributes(layers):
     """Attributes of an estimator with a network, for callbacks."""
     coefs, intercepts = layers
@@ -165,9 +170,6 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     def _start(self, n_features, n_outputs, neighbours):
         """What the network starts from, if anything."""
         raise NotImplementedError
-
-    def _seed(self):
-        return check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
 
     def _settings(self, loss, **others):
         """The parameters, checked and completed."""
@@ -259,8 +261,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         _check_range(X=data, y=Y, sample_weight=sample_weight)
         self._check_supported(loss, Y.shape[1])
         self._check_memory(X.shape, Y.shape[1])
-        seed = self._seed()
-        loss = loss if isinstance(loss, Softmax) else Separable(loss)
+        seed, loss = self._seed(), _of_outputs(loss)
         settings = self._settings(
             loss,
             like=None if issparse(X) else X[:1, :],
@@ -272,12 +273,12 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         )
         # Callbacks may predict before the end.
         self.negative_slope_ = settings.negative_slope
-        self.alpha_ = self.alpha
-        if self.alpha == "scale":
+        alpha = self.alpha
+        if alpha == "scale":
             # Class weights change the losses, and not what they are weighed against.
             plain = np.where(sample_weight > 0, given[2], 0.0)
-            self.alpha_ = FRACTION * self._slope(data, Y, plain, settings)
-        self.alpha_ = float(self.alpha_)
+            alpha = FRACTION * self._slope(data, Y, plain, settings)
+        self.alpha_ = float(alpha)
         settings = replace(settings, alpha=self.alpha_)
         start = self._start(X.shape[1], Y.shape[1], neighbours)
         task = fit_task(self, given, self._n_rounds(Y.shape[1])).begin()
@@ -290,17 +291,13 @@ class ReLUNetworkMixin(CallbackSupportMixin):
             task.through(_attributes),
         )
         self._store(X, fitted)
-        value = loss.value(in_numpy(self._raw_predict(X)), Y, sample_weight)
-        # The layers before have norms of one.
-        squares = [
-            np.sum(in_numpy(weights).astype(np.float64) ** 2)
-            for weights in self.coefs_[-2:]
-        ]
-        self.objective_ = float(value + 0.5 * self.alpha_ * sum(squares))
-        self.loss_ = self.objective_ / float(np.sum(sample_weight))
-        self.dual_gap_ = self.objective_ - self.dual_bound_
+        self._store_objective(X, Y, sample_weight, loss)
         task.end({})
         return fitted
+
+    def _seed(self):
+        """A number for all that is random in a fit."""
+        return check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
 
     def _store(self, X, fitted):
         """The network, and what is known of it, as fitted attributes."""
@@ -317,6 +314,18 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         self.certificate_ = trained.certificate
         self.history_ = {key: trained.history[key] for key in HISTORY}
         self.dual_bound_ = float(trained.dual_bound)
+
+    def _store_objective(self, X, Y, sample_weight, loss):
+        """The objective of the network as it is stored, and what follows from it."""
+        value = loss.value(in_numpy(self._raw_predict(X)), Y, sample_weight)
+        # The layers before have norms of one.
+        squares = [
+            np.sum(in_numpy(weights).astype(np.float64) ** 2)
+            for weights in self.coefs_[-2:]
+        ]
+        self.objective_ = float(value + 0.5 * self.alpha_ * sum(squares))
+        self.loss_ = self.objective_ / float(np.sum(sample_weight))
+        self.dual_gap_ = self.objective_ - self.dual_bound_
 
     def _n_rounds(self, n_outputs):
         """Rounds of the fit, None if it is not known, for progress bars."""
@@ -366,8 +375,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         if fitted.trained.status != "optimal":
             # It may be for want of time.
             return
-        loss = loss if isinstance(loss, Softmax) else Separable(loss)
-        settings = self._settings(loss, seed=self._seed())
+        settings = self._settings(_of_outputs(loss), seed=self._seed())
         Y = np.asarray(Y, dtype=np.float64)
         slope = self._slope(self._data(X), Y, sample_weight, settings)
         if slope <= self.alpha:

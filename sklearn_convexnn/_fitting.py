@@ -101,39 +101,15 @@ def fit_gated(X, Y, sample_weight, known, settings, task):
     fitted : Fitted
     """
     p = gated_problem(X, Y, sample_weight, settings, known)
-    X, sample_weight, units = p.X, p.sample_weight, p.units
-    alpha = units.weight_decay(settings.alpha)
+    units, alpha = p.units, p.units.weight_decay(settings.alpha)
     objective = GatedObjective.of(
-        p.Y, sample_weight, p.loss, alpha, settings.fit_intercept
+        p.Y, p.sample_weight, p.loss, alpha, settings.fit_intercept
     )
-    null = null_network(X.shape[1], objective)
-    network, n_patterns, complete = replace(null, status="breakdown"), 0, False
-    try:
-        with blas_threads_for(X.shape[0]):
-            with until(settings.deadline):
-                arrangement, start = unless_broken(
-                    (None, None),
-                    gated_arrangement,
-                    *(X, sample_weight, settings, p.known),
-                )
-            if arrangement is not None:
-                n_patterns, complete = len(arrangement.gates), arrangement.complete
-                network = solve_gated(
-                    X,
-                    objective,
-                    arrangement,
-                    # A little room for the rounding of the weights.
-                    tol=0.9 * settings.tol,
-                    max_iter=_GATED_STEPS * settings.max_iter,
-                    deadline=settings.deadline,
-                    start=start,
-                )
-    except OutOfTime:
-        network = null
-    history = network.history
-    unknown = np.full(len(history["time"]), np.nan)
+    null = null_network(p.X.shape[1], objective)
+    network, arrangement = _solve(p, objective, null, settings)
+    trained = _of_gated(network, arrangement)
     settings.tell(
-        f"{n_patterns} patterns, {len(network.hidden.T)} gated neurons after "
+        f"{trained.n_patterns} patterns, {len(network.hidden.T)} gated neurons after "
         f"{network.n_iter} iterations, objective "
         f"{units.value * network.objective:.8g}, dual bound "
         f"{units.value * network.dual_bound:.8g}"
@@ -144,15 +120,57 @@ def fit_gated(X, Y, sample_weight, known, settings, task):
         settings.dtype,
     )
     gates = network.gates.copy()
-    gates[X.shape[1] :] *= units.data
-    trained = Trained(
+    gates[p.X.shape[1] :] *= units.data
+    return Fitted(
+        coefs,
+        intercepts,
+        gates=gates,
+        null_objective=units.value * null.objective,
+        trained=units.in_user_units(trained),
+    )
+
+
+def _solve(problem, objective, null, settings):
+    """The optimal network and its patterns; `null` and None where there are none."""
+    p, arrangement = problem, None
+    try:
+        with blas_threads_for(p.X.shape[0]):
+            with until(settings.deadline):
+                arrangement, start = unless_broken(
+                    (None, None),
+                    gated_arrangement,
+                    *(p.X, p.sample_weight, settings, p.known),
+                )
+            if arrangement is None:
+                return replace(null, status="breakdown"), None
+            network = solve_gated(
+                p.X,
+                objective,
+                arrangement,
+                # A little room for the rounding of the weights.
+                tol=0.9 * settings.tol,
+                max_iter=_GATED_STEPS * settings.max_iter,
+                deadline=settings.deadline,
+                start=start,
+            )
+    except OutOfTime:
+        return null, arrangement
+    return network, arrangement
+
+
+def _of_gated(network, arrangement):
+    """What is known of a gated network on these patterns."""
+    history = network.history
+    unknown = np.full(len(history["time"]), np.nan)
+    complete = arrangement is not None and arrangement.complete
+    return Trained(
         neurons=None,
         dual_bound=network.dual_bound,
         certificate="global" if complete else "restricted",
         status=network.status,
         message=MESSAGES[network.status],
         n_iter=int(np.ceil(network.n_iter / _GATED_STEPS)),
-        n_patterns=n_patterns,
+        n_patterns=0 if arrangement is None else len(arrangement.gates),
         history={
             "time": history["time"],
             "objective": history["objective"],
@@ -161,11 +179,4 @@ def fit_gated(X, Y, sample_weight, known, settings, task):
             "cells": history["active"],
             "neurons": unknown,
         },
-    )
-    return Fitted(
-        coefs,
-        intercepts,
-        gates=gates,
-        null_objective=units.value * null.objective,
-        trained=units.in_user_units(trained),
     )

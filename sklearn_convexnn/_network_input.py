@@ -1,8 +1,18 @@
-"""Reading of two-layer networks that come from elsewhere."""
+"""Reading of two-layer networks that come from elsewhere, and of their data."""
+
+from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
-from sklearn.utils import check_array, column_or_1d
+from scipy.sparse import issparse
+from sklearn.utils import (
+    check_array,
+    check_consistent_length,
+    column_or_1d,
+    compute_class_weight,
+)
 
+from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
@@ -12,6 +22,34 @@ from sklearn_convexnn.losses import (
     Softmax,
     make_loss,
 )
+
+
+@dataclass(frozen=True)
+class PlainNetwork:
+    """A two-layer network of any origin.
+
+    Attributes
+    ----------
+    coefs : list of two ndarrays, (n_features, n_neurons) and (n_neurons, n_outputs)
+    intercepts : list of two ndarrays, (n_neurons,) and (n_outputs,)
+    loss : str
+    fit_intercept : bool
+        Whether it may have biases.
+    negative_slope : float
+        Of its activation.
+    """
+
+    coefs: list
+    intercepts: list
+    loss: str
+    fit_intercept: bool
+    negative_slope: float
+
+    def select(self, used):
+        """The network with the outputs of a mask only."""
+        (hidden, output), (biases, offset) = self.coefs, self.intercepts
+        coefs, intercepts = [hidden, output[:, used]], [biases, offset[used]]
+        return replace(self, coefs=coefs, intercepts=intercepts)
 
 
 def read_network(network, loss, fit_intercept, negative_slope):
@@ -27,46 +65,66 @@ def read_network(network, loss, fit_intercept, negative_slope):
 
     Returns
     -------
-    coefs : list of two ndarrays, (n_features, n_neurons) and (n_neurons, n_outputs)
-    intercepts : list of two ndarrays, (n_neurons,) and (n_outputs,)
-    loss : str
-    fit_intercept : bool
-    negative_slope : float
+    network : PlainNetwork
 
     Raises
     ------
     ValueError
         If it is not a two-layer network with a supported activation and loss.
     """
-    if hasattr(network, "gates_"):
-        raise ValueError("certify needs a ReLU network, but network has gates.")
-    if hasattr(network, "coefs_"):
-        coefs, intercepts = network.coefs_, network.intercepts_
-        used = getattr(network, "activation", "relu")
-        if used != "relu":
-            raise ValueError(
-                f"certify needs a ReLU network, but network has activation={used!r}."
-            )
-        if loss is None:
-            loss = getattr(network, "loss", "squared_error")
-        if fit_intercept is None:
-            fit_intercept = getattr(network, "fit_intercept", True)
-        if negative_slope is None:
-            negative_slope = getattr(network, "negative_slope", 0.0)
-    else:
-        if not (isinstance(network, (tuple, list)) and len(network) == 2):
-            raise ValueError(
-                "network must be a fitted estimator with coefs_ and intercepts_, or "
-                f"a tuple (coefs, intercepts), got {type(network).__name__}. Of a "
-                "pipeline, take the last step, and transform X."
-            )
-        coefs, intercepts = network
-    loss = "squared_error" if loss is None else loss
+    layers = _layers_of(network)
+    loss = _told(network, "loss", "squared_error") if loss is None else loss
+    if fit_intercept is None:
+        fit_intercept = _told(network, "fit_intercept", True)
+    if negative_slope is None:
+        negative_slope = _told(network, "negative_slope", 0.0)
     if loss not in REGRESSION_LOSSES + CLASSIFICATION_LOSSES:
         raise ValueError(
             f"certify has no bound for loss={loss!r}; it has for "
             f"{REGRESSION_LOSSES + CLASSIFICATION_LOSSES}."
         )
+    coefs, intercepts = _checked(*layers)
+    fit_intercept, negative_slope = bool(fit_intercept), float(negative_slope)
+    if not -1 <= negative_slope < 1:
+        raise ValueError(f"negative_slope must be in [-1, 1), got {negative_slope!r}.")
+    biases = np.concatenate(intercepts)
+    # Of classes without weight the network has no others.
+    if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
+        raise ValueError(
+            "fit_intercept=False compares with networks without biases, but the "
+            "network has non-zero intercepts; use fit_intercept=True."
+        )
+    return PlainNetwork(coefs, intercepts, loss, fit_intercept, negative_slope)
+
+
+def _layers_of(network):
+    """Weights and biases of an estimator or a tuple, as they are."""
+    if hasattr(network, "gates_"):
+        raise ValueError("certify needs a ReLU network, but network has gates.")
+    if hasattr(network, "coefs_"):
+        used = getattr(network, "activation", "relu")
+        if used != "relu":
+            raise ValueError(
+                f"certify needs a ReLU network, but network has activation={used!r}."
+            )
+        return network.coefs_, network.intercepts_
+    if not (isinstance(network, (tuple, list)) and len(network) == 2):
+        raise ValueError(
+            "network must be a fitted estimator with coefs_ and intercepts_, or "
+            f"a tuple (coefs, intercepts), got {type(network).__name__}. Of a "
+            "pipeline, take the last step, and transform X."
+        )
+    return network
+
+
+def _told(network, name, default):
+    """What an estimator says of itself, if it has such a parameter."""
+    value = getattr(network, name, None)
+    return default if value is None else value
+
+
+def _checked(coefs, intercepts):
+    """Weights and biases of two layers as arrays of numbers that fit together."""
     if len(coefs) != 2 or len(intercepts) != 2:
         raise ValueError(
             "certify needs a network with one hidden layer (two weight matrices), "
@@ -91,18 +149,61 @@ def read_network(network, loss, fit_intercept, negative_slope):
         )
     if not all(np.all(np.isfinite(part)) for part in coefs + intercepts):
         raise ValueError("the weights of the network must be finite.")
-    fit_intercept = True if fit_intercept is None else bool(fit_intercept)
-    negative_slope = 0.0 if negative_slope is None else float(negative_slope)
-    if not -1 <= negative_slope < 1:
-        raise ValueError(f"negative_slope must be in [-1, 1), got {negative_slope!r}.")
-    biases = np.concatenate(intercepts)
-    # Of classes without weight the network has no others.
-    if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
-        raise ValueError(
-            "fit_intercept=False compares with networks without biases, but the "
-            "network has non-zero intercepts; use fit_intercept=True."
-        )
-    return coefs, intercepts, loss, fit_intercept, negative_slope
+    return coefs, intercepts
+
+
+def read_samples(X, y, sample_weight):
+    """Samples of positive weight, as arrays of NumPy.
+
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : float, array-like of shape (n_samples,) or None
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    weight : ndarray of shape (n_samples,)
+    """
+    # Arrays of other libraries too.
+    X, y = X if issparse(X) else in_numpy(X), in_numpy(y)
+    if sample_weight is not None and not isinstance(sample_weight, Real):
+        sample_weight = in_numpy(sample_weight)
+    X = check_array(X, accept_sparse="csr", dtype=np.float64)
+    if hasattr(X, "toarray"):
+        X = X.toarray()
+    check_consistent_length(X, y)
+    weight = check_sample_weight(
+        sample_weight, X, dtype=np.float64, ensure_non_negative=True
+    )
+    # As in a fit, labels without weight need not be known.
+    used = weight > 0
+    return X[used], y[used], weight[used]
+
+
+def class_weighted(network, y, weight):
+    """Weights of samples, with the class weights of an estimator that has any.
+
+    Parameters
+    ----------
+    network : estimator or tuple
+    y : ndarray of shape (n_samples,) or (n_samples, 1)
+    weight : ndarray of shape (n_samples,)
+
+    Returns
+    -------
+    weight : ndarray of shape (n_samples,)
+    """
+    class_weight = getattr(network, "class_weight", None)
+    if class_weight is None:
+        return weight
+    labels = np.asarray(y).ravel()
+    per_class = compute_class_weight(
+        class_weight, classes=network.classes_, y=labels, sample_weight=weight
+    )
+    return weight * per_class[np.searchsorted(network.classes_, labels)]
 
 
 def read_targets(network, loss, y, weight, n_outputs, **params):

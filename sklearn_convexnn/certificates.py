@@ -15,20 +15,17 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
-from sklearn.utils import (
-    check_array,
-    check_consistent_length,
-    check_random_state,
-    compute_class_weight,
-)
+from sklearn.utils import check_random_state
 
 from sklearn_convexnn._memory import check_patterns
-from sklearn_convexnn._network_input import read_network, read_targets
+from sklearn_convexnn._network_input import (
+    class_weighted,
+    read_network,
+    read_samples,
+    read_targets,
+)
 from sklearn_convexnn._preparing import canonical
-from sklearn_convexnn._sklearn import check_sample_weight
-from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data, Seed
 from sklearn_convexnn.families.two_layer.family import TwoLayer
@@ -235,88 +232,25 @@ def certify(
     >>> bool(certificate.dual_bound <= certificate.objective)
     True
     """
-    deadline = perf_counter()
-    coefs, intercepts, loss, fit_intercept, negative_slope = read_network(
-        network, loss, fit_intercept, negative_slope
-    )
+    begin = perf_counter()
+    plain = read_network(network, loss, fit_intercept, negative_slope)
     epsilon = getattr(network, "epsilon", 1.35) if epsilon is None else epsilon
     quantile = getattr(network, "quantile", 0.5) if quantile is None else quantile
     max_time = np.inf if max_time is None else max_time
-    for name, value, most in (
-        ("alpha", alpha, np.finfo(float).max),
-        ("epsilon", epsilon, np.finfo(float).max),
-        ("tol", tol, 1.0),
-        ("max_time", max_time, np.inf),
-    ):
-        if not (isinstance(value, Real) and 0 < value <= most):
-            limit = " of at most 1" if most == 1 else ""
-            raise ValueError(f"{name} must be a positive number{limit}, got {value!r}.")
-    if not (isinstance(quantile, Real) and 0 < quantile < 1):
-        raise ValueError(
-            f"quantile must be a number between 0 and 1, got {quantile!r}."
-        )
-    deadline += max_time
-    if not (isinstance(n_arrangements, Integral) and n_arrangements >= 1):
-        raise ValueError(
-            f"n_arrangements must be a positive integer, got {n_arrangements!r}."
-        )
-    if kind not in ("auto", "global", "estimated", "restricted"):
-        raise ValueError(
-            f"kind must be 'auto', 'global', 'estimated' or 'restricted', got {kind!r}."
-        )
-    # Arrays of other libraries too.
-    X, y = X if issparse(X) else in_numpy(X), in_numpy(y)
-    if sample_weight is not None and not isinstance(sample_weight, Real):
-        sample_weight = in_numpy(sample_weight)
-    X = check_array(X, accept_sparse="csr", dtype=np.float64)
-    if hasattr(X, "toarray"):
-        X = X.toarray()
-    check_consistent_length(X, y)
-    weight = check_sample_weight(
-        sample_weight, X, dtype=np.float64, ensure_non_negative=True
-    )
-    # As in a fit, labels without weight need not be known.
-    used = weight > 0
-    X, y, weight = X[used], y[used], weight[used]
-    Y, loss = read_targets(
-        network, loss, y, weight, coefs[1].shape[1], epsilon=epsilon, quantile=quantile
-    )
-    # Classes of which an estimator has not seen any weight.
-    used = ~((intercepts[1] <= NEVER) & np.all(Y <= 0, axis=0))
-    if Y.shape[1] > 1 and not used.all():
-        coefs[1], intercepts[1], Y = coefs[1][:, used], intercepts[1][used], Y[:, used]
-    if X.shape[1] != coefs[0].shape[0]:
-        raise ValueError(
-            f"X has {X.shape[1]} features, but the network has {coefs[0].shape[0]}."
-        )
-    class_weight = getattr(network, "class_weight", None)
-    if class_weight is not None:
-        labels = np.asarray(y).ravel()
-        per_class = compute_class_weight(
-            class_weight, classes=network.classes_, y=labels, sample_weight=weight
-        )
-        weight = weight * per_class[np.searchsorted(network.classes_, labels)]
-
-    X, Y, weight = canonical(X, Y, weight)
-    centre = np.zeros(X.shape[1])
-    if fit_intercept:
-        # Free biases absorb the shift; without it, less is lost to rounding.
-        centre = X.mean(axis=0)
-        X = X - centre
-    units, Y, weight, loss = units_of(X, Y, weight, loss, fit_intercept, centre)
-    coefs, intercepts = units.layers(coefs, intercepts)
-    family = TwoLayer(without_rounding(X) / units.data, fit_intercept, negative_slope)
-    problem = Problem(family, Y, weight, loss, units.weight_decay(float(alpha)))
+    numbers = {"alpha": alpha, "epsilon": epsilon, "tol": tol, "max_time": max_time}
+    _check_parameters(numbers, quantile, n_arrangements, kind)
+    params = {"epsilon": epsilon, "quantile": quantile}
+    given, units = _given(network, plain, (X, y, sample_weight), float(alpha), params)
+    X = given.problem.X
     if kind == "restricted":
-        check_patterns(X.shape, n_arrangements, fit_intercept)
-    given = GivenNetwork(problem, coefs, intercepts)
+        check_patterns(X.shape, n_arrangements, plain.fit_intercept)
     with blas_threads_for(len(X)):
         objective = given.objective()
         bound = lower_bound(
             given,
             kind,
             tol=tol,
-            deadline=deadline,
+            deadline=begin + max_time,
             n_arrangements=n_arrangements,
             rng=check_random_state(random_state),
         )
@@ -328,3 +262,62 @@ def certify(
         kappa=float(bound.kappa),
         n_patterns=bound.n_patterns,
     )
+
+
+def _check_parameters(positive, quantile, n_arrangements, kind):
+    """Raise ValueError for parameters that are out of range."""
+    most = {"tol": 1.0, "max_time": np.inf}
+    for name, value in positive.items():
+        limit = most.get(name, np.finfo(float).max)
+        if not (isinstance(value, Real) and 0 < value <= limit):
+            of = " of at most 1" if limit == 1 else ""
+            raise ValueError(f"{name} must be a positive number{of}, got {value!r}.")
+    if not (isinstance(quantile, Real) and 0 < quantile < 1):
+        raise ValueError(
+            f"quantile must be a number between 0 and 1, got {quantile!r}."
+        )
+    if not (isinstance(n_arrangements, Integral) and n_arrangements >= 1):
+        raise ValueError(
+            f"n_arrangements must be a positive integer, got {n_arrangements!r}."
+        )
+    if kind not in ("auto", "global", "estimated", "restricted"):
+        raise ValueError(
+            f"kind must be 'auto', 'global', 'estimated' or 'restricted', got {kind!r}."
+        )
+
+
+def _given(network, plain, data, alpha, params):
+    """The network with the problem of the data that it is judged by, and its units.
+
+    `params` are those of the loss.
+    """
+    X, y, weight = read_samples(*data)
+    n_features, n_outputs = len(plain.coefs[0]), len(plain.intercepts[1])
+    Y, loss = read_targets(network, plain.loss, y, weight, n_outputs, **params)
+    # Classes of which an estimator has not seen any weight.
+    used = ~((plain.intercepts[1] <= NEVER) & np.all(Y <= 0, axis=0))
+    if Y.shape[1] > 1 and not used.all():
+        plain, Y = plain.select(used), Y[:, used]
+    if X.shape[1] != n_features:
+        raise ValueError(
+            f"X has {X.shape[1]} features, but the network has {n_features}."
+        )
+    weight = class_weighted(network, y, weight)
+    return _in_units(plain, *canonical(X, Y, weight), loss, alpha)
+
+
+def _in_units(network, X, Y, sample_weight, loss, alpha):
+    """The network with its problem in units of order one, and the units."""
+    free_bias, centre = network.fit_intercept, np.zeros(X.shape[1])
+    if free_bias:
+        # Free biases absorb the shift; without it, less is lost to rounding.
+        centre = X.mean(axis=0)
+        X = X - centre
+    units, Y, sample_weight, loss = units_of(
+        X, Y, sample_weight, loss, free_bias, centre
+    )
+    X = without_rounding(X) / units.data
+    family = TwoLayer(X, free_bias, network.negative_slope)
+    problem = Problem(family, Y, sample_weight, loss, units.weight_decay(alpha))
+    layers = units.layers(network.coefs, network.intercepts)
+    return GivenNetwork(problem, *layers), units

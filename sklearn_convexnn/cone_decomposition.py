@@ -122,15 +122,14 @@ def cone_decomposition(
         estimator, X, accept_sparse="csr", dtype=float_dtypes(X), reset=False
     )
     X = X.toarray() if issparse(X) else in_numpy(X)
-    d = X.shape[1]
     gates = in_numpy(estimator.gates_)
+    d, free_bias = X.shape[1], len(gates) > X.shape[1]
     # As in prediction, to the last bit.
     patterns = X @ gates[:d] + gates[d:].sum(axis=0) > 0
     X, gates, hidden, output, offset = (
         in_numpy(part).astype(np.float64)
         for part in (X, gates, *estimator.coefs_, estimator.intercepts_[1])
     )
-    free_bias = len(gates) > d
     # Without a large mean, which biases absorb, and with entries of about one, less
     # is lost to rounding.  Weights are those of the data in these units until the end.
     centre = X.mean(axis=0) if free_bias else np.zeros(d)
@@ -138,39 +137,18 @@ def cone_decomposition(
     rows = with_ones((X - centre) / size, free_bias)
     # Samples of zeros are in every cone, and nothing comes out for them.
     used = np.any(rows != 0, axis=1)
-    rows, patterns = rows[used], patterns[used]
-    units, weights, offset = [], [], offset.copy()
     gates, gated = (
         _shifted(part.T, centre, size)
         for part in (gates, np.pad(hidden, [(0, len(gates) - d), (0, 0)]))
     )
-    for gate, active, w, v in zip(gates, patterns.T, gated, output):
-        if not active.any():
-            continue
-        if active.all() and free_bias:
-            # Linear on the data, so that a bias does.
-            bias = max(0.0, float(-np.min(rows @ w)))
-            w[d] += bias
-            units.append(w)
-            weights.append(v)
-            offset -= bias * v
-            continue
-        cone = np.where(active, 1.0, -1.0)[:, None] * rows
-        cone /= np.linalg.norm(cone, axis=1)[:, None]
-        lacking = np.maximum(-cone @ w, 0.0)
-        gate = _inside(cone, lacking, gate)
-        q = _along_gate(cone, lacking, gate)
-        if method == "minimal" and np.any(q):
-            q = _shortest(cone, lacking, w, q, gate, d)
-        units += [q + w, q]
-        weights += [v, -v]
-    units = np.reshape(units, (len(units), rows.shape[1]))
+    neurons = zip(gates, patterns[used].T, gated, output)
+    units, weights, offset = _decomposed(rows[used], neurons, offset, d, method)
     units = _shifted(units, -centre / size, 1.0 / size)
-    weights = np.reshape(weights, (len(units), len(offset)))
     coefs, biases = _balanced(units, weights, d)
-    factor = 0.5 * estimator.alpha_
-    before = factor * float(np.sum(hidden**2) + np.sum(output**2))
-    after = factor * float(sum(np.sum(coef**2) for coef in coefs))
+    before, after = (
+        0.5 * estimator.alpha_ * float(sum(np.sum(coef**2) for coef in layers))
+        for layers in ([hidden, output], coefs)
+    )
     if after > _EXPLODED * before:
         warnings.warn(
             f"The penalty grows from {before:.3g} to {after:.3g}: some patterns have "
@@ -178,6 +156,42 @@ def cone_decomposition(
             "ConvexReLURegressor or ConvexReLUClassifier."
         )
     return ConeDecomposition(coefs, [biases, offset], before, after)
+
+
+def _decomposed(rows, neurons, offset, d, method):
+    """Weights of ReLU neurons and of their outputs, as rows, and the output biases.
+
+    Gated `neurons` are gate, pattern, weights and weights of the outputs.
+    """
+    units, weights, offset = [], [], offset.copy()
+    for gate, active, w, v in neurons:
+        if not active.any():
+            continue
+        if active.all() and rows.shape[1] > d:
+            # Linear on the data, so that a bias does.
+            bias = max(0.0, float(-np.min(rows @ w)))
+            w[d] += bias
+            units.append(w)
+            weights.append(v)
+            offset -= bias * v
+            continue
+        q = _lift(rows, active, gate, w, d, method)
+        units += [q + w, q]
+        weights += [v, -v]
+    units = np.reshape(units, (len(units), rows.shape[1]))
+    return units, np.reshape(weights, (len(units), len(offset))), offset
+
+
+def _lift(rows, active, gate, w, d, method):
+    """A vector ``q`` in the cone of a pattern that ``q + w`` is in, too."""
+    cone = np.where(active, 1.0, -1.0)[:, None] * rows
+    cone /= np.linalg.norm(cone, axis=1)[:, None]
+    lacking = np.maximum(-cone @ w, 0.0)
+    gate = _inside(cone, lacking, gate)
+    q = _along_gate(cone, lacking, gate)
+    if method == "minimal" and np.any(q):
+        q = _shortest(cone, lacking, w, q, gate, d)
+    return q
 
 
 def _shifted(units, centre, size):

@@ -235,7 +235,7 @@ def test_columns_of_very_different_sizes():
     assert row_space(X[:, [0, 0]]).shape == (2, 1)
     y = rng.standard_normal(40)
     args = X, y, np.ones(40), make_loss("squared_error"), 1.0
-    assert closed_form(*args, fit_intercept=False) is None
+    assert closed_form(problem_of_one(*args)) is None
     for train in (ConvexReLURegressor.fit, cutting_planes):
         model = ConvexReLURegressor(
             alpha=1.0, random_state=0, max_iter=2, fit_intercept=False

@@ -24,6 +24,7 @@ from tests.problems import (
     make_program,
     network_objective,
     outputs_of,
+    problem_of_one,
     tiny_data,
     train_network,
 )
@@ -66,8 +67,8 @@ def exact(loss, X, y, s, alpha, *, bias, slope=0.0):
 
 
 def spline(loss, x, y, s, alpha, *, slope=0.0, tol=TOL, **options):
-    term = loss_of(loss)
-    return solve_spline(x, y, s, term, alpha, negative_slope=slope, tol=tol, **options)
+    problem = problem_of_one(x[:, None], y, s, loss_of(loss), alpha, True, slope)
+    return solve_spline(problem, tol=tol, **options)
 
 
 def line_data(loss, n=12, seed=0):
@@ -244,7 +245,7 @@ def test_rank_one(loss, alpha):
     c[4] = 0.0
     a = np.array([3.0, 0.0, 4.0]) / 5.0
     X = np.outer(c, a)
-    solution = solve_rank_one(c, a, y, s, loss_of(loss), alpha)
+    solution = solve_rank_one(problem_of_one(X, y, s, loss_of(loss), alpha), c, a)
     check_certificate(solution, loss, X, y, s, alpha, bias=False)
     assert_allclose(
         solution.objective, exact(loss, X, y, s, alpha, bias=False), rtol=1e-7
@@ -256,7 +257,8 @@ def test_rank_one(loss, alpha):
 def test_rank_one_squared_error_is_soft_thresholding():
     c, y = np.array([2.0, 1.0, -1.0]), np.array([1.0, 3.0, -2.0])
     loss = make_loss("squared_error")
-    solution = solve_rank_one(c, np.ones(1), y, np.ones(3), loss, 0.5)
+    problem = problem_of_one(c[:, None], y, np.ones(3), loss, 0.5)
+    solution = solve_rank_one(problem, c, np.ones(1))
     assert_allclose(solution.neurons.coefficients, [4.5 / 5.0, -1.5])
 
 
@@ -271,7 +273,7 @@ def test_orthogonal_samples(loss, alpha, unequal):
     _, y, s = tiny_data(loss, n=5, weighted=True)
     if loss in ("quantile", "poisson"):
         y[:2] = 0.0
-    solution = solve_orthogonal(X, y, s, loss_of(loss), alpha)
+    solution = solve_orthogonal(problem_of_one(X, y, s, loss_of(loss), alpha))
     check_certificate(solution, loss, X, y, s, alpha, bias=False)
     assert_allclose(
         solution.objective, exact(loss, X, y, s, alpha, bias=False), rtol=1e-7
@@ -284,7 +286,7 @@ def test_orthogonal_samples(loss, alpha, unequal):
 def test_whitened_squared_error():
     y, alpha = np.array([3.0, 4.0, -1.0]), 0.5
     loss = make_loss("squared_error")
-    solution = solve_orthogonal(np.eye(3), y, np.ones(3), loss, alpha)
+    solution = solve_orthogonal(problem_of_one(np.eye(3), y, np.ones(3), loss, alpha))
     assert_allclose(solution.neurons.sizes, [4.5, 0.5])
     assert_allclose(solution.neurons.units.directions, [[0.6, 0.8, 0], [0, 0, 1]])
 
@@ -296,8 +298,8 @@ def test_detection_on_a_line(loss, bias):
     _, y, s = tiny_data(loss, n=8)
     X = np.outer(rng.standard_normal(8), [1.0, 0.0, -2.0])
     X = X + 5.0 if bias else X
-    term = loss_of(loss)
-    solution = closed_form(X, y, s, term, ALPHA, fit_intercept=bias, tol=TOL)
+    problem = problem_of_one(X, y, s, loss_of(loss), ALPHA, bias)
+    solution = closed_form(problem, tol=TOL)
     check_certificate(solution, loss, X, y, s, ALPHA, bias=bias)
     value = exact(loss, X, y, s, ALPHA, bias=bias)
     assert_allclose(solution.objective, value, rtol=1e-7)
@@ -307,7 +309,7 @@ def test_objective_has_no_half_of_alpha():
     """The recovered network as weights, under plain weight decay."""
     X, y, s = line_data("squared_error")
     loss = make_loss("squared_error")
-    neurons = closed_form(X, y, s, loss, ALPHA, fit_intercept=True).neurons
+    neurons = closed_form(problem_of_one(X, y, s, loss, ALPHA, True)).neurons
     assert not neurons.units.linear.any()
     root = np.sqrt(neurons.sizes)
     value = network_objective(
@@ -326,13 +328,12 @@ def test_objective_has_no_half_of_alpha():
 
 def test_detection_fails_on_general_data():
     X, y, s = tiny_data("squared_error", n=8, d=3)
-    loss = make_loss("squared_error")
+    args = y, s, make_loss("squared_error"), ALPHA
     for bias in (False, True):
-        assert closed_form(X, y, s, loss, ALPHA, fit_intercept=bias) is None
-    assert closed_form(np.eye(8), y, s, loss, ALPHA, fit_intercept=True) is None
-    options = {"fit_intercept": False, "negative_slope": 0.1}
-    assert closed_form(X[:, :1], y, s, loss, ALPHA, **options) is None
-    found = closed_form(np.eye(8), y, s, loss, ALPHA, fit_intercept=False)
+        assert closed_form(problem_of_one(X, *args, bias)) is None
+    assert closed_form(problem_of_one(np.eye(8), *args, True)) is None
+    assert closed_form(problem_of_one(X[:, :1], *args, False, 0.1)) is None
+    found = closed_form(problem_of_one(np.eye(8), *args, False))
     assert len(found.neurons) == 2
 
 
@@ -346,8 +347,8 @@ def test_degenerate_data(X, loss, bias):
     s = np.arange(1.0, n + 1)
     for y in (np.ones(n), np.where(np.arange(n) % 2, 1.0, -1.0)):
         y = y + 2.0 if loss == "poisson" else y
-        term = loss_of(loss)
-        solution = closed_form(X, y, s, term, ALPHA, fit_intercept=bias, tol=TOL)
+        problem = problem_of_one(X, y, s, loss_of(loss), ALPHA, bias)
+        solution = closed_form(problem, tol=TOL)
         check_certificate(solution, loss, X, y, s, ALPHA, bias=bias)
         if bias:
             assert len(solution.neurons) == 0
@@ -386,8 +387,7 @@ def test_tiny_alpha(seed, n, alpha):
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((n, 1))
     y = np.abs(x[:, 0]) + rng.standard_normal(n)
-    form = solve_spline(
-        x[:, 0], y, np.ones(n), make_loss("squared_error"), alpha, tol=0.01
-    )
+    loss = make_loss("squared_error")
+    form = solve_spline(problem_of_one(x, y, np.ones(n), loss, alpha, True), tol=0.01)
     assert form.status == "optimal"
     assert form.objective - form.dual_bound <= 0.01 * form.objective

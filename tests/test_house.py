@@ -25,18 +25,8 @@ MOST_FLOORS = 10
 # a comment "# Long: ..." or "# Many parameters: ..." on the line of its def or above.
 TO_SPLIT = {
     "Long": {
-        "_fitting.fit_gated",
-        "_network_input.read_network",
-        "certificates.certify",
-        "cone_decomposition.cone_decomposition",
     },
     "Many parameters": {
-        "families.two_layer.closed_forms._without_bias",
-        "families.two_layer.closed_forms.closed_form",
-        "families.two_layer.closed_forms.solve_spline",
-        "families.two_layer.pricing.search_units",
-        "families.two_layer.splines.fit_spline",
-        "families.two_layer.vector_cells.search_cells",
     },
 }
 

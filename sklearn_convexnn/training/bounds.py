@@ -324,23 +324,12 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
 
 def _form_of_structure(problem, tol, deadline):
     """The optimum of data of special structure with its bound, or None."""
-    p = problem
-    if p.n_outputs == 1:
-        form = closed_form(
-            p.X,
-            p.y,
-            p.sample_weight,
-            p.single_loss,
-            p.alpha,
-            fit_intercept=p.fit_intercept,
-            negative_slope=p.family.negative_slope,
-            tol=tol,
-            deadline=deadline,
-        )
+    if problem.n_outputs == 1:
+        form = closed_form(problem, tol=tol, deadline=deadline)
         if form is not None:
             _warn_if_short(form, tol)
         return form
-    return soft_thresholded_svd(p)
+    return soft_thresholded_svd(problem)
 
 
 def _warn_if_short(result, tol):

@@ -130,17 +130,10 @@ def _train_by_structure(problem, settings):
 
 def _closed_form(problem, settings):
     """The solution of data of special structure, None if they have none."""
-    p = problem
-    if p.n_outputs > 1:
-        return soft_thresholded_svd(p)
+    if problem.n_outputs > 1:
+        return soft_thresholded_svd(problem)
     return closed_form(
-        p.X,
-        p.y,
-        p.sample_weight,
-        p.single_loss,
-        p.alpha,
-        fit_intercept=p.fit_intercept,
-        negative_slope=p.family.negative_slope,
+        problem,
         tol=0.9 * settings.tol,
         max_iter=settings.max_iter,
         deadline=settings.deadline,

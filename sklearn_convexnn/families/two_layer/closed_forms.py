@@ -90,18 +90,7 @@ def _slopes(knots, nu, negative_slope):
     return np.abs([negative_slope * hinges[0] + bent, hinges[0] - bent])
 
 
-def solve_spline(
-    x,
-    y,
-    sample_weight,
-    loss,
-    alpha,
-    *,
-    tol=1e-6,
-    max_iter=100,
-    deadline=np.inf,
-    negative_slope=0.0,
-):
+def solve_spline(problem, *, tol=1e-6, max_iter=100, deadline=np.inf):
     r"""Optimal network of one feature with free biases.
 
     Some optimal network has all its knots at data points.  The spline is
@@ -112,17 +101,14 @@ def solve_spline(
 
     Parameters
     ----------
-    x, y, sample_weight : ndarray of shape (n_samples,)
-        In any order; `x` may have repeated values.
-    loss : Loss
-    alpha : float
+    problem : Problem
+        Of one feature, in any order and with any repeated values, and one output.
     tol : float, default=1e-6
         Relative duality gap to reach.
     max_iter : int, default=100
         Limit of the number of rounds.
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which to stop.
-    negative_slope : float, default=0.0
 
     Returns
     -------
@@ -135,29 +121,36 @@ def solve_spline(
     .. [2] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22.
     """
-    order = np.argsort(x, kind="stable")
-    problem = _SplineProblem(
-        x[order], y[order], sample_weight[order], loss, alpha, negative_slope
-    )
-    n_iter, status = problem.solve(tol, max_iter, deadline)
-    nu = np.empty_like(problem.nu)
-    nu[order] = problem.nu
+    p, order = problem, np.argsort(problem.X[:, 0], kind="stable")
+    sorted_data = p.X[order, 0], p.y[order], p.sample_weight[order]
+    search = _KnotSearch(_of_one_feature(p, *sorted_data))
+    n_iter, status = search.solve(tol, max_iter, deadline)
+    nu = np.empty_like(search.nu)
+    nu[order] = search.nu
     return ClosedForm(
-        neurons=problem.best.neurons(negative_slope),
+        neurons=search.best.neurons(search.negative_slope),
         nu=nu,
-        objective=problem.objective,
-        dual_bound=problem.bound,
+        objective=search.objective,
+        dual_bound=search.bound,
         n_iter=n_iter,
         status=status,
     )
 
 
-class _SplineProblem:
-    """Sorted data, the best spline and the best dual point so far."""
+def _of_one_feature(problem, x, y, sample_weight):
+    """The problem on other samples, of one feature."""
+    family = replace(problem.family, X=x[:, None])
+    return replace(problem, family=family, Y=y[:, None], sample_weight=sample_weight)
 
-    def __init__(self, x, y, s, loss, alpha, negative_slope):
-        self.x, self.y, self.s, self.loss = x, y, s, loss
-        self.alpha, self.negative_slope = alpha, negative_slope
+
+class _KnotSearch:
+    """The problem of sorted data, the best spline and the best dual point so far."""
+
+    def __init__(self, problem):
+        self.problem, self.loss = problem, problem.single_loss
+        x, y, s, loss = problem.X[:, 0], problem.y, problem.sample_weight, self.loss
+        self.x, self.y, self.s = x, y, s
+        self.alpha, self.negative_slope = problem.alpha, problem.family.negative_slope
         self.knots, self.first = np.unique(x, return_index=True)
         self.bound, self.nu = 0.0, np.zeros_like(y)
         offset = loss.best_offset(np.zeros(len(x)), y, s)
@@ -242,18 +235,12 @@ class _SplineProblem:
 
     def _fit(self, chosen, accuracy, deadline, prices=1.0):
         """Optimal spline on the chosen knots; its dual point is priced."""
-        knots, data = self.knots[chosen], (self.x, self.y, self.s)
+        knots, problem = self.knots[chosen], self.problem
         compressed = self.loss.name == "squared_error" and len(self.x) > 4 * len(knots)
-        fit = fit_spline(
-            knots,
-            *(_compress(knots, *data) if compressed else data),
-            self.loss,
-            self.alpha,
-            negative_slope=self.negative_slope,
-            tol=accuracy,
-            deadline=deadline,
-            prices=prices,
-        )
+        if compressed:
+            few = _compress(knots, self.x, self.y, self.s)
+            problem = _of_one_feature(problem, *few)
+        fit = fit_spline(problem, knots, tol=accuracy, deadline=deadline, prices=prices)
         if compressed:
             f = fit.spline(self.x)
             self._price(-self.loss.gradient(f, self.y, self.s))
@@ -339,7 +326,7 @@ def _solve_scalar(p, y, s, loss, alpha):
     return v, _balanced_dual(p, v, sign * alpha, y, s, loss)
 
 
-def solve_rank_one(c, direction, y, sample_weight, loss, alpha, tol=1e-6):
+def solve_rank_one(problem, c, direction, tol=1e-6):
     r"""Optimal ReLU network without biases for :math:`X = c\,a^T`.
 
     The only neurons are :math:`\pm a`.  They are active on disjoint sets of
@@ -347,12 +334,11 @@ def solve_rank_one(c, direction, y, sample_weight, loss, alpha, tol=1e-6):
 
     Parameters
     ----------
+    problem : Problem
+        Of one output, without biases and of a ReLU.
     c : ndarray of shape (n_samples,)
     direction : ndarray of shape (n_features,)
         The unit vector :math:`a`.
-    y, sample_weight : ndarray of shape (n_samples,)
-    loss : Loss
-    alpha : float
     tol : float, default=1e-6
         Relative duality gap up to which the status is 'optimal'.
 
@@ -365,22 +351,21 @@ def solve_rank_one(c, direction, y, sample_weight, loss, alpha, tol=1e-6):
     .. [1] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22.
     """
-    nu = -loss.gradient(np.zeros(len(y)), y, sample_weight)
-    f = np.zeros(len(y))
+    p, loss = problem, problem.single_loss
+    nu = -loss.gradient(np.zeros(len(p.y)), p.y, p.sample_weight)
+    f = np.zeros(len(p.y))
     v, kappa = np.zeros(2), 0.0
     for k, sign in enumerate((1.0, -1.0)):
         on = sign * c > 0
-        p = np.abs(c[on])
-        v[k], nu[on] = _solve_scalar(p, y[on], sample_weight[on], loss, alpha)
-        f[on] = v[k] * p
-        kappa = max(kappa, abs(p @ nu[on]))
+        z, some = np.abs(c[on]), (p.y[on], p.sample_weight[on])
+        v[k], nu[on] = _solve_scalar(z, *some, loss, p.alpha)
+        f[on] = v[k] * z
+        kappa = max(kappa, abs(z @ nu[on]))
     directions = np.array([direction, -direction])
-    return _without_bias(
-        directions, v, f, nu, kappa, y, sample_weight, loss, alpha, tol
-    )
+    return _without_bias(p, directions, v, f, nu, kappa, tol)
 
 
-def solve_orthogonal(X, y, sample_weight, loss, alpha, tol=1e-6):
+def solve_orthogonal(problem, tol=1e-6):
     r"""Optimal ReLU network without biases for orthogonal samples.
 
     Every non-negative vector of outputs is that of one neuron, whose norm is
@@ -391,11 +376,9 @@ def solve_orthogonal(X, y, sample_weight, loss, alpha, tol=1e-6):
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-        With a diagonal ``X @ X.T``; rows may be zero.
-    y, sample_weight : ndarray of shape (n_samples,)
-    loss : Loss
-    alpha : float
+    problem : Problem
+        Of one output, without biases and of a ReLU.  ``X @ X.T`` is diagonal; rows
+        may be zero.
     tol : float, default=1e-6
         Relative duality gap up to which the status is 'optimal'.
 
@@ -408,23 +391,23 @@ def solve_orthogonal(X, y, sample_weight, loss, alpha, tol=1e-6):
     .. [1] Ergen, T. and Pilanci, M. (2021). "Convex Geometry and Duality of
        Over-parameterized Neural Networks". JMLR 22.  Whitened data.
     """
+    p, X, loss = problem, problem.X, problem.single_loss
     lengths = np.linalg.norm(X, axis=1)
-    nu = -loss.gradient(np.zeros(len(y)), y, sample_weight)
-    f = np.zeros(len(y))
+    nu = -loss.gradient(np.zeros(len(p.y)), p.y, p.sample_weight)
+    f = np.zeros(len(p.y))
     v, kappa = np.zeros(2), 0.0
     directions = np.zeros((2, X.shape[1]))
     for k, sign in enumerate((1.0, -1.0)):
         on = (sign * nu > 0) & (lengths > 0)
         r, top = lengths[on], nu[on]
-        if np.linalg.norm(r * top) > alpha:
-            nu[on], f[on] = _solve_cone(r, top, y[on], sample_weight[on], loss, alpha)
+        if np.linalg.norm(r * top) > p.alpha:
+            some = p.y[on], p.sample_weight[on]
+            nu[on], f[on] = _solve_cone(r, top, *some, loss, p.alpha)
             w = X[on].T @ (f[on] / r**2)
             v[k] = sign * np.linalg.norm(w)
             directions[k] = sign * w / np.linalg.norm(w)
         kappa = max(kappa, np.linalg.norm(r * nu[on]))
-    return _without_bias(
-        directions, v, f, nu, kappa, y, sample_weight, loss, alpha, tol
-    )
+    return _without_bias(p, directions, v, f, nu, kappa, tol)
 
 
 def _solve_cone(r, top, y, s, loss, alpha):
@@ -457,34 +440,23 @@ def _solve_cone(r, top, y, s, loss, alpha):
     return nu, nu * r**2 / tau
 
 
-def _without_bias(directions, v, f, nu, kappa, y, s, loss, alpha, tol):
+def _without_bias(problem, directions, v, f, nu, kappa, tol):
     """Result for neurons with outputs `f` and signed magnitudes `v`."""
-    nu = nu * min(1.0, furthest(alpha, kappa))
+    y, s, loss = problem.y, problem.sample_weight, problem.single_loss
+    nu = nu * min(1.0, furthest(problem.alpha, kappa))
     used = v != 0
     zeros = np.zeros(np.sum(used))
     neurons = Neurons(directions[used], zeros, zeros.astype(bool))
     network = Network.of_one_output(neurons, v[used], 0.0)
-    objective = loss.value(f, y, s) + alpha * float(np.sum(np.abs(v)))
+    objective = loss.value(f, y, s) + problem.alpha * float(np.sum(np.abs(v)))
     bound = loss.dual_value(nu, y, s)
     closed = gap_closed(objective, bound, tol, loss.value(0.0 * f, y, s))
     status = "optimal" if closed else "stalled"
     return ClosedForm(network, nu, objective, bound, 0, status)
 
 
-def closed_form(
-    X,
-    y,
-    sample_weight,
-    loss,
-    alpha,
-    *,
-    fit_intercept,
-    negative_slope=0.0,
-    tol=1e-6,
-    max_iter=100,
-    deadline=np.inf,
-):
-    """Optimal network of data with special structure, if `X` has any.
+def closed_form(problem, *, tol=1e-6, max_iter=100, deadline=np.inf):
+    """Optimal network of data with special structure, if they have any.
 
     With free biases the structure is one feature, or samples on a line.
     Without, for a ReLU, it is samples on a line through the origin, or
@@ -492,16 +464,8 @@ def closed_form(
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
-    y : ndarray of shape (n_samples,)
-        Targets, -1 and +1 for the classification losses.
-    sample_weight : ndarray of shape (n_samples,)
-        Positive.
-    loss : Loss
-    alpha : float
-    fit_intercept : bool
-        Whether biases are free, rather than zero.
-    negative_slope : float, default=0.0
+    problem : Problem
+        Of two-layer networks with one output.
     tol : float, default=1e-6
         Relative duality gap to reach.
     max_iter : int, default=100
@@ -513,33 +477,36 @@ def closed_form(
     solution : ClosedForm or None
         None if no special structure was found.
     """
-    if not fit_intercept and negative_slope != 0:
+    X = problem.X
+    if problem.fit_intercept:
+        return _on_a_line(problem, tol, max_iter, deadline)
+    if problem.family.negative_slope != 0:
         return None
-    centre = X.mean(axis=0) if fit_intercept and X.shape[1] > 1 else 0.0
-    line = _line(X - centre)
-    if line is not None and fit_intercept:
-        x, direction = line
-        solution = solve_spline(
-            x,
-            y,
-            sample_weight,
-            loss,
-            alpha,
-            tol=tol,
-            max_iter=max_iter,
-            deadline=deadline,
-            negative_slope=negative_slope,
-        )
-        neurons = solution.neurons.units
-        directions = neurons.directions * direction
-        biases = neurons.biases - np.sum(directions * centre, axis=1)
-        neurons = Neurons(directions, biases, neurons.linear)
-        return replace(solution, neurons=replace(solution.neurons, units=neurons))
+    line = _line(X)
     if line is not None:
-        return solve_rank_one(*line, y, sample_weight, loss, alpha, tol)
-    if not fit_intercept and _orthogonal(X):
-        return solve_orthogonal(X, y, sample_weight, loss, alpha, tol)
-    return None
+        return solve_rank_one(problem, *line, tol)
+    return solve_orthogonal(problem, tol) if _orthogonal(X) else None
+
+
+def _on_a_line(problem, tol, max_iter, deadline):
+    """The optimal network with free biases if the samples are on a line, or None."""
+    X = problem.X
+    centre = X.mean(axis=0) if X.shape[1] > 1 else 0.0
+    line = _line(X - centre)
+    if line is None:
+        return None
+    x, direction = line
+    solution = solve_spline(
+        _of_one_feature(problem, x, problem.y, problem.sample_weight),
+        tol=tol,
+        max_iter=max_iter,
+        deadline=deadline,
+    )
+    neurons = solution.neurons.units
+    directions = neurons.directions * direction
+    biases = neurons.biases - np.sum(directions * centre, axis=1)
+    neurons = Neurons(directions, biases, neurons.linear)
+    return replace(solution, neurons=replace(solution.neurons, units=neurons))
 
 
 def _line(X):

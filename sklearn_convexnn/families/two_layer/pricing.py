@@ -25,6 +25,8 @@ NEAR = ((0.01, 0.95), (0.001, 0.97))
 kinks, one after the other, relative to the spread of the outputs; and the part of
 the slope wanted that has to be reached there.  Of the climbs that ended above that
 slope, none had been below these parts (measured on two tables)."""
+# Steps of a climb.
+_STEPS = 80
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
 # Outputs that are sorted at once: they should stay in the cache.
@@ -77,6 +79,7 @@ class Candidates:
         )
 
 
+# Many parameters: each caller sets a few of the options, and leaves the others.
 def search_units(
     X,
     N,
@@ -88,7 +91,6 @@ def search_units(
     widths=FAR,
     rescale=False,
     apart=False,
-    max_iter=80,
     polish=60,
     partial=False,
 ):
@@ -121,7 +123,6 @@ def search_units(
     apart : bool, default=False
         Whether the scales of the features are so far apart that each direction needs
         a metric of its own.
-    max_iter : int, default=80
     polish : int, default=60
         Number of candidates to finish, at most.
     partial : bool, default=False
@@ -164,7 +165,7 @@ def search_units(
     parts, finished = [no_candidates(X, N)], []
     try:
         for i in range(0, len(starts), size):
-            U, at = rough.ascend(starts[i : i + size], low, widths, max_iter, rescale)
+            U, at = rough.ascend(starts[i : i + size], low, widths, _STEPS, rescale)
             parts.append(search.evaluate(U @ axes.T, at))
         if len(X) * len(given) <= _AS_GIVEN:
             # Hills as narrow as rounding, on the hyperplanes of samples that are much

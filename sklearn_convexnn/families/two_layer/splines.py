@@ -140,20 +140,8 @@ class SplineFit:
     bends: np.ndarray
 
 
-def fit_spline(
-    knots,
-    x,
-    y,
-    sample_weight,
-    loss,
-    alpha,
-    *,
-    negative_slope,
-    tol,
-    deadline=np.inf,
-    prices=1.0,
-):
-    r"""Minimise the loss plus `alpha` times the `magnitude` over splines.
+def fit_spline(problem, knots, *, tol, deadline=np.inf, prices=1.0):
+    r"""Minimise the loss plus ``alpha`` times the `magnitude` over splines.
 
     A primal-dual predictor-corrector method over the values ``g`` at the
     knots.  The penalty enters through its dual, :math:`|z_k| \le
@@ -165,12 +153,10 @@ def fit_spline(
 
     Parameters
     ----------
+    problem : Problem
+        Of one feature and one output.
     knots : ndarray of shape (n_knots,)
-        At least two, strictly increasing; the first and last bound `x`.
-    x, y, sample_weight : ndarray of shape (n_samples,)
-    loss : Loss
-    alpha : float
-    negative_slope : float
+        At least two, strictly increasing; the first and last bound the feature.
     tol : float
         Relative complementarity to stop at.
     deadline : float, default=inf
@@ -190,16 +176,8 @@ def fit_spline(
        Interior Point Method". SIAM Journal on Optimization 2(4).
     """
     width = knots[-1] - knots[0]
-    state = _State(
-        (knots - knots[0]) / width,
-        (x - knots[0]) / width,
-        y,
-        sample_weight,
-        loss,
-        alpha / width,
-        negative_slope,
-        np.broadcast_to(prices, knots.shape)[1:-1],
-    )
+    prices = np.broadcast_to(prices, knots.shape)[1:-1]
+    state = _State(problem, knots, prices)
     with np.errstate(all="ignore"):
         for _ in range(_MAX_ITER):
             if state.converged(tol) or perf_counter() > deadline:
@@ -214,7 +192,11 @@ def fit_spline(
 class _State:
     """The iterate in coordinates where the knots span the unit interval."""
 
-    def __init__(self, t, x, y, s, loss, alpha, negative_slope, prices):
+    def __init__(self, problem, knots, prices):
+        y, s, loss = problem.y, problem.sample_weight, problem.single_loss
+        negative_slope, width = problem.family.negative_slope, knots[-1] - knots[0]
+        t, x = (knots - knots[0]) / width, (problem.X[:, 0] - knots[0]) / width
+        alpha = problem.alpha / width
         self.t, self.y, self.s, self.loss = t, y, s, loss
         self.h = np.diff(t)
         self.n_bends = len(t) - 2

@@ -23,8 +23,9 @@ _ON, _ASTRAY = 1e-9, 1e-10
 _WEIGHT = 1e4
 # Slopes below this part of the steepest one in any direction are none.
 _FLAT = 1e-6
-# A climb ends when the slope rises by no more than this, relatively.
-_RISE = 1e-10
+# A climb ends when the slope rises by no more than this, relatively, or after so many
+# steps.
+_RISE, _STEPS = 1e-10, 50
 # Cells whose bound is below this part of the slope wanted are left out.
 _WORTH = 0.98
 _NO_ROWS = np.zeros(0, dtype=int)
@@ -40,7 +41,6 @@ def search_cells(
     negative_slope=0.0,
     floor=0.0,
     n_starts=2,
-    max_iter=50,
 ):
     r"""Local maximisers of the slope within the cells of an arrangement.
 
@@ -65,8 +65,6 @@ def search_cells(
         The slope wanted.  Cells that cannot come near it are left out.
     n_starts : int, default=2
         Climbs in each cell, apart from `starts`.
-    max_iter : int, default=50
-        Steps of each climb.
 
     Returns
     -------
@@ -95,7 +93,7 @@ def search_cells(
     points = [np.zeros((0, cells.rows.shape[1]))]
     for i in np.flatnonzero(cells.norm_bounds() > _WORTH * floor):
         check()
-        found = cells.climb(i, inside[i], n_starts, max_iter)
+        found = cells.climb(i, inside[i], n_starts)
         points.append(found.reshape(-1, cells.rows.shape[1]))
     directions, biases = cells.units(np.concatenate(points))
     f = activation(directions @ X.T + biases[:, None], negative_slope) @ N
@@ -207,7 +205,7 @@ class _Cells:
         astray += (margins < -_ON) @ self.patterns.T.astype(int)
         return [points[inside] for inside in astray.T == 0]
 
-    def climb(self, i, inside, n_starts, max_iter):
+    def climb(self, i, inside, n_starts):
         """Points of cell `i` after the ascent."""
         slopes = self.slopes[i]
         left, singular, right = np.linalg.svd(slopes, full_matrices=False)
@@ -227,7 +225,7 @@ class _Cells:
                 known.append(g / size)
         known = known[:n_starts] + [slopes @ point for point in inside]
         cell = _Cell(self, i)
-        found = [cell.climb(g, max_iter) for g in known]
+        found = [cell.climb(g) for g in known]
         return np.array([point for point in found if point is not None])
 
 
@@ -241,10 +239,10 @@ class _Cell:
         self.normals = cells.normals * cells.signs[i][:, None]
         self.gate_margins = self.normals @ self.gate
 
-    def climb(self, g, max_iter):
+    def climb(self, g):
         """Point of length one that the outputs `g` lead to, if any."""
         point, value, work = None, 0.0, _NO_ROWS
-        for _ in range(max_iter):
+        for _ in range(_STEPS):
             check()
             trial, work, _ = self.project(g @ self.slopes, work)
             if trial is None:
