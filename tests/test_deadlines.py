@@ -20,6 +20,7 @@ from sklearn_convexnn import (
 from sklearn_convexnn._utils import deadlines as _deadlines
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn._utils.sorting import distinct_rows
+from sklearn_convexnn.families.two_layer import searching
 from sklearn_convexnn.families.two_layer.neurons import row_space_in_time
 from sklearn_convexnn.families.two_layer.slope_bounds import semidefinite_bound
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
@@ -32,7 +33,7 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.solvers.descent import minimize_in_time
 from sklearn_convexnn.training import at_scale as large, column_generation
-from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
+from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from tests.problems import loss_of, problem_of_one, tiny_data, two_layer_problem
 
 
@@ -172,7 +173,7 @@ def test_unfinished_search_claims_nothing(n_outputs, monkeypatch):
     def too_long(*args, **kwargs):
         raise OutOfTime
 
-    monkeypatch.setattr(column_generation, "search_widely", too_long)
+    monkeypatch.setattr(searching, "search_widely", too_long)
     model = ConvexReLURegressor(alpha=1.0, random_state=0, max_time=100.0)
     with pytest.warns(ConvergenceWarning, match="the time limit was reached"):
         model.fit(X, Y)
@@ -238,11 +239,9 @@ def test_smallest_network_in_no_time():
     units = problem.family.neurons((W / size).T, model.intercepts_[0] / size)
     neurons = Network(units, V * size[:, None], model.intercepts_[1])
     limit = 1.2 * problem.objective(neurons)
-    late = smallest_of_several_outputs(
-        problem, neurons, limit, deadline=perf_counter() - 1.0
-    )
+    late = smallest_by_descent(problem, neurons, limit, deadline=perf_counter() - 1.0)
     assert len(late) == len(neurons)
-    assert len(smallest_of_several_outputs(problem, neurons, limit)) < len(neurons)
+    assert len(smallest_by_descent(problem, neurons, limit)) < len(neurons)
 
 
 @pytest.mark.parametrize("seed", range(4))

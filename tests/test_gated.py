@@ -35,7 +35,7 @@ from sklearn_convexnn.solvers.gated_losses import GatedLoss
 from sklearn_convexnn.solvers.gated_network import gated_outputs
 from sklearn_convexnn.solvers.gated_operator import GatedOperator
 from sklearn_convexnn.solvers.gated_shrinkage import MatrixSlope, VectorSlope, shrink
-from tests.vector_problems import data, gated_objective, gated_program
+from tests.problems_of_several_outputs import data, gated_objective, gated_program
 
 ALPHA = 0.2
 LOSSES = ("squared_error", "huber", "squared_hinge", "softmax")

@@ -29,9 +29,9 @@ from sklearn_convexnn import (
     path as _path,
 )
 from sklearn_convexnn._advice import advice
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.path import scoring_path
 from sklearn_convexnn.training import (
-    column_generation,
     routes as training,
 )
 from sklearn_convexnn.training.descents import train_by_descent
@@ -247,25 +247,25 @@ def test_path_of_small_data_is_proven():
 
 def test_path_searches_little(monkeypatch):
     X, y = scaled(load_diabetes)
-    counts = {"place_neurons": 0, "search_widely": 0}
+    counts = {"place": 0, "search": 0}
 
     def counting(name):
-        function = getattr(column_generation, name)
+        method = getattr(TwoLayer, name)
 
         def counted(*args, **kwargs):
             counts[name] += 1
-            return function(*args, **kwargs)
+            return method(*args, **kwargs)
 
         return counted
 
     for name in counts:
-        monkeypatch.setattr(column_generation, name, counting(name))
+        monkeypatch.setattr(TwoLayer, name, counting(name))
     _, models, _ = convex_relu_path(
         ConvexReLURegressor(random_state=0), X, y, alphas=20, eps=0.1
     )
     assert all(model.dual_gap_ <= 1e-2 * model.objective_ for model in models)
-    assert counts["place_neurons"] == 1
-    assert counts["search_widely"] < 14
+    assert counts["place"] == 1
+    assert counts["search"] < 14
 
 
 def test_alphas_of_a_path():

@@ -31,7 +31,7 @@ from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.smallest import (
     allowed_objective,
-    smallest_of_one_output,
+    smallest_by_lasso,
 )
 from tests.problems import (
     FEW_LOSSES,
@@ -98,7 +98,7 @@ def test_smallest_subset_of_the_optimal_neurons(data, seed):
     limit = best * EXACT
     wanted = smallest_subset(problem, pool, limit)
     for start in (with_best_coefficients(problem, pool), simplify(problem, pool)):
-        small = smallest_of_one_output(problem, start, limit)
+        small = smallest_by_lasso(problem, start, limit)
         assert len(small) == wanted
         assert problem.objective(small) <= limit
 
@@ -108,7 +108,7 @@ def test_smallest_subset_of_the_optimal_neurons(data, seed):
 def test_no_subset_is_smaller_within_an_allowance(loss, rise):
     problem, pool, best = solved(*tiny_data(loss, weighted=True), loss=loss)
     limit = best * (1 + rise)
-    small = smallest_of_one_output(problem, pool, limit)
+    small = smallest_by_lasso(problem, pool, limit)
     assert len(small) <= smallest_subset(problem, pool, limit)
     assert problem.objective(small) <= limit
 
@@ -132,7 +132,7 @@ def test_eight_neurons_become_four():
     for network in (half.joined(half), halves[0].joined(halves[1])):
         assert len(network) == 8
         limit = max(problem.objective(network), best * EXACT)
-        small = smallest_of_one_output(problem, network, limit)
+        small = smallest_by_lasso(problem, network, limit)
         assert len(small) == 4
         assert best * (1 - 1e-9) <= problem.objective(small) <= limit
 
@@ -161,11 +161,11 @@ def test_parts_in_one_cell_are_merged(bias):
     program = make_program("squared_error", X, y, s, 0.3, bias=bias)
     problem = problem_of(program, X)
     limit = problem.objective(network)
-    small = smallest_of_one_output(problem, network, limit)
+    small = smallest_by_lasso(problem, network, limit)
     assert len(small) <= len(gates)
     assert problem.objective(small) <= limit
     # Leaving out alone keeps the directions.
-    subset = smallest_of_one_output(problem, network, limit, only_subsets=True)
+    subset = smallest_by_lasso(problem, network, limit, only_subsets=True)
     assert problem.objective(subset) <= limit
     closest = subset.units.directions @ network.units.directions.T
     assert_allclose(closest.max(axis=1), 1.0, rtol=1e-14)
@@ -174,17 +174,17 @@ def test_parts_in_one_cell_are_merged(bias):
 def test_the_null_network_if_it_is_allowed():
     problem, pool, _ = solved(*tiny_data("squared_error"), bias=True)
     value = problem.objective(problem.null())
-    assert len(smallest_of_one_output(problem, pool, value)) == 0
-    assert len(smallest_of_one_output(problem, pool, value * (1 - 1e-6))) > 0
-    assert len(smallest_of_one_output(problem, problem.null(), np.inf)) == 0
+    assert len(smallest_by_lasso(problem, pool, value)) == 0
+    assert len(smallest_by_lasso(problem, pool, value * (1 - 1e-6))) > 0
+    assert len(smallest_by_lasso(problem, problem.null(), np.inf)) == 0
 
 
 def test_the_given_network_if_there_is_no_smaller_one():
     problem, pool, best = solved(*tiny_data("squared_error"))
     start = simplify(problem, pool)
-    assert smallest_of_one_output(problem, start, best * EXACT) is start
+    assert smallest_by_lasso(problem, start, best * EXACT) is start
     # Nothing is tried after the deadline.
-    assert smallest_of_one_output(problem, start, 2 * best, deadline=0.0) is start
+    assert smallest_by_lasso(problem, start, 2 * best, deadline=0.0) is start
 
 
 # The allowance

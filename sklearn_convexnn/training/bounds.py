@@ -11,6 +11,10 @@ from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.cell_search import (
+    cell_slope_bound,
+    search_cells,
+)
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
@@ -22,11 +26,9 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.two_layer.vector_cells import (
-    cell_slope_bound,
-    search_cells,
+from sklearn_convexnn.families.two_layer.soft_thresholded_svd import (
+    soft_thresholded_svd,
 )
-from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,

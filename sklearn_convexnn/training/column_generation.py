@@ -8,6 +8,7 @@ import numpy as np
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.deadlines import check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
+from sklearn_convexnn.families.two_layer.cell_search import search_cells
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.neurons import (
     in_basis,
@@ -20,7 +21,6 @@ from sklearn_convexnn.families.two_layer.placing import (
 from sklearn_convexnn.families.two_layer.pricing import (
     COPIES,
 )
-from sklearn_convexnn.families.two_layer.vector_cells import search_cells
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.generation import Generation

@@ -12,7 +12,9 @@ from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.given import TwoLayerPatterns
-from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
+from sklearn_convexnn.families.two_layer.soft_thresholded_svd import (
+    soft_thresholded_svd,
+)
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.patterns.arrangements import has_few_patterns
 from sklearn_convexnn.training.column_generation import generate_neurons

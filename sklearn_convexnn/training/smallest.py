@@ -10,8 +10,8 @@ from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.descents import with_best_offset
+from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from sklearn_convexnn.training.trained import null_training
-from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
 
 # What is left of tol for the rounding of the weights to single precision.
 _SAFETY = 0.999
@@ -51,9 +51,7 @@ def allowed_objective(objective, dual_bound, tol):
     return limit if objective <= limit else objective * (1.0 + _ROUNDING)
 
 
-def smallest_of_one_output(
-    problem, neurons, limit, *, only_subsets=False, deadline=np.inf
-):
+def smallest_by_lasso(problem, neurons, limit, *, only_subsets=False, deadline=np.inf):
     r"""Search for the smallest network whose objective is at most `limit`.
 
     Backward elimination: a neuron is left out, or two of one sign are replaced
@@ -372,9 +370,9 @@ def shrink(problem, known, settings, task, duals, *, model):
             f"fitted on: its objective was {model.objective_:.6g}, and on these data "
             f"it is {units.objective(objective):.6g}."
         )
-    search = smallest_of_one_output
+    search = smallest_by_lasso
     if problem.n_outputs > 1:
-        search = smallest_of_several_outputs
+        search = smallest_by_descent
     bound = units.of_objective(model.dual_bound_)
     found = unless_broken(
         neurons,

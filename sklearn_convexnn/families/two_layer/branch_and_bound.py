@@ -14,13 +14,13 @@ import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, fits, left, until
 from sklearn_convexnn.families.two_layer.neurons import activation
+from sklearn_convexnn.families.two_layer.norm_slope import NormSlope
 from sklearn_convexnn.families.two_layer.signed_slope import SignedSlope
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     ROUNDING,
     norm_bound,
     planar_maximiser,
 )
-from sklearn_convexnn.families.two_layer.vector_slope import VectorSlope
 
 # Singular values of the data, and of N, below this count as zero, relatively.
 # What that changes is added to the bounds.
@@ -180,7 +180,7 @@ class _Reduced:
             return [SignedSlope.of(rows, sign * nu, **geometry) for sign in (1, -1)]
         if free_bias:
             rows = np.column_stack([rows, np.ones(len(rows))])
-        return [VectorSlope(rows, weights, **geometry)]
+        return [NormSlope(rows, weights, **geometry)]
 
     def ceiling(self, **geometry):
         """Upper bound of the slopes from norms alone."""

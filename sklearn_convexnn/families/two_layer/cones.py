@@ -15,7 +15,7 @@ class Cones:
 
     Parameters
     ----------
-    slope : SignedSlope or VectorSlope
+    slope : SignedSlope or NormSlope
         Has bounds of the slope over cones.
     n_rows : int
         Of the data, from which follows how many cones are bounded at once.

@@ -452,7 +452,7 @@ def planar_maximiser(parts):
 
     Parameters
     ----------
-    parts : SlopeParts or VectorSlope
+    parts : SlopeParts or NormSlope
 
     Returns
     -------
@@ -466,7 +466,7 @@ def planar_maximisers(parts):
 
     Parameters
     ----------
-    parts : SlopeParts or VectorSlope
+    parts : SlopeParts or NormSlope
 
     Returns
     -------

@@ -7,13 +7,20 @@ from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from sklearn_convexnn.families.two_layer.vector_closed_forms import soft_thresholded_svd
+from sklearn_convexnn.families.two_layer.soft_thresholded_svd import (
+    soft_thresholded_svd,
+)
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers.gated import GatedObjective, solve_gated
 from sklearn_convexnn.training.lifted import lifted_bound
 from tests.problems import two_layer_problem
-from tests.vector_problems import data, gated_objective, gated_program, loss_expression
+from tests.problems_of_several_outputs import (
+    data,
+    gated_objective,
+    gated_program,
+    loss_expression,
+)
 
 ALPHA = 0.2
 

@@ -13,7 +13,7 @@ _MAX_CONE_RANK = 6
 
 
 @dataclass(frozen=True)
-class VectorSlope(Directions):
+class NormSlope(Directions):
     """The slope ``||N^T act(X u + b)||`` as branch and bound needs it.
 
     Attributes

@@ -4,11 +4,11 @@ from numpy.testing import assert_allclose
 from scipy.optimize import nnls
 
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
-from sklearn_convexnn.families.two_layer.neurons import activation
-from sklearn_convexnn.families.two_layer.vector_cells import (
+from sklearn_convexnn.families.two_layer.cell_search import (
     cell_slope_bound,
     search_cells,
 )
+from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,

@@ -29,9 +29,9 @@ from sklearn_convexnn.solvers.weights import Weights
 from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound
 from sklearn_convexnn.training.proving import prove
-from sklearn_convexnn.training.vector_smallest import smallest_of_several_outputs
+from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from tests.problems import LOSSES, as_targets, two_layer_problem
-from tests.test_vector_formulations import separate_program
+from tests.test_formulations import separate_program
 
 NAMES = ("softmax", *LOSSES)
 
@@ -345,12 +345,12 @@ def test_smaller_networks():
     p = make_problem("softmax", True, n=60, d=4, alpha=0.2)
     found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
     neurons = simplify(p, found.neurons)
-    small = smallest_of_several_outputs(p, neurons, 1.02 * found.objective)
+    small = smallest_by_descent(p, neurons, 1.02 * found.objective)
     assert p.objective(small) <= 1.02 * found.objective
     assert len(small) < 0.7 * len(neurons)
-    same = smallest_of_several_outputs(p, neurons, p.objective(neurons))
+    same = smallest_by_descent(p, neurons, p.objective(neurons))
     assert len(same) <= len(neurons)
-    assert len(smallest_of_several_outputs(p, neurons, 1e9)) == 0
+    assert len(smallest_by_descent(p, neurons, 1e9)) == 0
 
 
 def test_exact_steps_of_one_output_end_where_others_do():
@@ -371,7 +371,7 @@ def test_improving_never_makes_it_worse(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_vector_losses(name):
+def test_losses_of_several_outputs(name):
     p = make_problem(name, n=12)
     loss, Y, s = p.loss, p.Y, p.sample_weight
     rng = np.random.default_rng(0)

@@ -17,7 +17,7 @@ _PARALLEL = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1)
 _OUTPUT_STEPS, _STEPS = 100, 100
 
 
-def smallest_of_several_outputs(
+def smallest_by_descent(
     problem, neurons, limit, *, only_subsets=False, deadline=np.inf
 ):
     """Search for a smaller network whose objective is at most `limit`.
