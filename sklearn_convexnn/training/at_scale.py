@@ -97,13 +97,13 @@ def generate_at_scale(
     *,
     n_neurons=100,
     known=None,
+    duals=(),
     tol=1e-2,
     max_iter=200,
     max_neurons=None,
     deadline=np.inf,
     callback=None,
     task=None,
-    duals=(),
 ):
     r"""Train a network of any width on many samples, to a small duality gap.
 

@@ -12,17 +12,13 @@ from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.subnetworks.cells import solve_on_blocks
 from sklearn_convexnn.training.column_generation import Run
 
-# Steps of a search, and of a thorough one.
-_STEPS, _MORE_STEPS = 80, 300
-# Random sub-networks in a thorough search, and operations of inner units in a search.
-_MOST_STARTS, _WORK = 1000, 150_000_000
+# Random sub-networks in a thorough search.
+_MOST_STARTS = 1000
 # Thorough searches at the end of a fit that stops short, and the share of the time
 # that is kept for them.
 _LAST_LOOKS, _LAST = 3, 0.2
 # Relative gap from which on the program over the patterns at hand is solved.
 _CLOSE = 0.1
-# Steep sub-networks that are known to climb from, at most.
-_NEAR = 150
 
 
 # Many parameters: limits, starts and what is told, each by its name.
@@ -52,9 +48,11 @@ def generate_subnetworks(
     rng : RandomState
     n_units : int, default=100
         Number of sub-networks to place.
+    known, duals, tol, max_iter
+        As of `generate_neurons`.
     max_units : int or None
         Limit of sub-networks.
-    known, duals, tol, max_iter, deadline, callback, task
+    deadline, callback, task
         As of `generate_neurons`.
 
     Returns
