@@ -9,7 +9,7 @@ from scipy.optimize import linprog
 from sklearn.base import clone
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._base import ReLUNetworkMixin
+from sklearn_convexnn._base import ReLUNetworkMixin, of_outputs
 from sklearn_convexnn._preparing import build_problem, canonical
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data
@@ -22,7 +22,6 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     planar_maximisers,
     triangle_bound,
 )
-from sklearn_convexnn.losses import Separable, Softmax
 from sklearn_convexnn.patterns.gates import gated_arrangement
 from sklearn_convexnn.training.proving import node_limit
 
@@ -196,10 +195,8 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     model._validate_params()
     X, Y, sample_weight, loss, _ = model._encoded(X, y, sample_weight)
     X = np.asarray(X.toarray() if hasattr(X, "toarray") else X, np.float64)
-    loss = loss if isinstance(loss, Softmax) else Separable(loss)
     # The value does not depend on `alpha`.
-    seed = check_random_state(model.random_state).randint(np.iinfo(np.int32).max)
-    settings = model._settings(loss, alpha=1.0, seed=seed)
+    settings = model._settings(of_outputs(loss), alpha=1.0, seed=model._seed())
     gated = _is_a(model, "gated")
     X, Y, sample_weight = canonical(X, np.asarray(Y, np.float64), sample_weight)
     # What gates need of the problem does not depend on its units.
@@ -243,7 +240,7 @@ def _search(problem, N, rng):
     Of data of rank one or two and one output it is the largest of all.
     """
     p = problem
-    options = {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
+    options = p.family.geometry
     directions, biases = _planar_neurons(p, N, options)
     if not len(directions):
         found = search_widely(p.X, N, _DIRECTIONS, rng, polish=60, **options)
@@ -330,7 +327,7 @@ def _least_steep(problem, low, high, rng):
 def _prove(problem, N, slope):
     """The largest slope known, and a proven upper bound of all."""
     p = problem
-    geometry = {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
+    geometry = p.family.geometry
     rtol = 0.5 * _RTOL
     found = maximise_slope(
         p.X,

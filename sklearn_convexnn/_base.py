@@ -110,8 +110,17 @@ def checked_weights(sample_weight, X):
     return in_numpy(weights).astype(np.float64, copy=False)
 
 
-def _of_outputs(loss):
-    """The loss of a network with any number of outputs."""
+def of_outputs(loss):
+    """The loss of a network with any number of outputs.
+
+    Parameters
+    ----------
+    loss : Loss or Softmax
+
+    Returns
+    -------
+    loss : Separable or Softmax
+    """
     return loss if isinstance(loss, Softmax) else Separable(loss)
 
 
@@ -261,7 +270,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         _check_range(X=data, y=Y, sample_weight=sample_weight)
         self._check_supported(loss, Y.shape[1])
         self._check_memory(X.shape, Y.shape[1])
-        seed, loss = self._seed(), _of_outputs(loss)
+        seed, loss = self._seed(), of_outputs(loss)
         settings = self._settings(
             loss,
             like=None if issparse(X) else X[:1, :],
@@ -375,7 +384,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         if fitted.trained.status != "optimal":
             # It may be for want of time.
             return
-        settings = self._settings(_of_outputs(loss), seed=self._seed())
+        settings = self._settings(of_outputs(loss), seed=self._seed())
         Y = np.asarray(Y, dtype=np.float64)
         slope = self._slope(self._data(X), Y, sample_weight, settings)
         if slope <= self.alpha:

@@ -87,7 +87,7 @@ def _positive(slopes, units):
 
 def _steepest(p, N, rng, end):
     """The steepest neurons that a short search finds."""
-    options = {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
+    options = p.family.geometry
     found = no_candidates(p.X, N)
     with suppress(OutOfTime), until(end):
         found = unless_broken(

@@ -72,12 +72,6 @@ class GivenNetwork:
     coefs: list
     intercepts: list
 
-    @property
-    def geometry(self):
-        """What decides on the slopes of neurons, apart from the data."""
-        p = self.problem
-        return {"free_bias": p.fit_intercept, "negative_slope": p.family.negative_slope}
-
     def outputs(self):
         """Outputs of the network, shape (n_samples, n_outputs)."""
         z = self.problem.X @ self.coefs[0] + self.intercepts[0]
@@ -274,17 +268,14 @@ def _slope_on_patterns(network, N, arrangement, tol):
     if p.n_outputs == 1:
         return bound
     found = search_cells(
-        p.X, N, arrangement, starts=network.gates(), **network.geometry
+        p.X, N, arrangement, starts=network.gates(), **p.family.geometry
     ).slopes.max(initial=0.0)
     return bound if bound <= (1.0 + 0.1 * tol) * found else found
 
 
 def _cell_bound(problem, N, arrangement):
     """Proven bound of the slopes in the cells, which is tight for one output."""
-    geometry = {
-        "free_bias": problem.fit_intercept,
-        "negative_slope": problem.family.negative_slope,
-    }
+    geometry = problem.family.geometry
     if problem.n_outputs == 1:
         return cone_slopes(problem.X, N[:, 0], arrangement, **geometry).max()
     return cell_slope_bound(problem.X, N, arrangement, **geometry)
@@ -386,8 +377,8 @@ def _searched_slope(network, N, known, rng):
     starts = starts[np.any(starts != 0, axis=1)]
     slopes = [
         p.family.slopes(known.units, N),
-        search_widely(X, N, size, rng, **network.geometry).slopes,
-        search_units(X, N, starts, **network.geometry).slopes,
+        search_widely(X, N, size, rng, **p.family.geometry).slopes,
+        search_units(X, N, starts, **p.family.geometry).slopes,
     ]
     if p.fit_intercept:
         # A neuron that is active everywhere.
@@ -419,8 +410,7 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
     """
     p = problem
     options = {
-        "free_bias": p.fit_intercept,
-        "negative_slope": p.family.negative_slope,
+        **p.family.geometry,
         "target": max(allowed, (1.0 + rtol) * lower),
         "rtol": rtol,
         "deadline": deadline,
@@ -452,7 +442,7 @@ def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):
 
 def _proven_slope_of_one(problem, nu, options, upper=None):
     """As `_proven_slope`, of a single output, with the options as a dict."""
-    geometry = {key: options[key] for key in ("free_bias", "negative_slope")}
+    geometry = problem.family.geometry
     X, deadline, closed = problem.X, options["deadline"], False
     if upper is None:
         upper = norm_bound(X, nu, **geometry)

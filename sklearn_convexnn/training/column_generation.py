@@ -426,8 +426,7 @@ class _RunOnCells(Run):
             N,
             self.arrangement,
             starts=starts,
-            free_bias=p.fit_intercept,
-            negative_slope=p.family.negative_slope,
+            **p.family.geometry,
             floor=p.alpha,
             n_starts=8 if thorough else 2,
         )

@@ -117,10 +117,7 @@ def _certificate(problem, result, pricing, tol):
     certificate = kinds.get(pricing, "global")
     if certificate == "restricted":
         # On some data, such as orthonormal samples, no other neuron is steeper.
-        geometry = {
-            "free_bias": problem.fit_intercept,
-            "negative_slope": problem.family.negative_slope,
-        }
+        geometry = problem.family.geometry
         with suppress(OutOfTime):
             outer = min(
                 unless_broken(np.inf, slope, problem.X, result.nu[:, 0], **geometry)
@@ -441,10 +438,7 @@ class _Run:
         self.problem, self.rng, self.cuts = problem, rng, cuts
         self.pricing, self.tol, self.deadline = pricing, tol, deadline
         self.max_neurons = np.inf if max_neurons is None else max_neurons
-        self.geometry = {
-            "free_bias": problem.fit_intercept,
-            "negative_slope": problem.family.negative_slope,
-        }
+        self.geometry = problem.family.geometry
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         # The bound of zeros needs no search.

@@ -111,8 +111,7 @@ def prove(problem, result, tol, deadline, nodes=None):
     found = maximise_slope(
         problem.X,
         result.nu,
-        free_bias=problem.fit_intercept,
-        negative_slope=problem.family.negative_slope,
+        **problem.family.geometry,
         target=max(allowed, (1.0 + rtol) * result.kappa),
         rtol=rtol,
         deadline=deadline,

@@ -34,6 +34,11 @@ class TwoLayer(UnitFamily):
 
     negative_slope: float = 0.0
 
+    @property
+    def geometry(self):
+        """What decides on the slopes of neurons, apart from the data."""
+        return {"free_bias": self.fit_intercept, "negative_slope": self.negative_slope}
+
     def none(self):
         return self.neurons(np.zeros((0, self.X.shape[1])), np.zeros(0))
 

@@ -70,8 +70,7 @@ def finish_on_all(problem, N, candidates, most):
     search = SlopeSearch(
         problem.X,
         (N / scale).astype(problem.X.dtype),
-        free_bias=problem.fit_intercept,
-        negative_slope=problem.family.negative_slope,
+        **problem.family.geometry,
         apart=problem.family.apart,
     )
     U, at = search.ascend(best.directions, 0.0, NEAR, _FINISH, True)

@@ -60,8 +60,7 @@ def search_far_and_near(
     """
     X, residual = (family.X, N) if sample is None else sample
     options = {
-        "free_bias": family.fit_intercept,
-        "negative_slope": family.negative_slope,
+        **family.geometry,
         "apart": family.apart,
         "floor": floor,
         "polish": _MORE_POLISHED if thorough else _POLISHED,
