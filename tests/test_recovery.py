@@ -157,3 +157,22 @@ def test_network_without_neurons():
     (W, a), (b, c) = layers_of_neurons(empty, X)
     assert W.shape == (3, 0) and b.shape == (0,) and a.shape == (0, 1)
     assert len(simplify(problem_of(program, X), empty)) == 0
+
+
+def test_units_without_outputs_are_dropped():
+    """Their weights would be zero divided by zero."""
+    X, y, s = tiny_data("squared_error", n=20, d=3)
+    problem = problem_of_one(X, y, s, loss_of("squared_error"), 1e-3)
+    units = problem.family.random(3, np.random.RandomState(0))
+    Z = problem.family.features(units)
+    # The second unit is small and not to be missed, the last one is rounding.
+    outputs = np.zeros((3, 1))
+    outputs[0] = 0.5 * (s * y @ Z[:, 0]) / (s * Z[:, 0] @ Z[:, 0])
+    residual = s * (y - Z @ outputs[:, 0])
+    sizes = np.abs(outputs[0]) * np.array([5e-9, 1e-13])
+    outputs[1:, 0] = sizes * np.sign(Z[:, 1:].T @ residual)
+    network = replace(problem.unused(units), outputs=outputs)
+    small = simplify(problem, network)
+    assert len(small) == 2
+    for weights in sum(map(list, layers_of_neurons(small, X)), []):
+        assert np.all(np.isfinite(weights))

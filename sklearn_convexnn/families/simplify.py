@@ -61,6 +61,7 @@ def _simpler(problem, network, slack):
     outputs = network.outputs
     dust = np.abs(outputs) <= _DUST * np.abs(outputs).max(initial=0.0)
     candidate = replace(network, outputs=np.where(dust, 0.0, outputs))
+    candidate = candidate.select(candidate.sizes > 0)
     if problem.objective(candidate) <= best + slack:
         yield candidate
 
