@@ -22,8 +22,9 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     sample_residuals,
 )
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
-from sklearn_convexnn.solvers import descent
+from sklearn_convexnn.solvers import descent, mini_batches
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
+from sklearn_convexnn.training import at_scale
 from sklearn_convexnn.training.at_scale import generate_at_scale, goes_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
 from tests.problems import two_layer_problem
@@ -159,9 +160,9 @@ def test_candidates_have_slopes_over_all_samples():
         ("squared_error", {}),
         pytest.param("squared_error", {"bias": False}, marks=pytest.mark.slow),
         pytest.param("squared_error", {"slope": 0.2}, marks=pytest.mark.slow),
-        ("softmax", {}),
+        pytest.param("softmax", {}, marks=pytest.mark.slow),
         pytest.param("hinge", {}, marks=pytest.mark.slow),
-        ("squared_error", {"c": 1}),
+        pytest.param("squared_error", {"c": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_agrees_with_column_generation(loss, options):
@@ -183,12 +184,15 @@ def table():
     return p.X, p.Y, p.sample_weight
 
 
-@pytest.mark.parametrize(
-    "dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.float32]
-)
-def test_regressor(table, dtype):
-    X, Y, s = table
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("n_samples", [400, pytest.param(4200, marks=pytest.mark.slow)])
+def test_regressor(table, dtype, n_samples, monkeypatch):
+    X, Y, s = (part[:n_samples] for part in table)
     X = X.astype(dtype)
+    if n_samples < 4200:
+        for module in (at_scale, mini_batches):
+            monkeypatch.setattr(module, "BATCH", 32)
+        monkeypatch.setattr(at_scale, "_MANY", 100)
     assert goes_at_scale(X.shape, 1, "adaptive")
     assert not goes_at_scale(X.shape, 1, "sampled")
     model = ConvexReLURegressor(alpha=30.0, tol=0.02, random_state=0)

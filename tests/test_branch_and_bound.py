@@ -178,7 +178,9 @@ def test_cones_agree_with_cells_in_the_plane(bias, negative_slope, n_outputs):
         assert exact * (1 - 1e-12) <= upper <= exact * (1 + 2e-6)
 
 
-@pytest.mark.parametrize("free_bias", [False, True])
+@pytest.mark.parametrize(
+    "free_bias", [False, pytest.param(True, marks=pytest.mark.slow)]
+)
 def test_signs_against_enumeration(free_bias, monkeypatch):
     monkeypatch.setattr(MODULE + "signed_slope._MAX_CONE_RANK", 0)
     if free_bias:

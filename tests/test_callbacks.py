@@ -56,7 +56,7 @@ def wide_data():
 
 
 def quick_model(cls=ConvexReLURegressor, **params):
-    params = {"alpha": 2.0, "tol": 0.05, **params}
+    params = {"alpha": 6.0, "tol": 0.05, **params}
     return cls(n_arrangements=3, random_state=0, **params)
 
 

@@ -37,6 +37,8 @@ INSTANCES = [
         1.0, n_arrangements=2, subnetwork_width=1, tol=0.9, max_iter=1
     ),
 ]
+# Checks that take many fits are left to others.
+SLOWEST = [ParallelReLURegressor(), ParallelReLUClassifier()]
 # As a user gets them, and others that together take long.
 OTHERS = [
     ConvexReLURegressor(),
@@ -57,8 +59,7 @@ OTHERS = [
     GatedReLUClassifier(**CHEAP),
     GatedReLURegressor(fit_intercept=False, **CHEAP),
     GatedReLURegressor(warm_start=True, loss="huber", **CHEAP),
-    ParallelReLURegressor(),
-    ParallelReLUClassifier(),
+    *SLOWEST,
     ParallelReLURegressor(**ADAPTIVE),
     ParallelReLUClassifier(**ADAPTIVE),
     ParallelReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
@@ -134,6 +135,7 @@ def with_checks(estimators):
         )
         for estimator in estimators
         for case in estimator_checks_generator(estimator)
+        if estimator not in SLOWEST or name_of(case[1]) not in HEAVY
     ]
     return pytest.mark.parametrize("estimator, check", cases, ids=name_of)
 

@@ -161,7 +161,7 @@ def test_history():
 # Interchange with scikit-learn's MLP
 
 
-@pytest.mark.parametrize("n_outputs", [1, 3])
+@pytest.mark.parametrize("n_outputs", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_weights_in_an_mlp_regressor(diabetes, n_outputs):
     X, y = (part[:150] for part in diabetes)
     Y = y if n_outputs == 1 else np.stack([y, y**2, X[:, 0] * y], axis=1)

@@ -227,7 +227,12 @@ def test_classification(loss, n_classes):
 
 
 @pytest.mark.parametrize(
-    "loss", [pytest.param("huber", marks=pytest.mark.slow), "quantile", "poisson"]
+    "loss",
+    [
+        pytest.param("huber", marks=pytest.mark.slow),
+        "quantile",
+        pytest.param("poisson", marks=pytest.mark.slow),
+    ],
 )
 def test_losses_of_regression(loss):
     X, y = small(n=7, d=2)

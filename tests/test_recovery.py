@@ -174,5 +174,5 @@ def test_units_without_outputs_are_dropped():
     network = replace(problem.unused(units), outputs=outputs)
     small = simplify(problem, network)
     assert len(small) == 2
-    for weights in sum(map(list, layers_of_neurons(small, X)), []):
-        assert np.all(np.isfinite(weights))
+    coefs, intercepts = layers_of_neurons(small, X)
+    assert all(np.all(np.isfinite(weights)) for weights in (*coefs, *intercepts))

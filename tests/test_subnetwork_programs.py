@@ -340,7 +340,7 @@ def test_two_layer_blocks_are_there():
     assert_allclose(both.value(), case.value(), rtol=1e-7)
 
 
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("bias", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_invariances(bias):
     n, d = 3, 1 if bias else 2
     case = Case(n, d, bias=bias)
