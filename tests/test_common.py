@@ -37,8 +37,6 @@ INSTANCES = [
         1.0, n_arrangements=2, subnetwork_width=1, tol=0.9, max_iter=1
     ),
 ]
-# Checks that take many fits are left to others.
-SLOWEST = [ParallelReLURegressor(), ParallelReLUClassifier()]
 # As a user gets them, and others that together take long.
 OTHERS = [
     ConvexReLURegressor(),
@@ -59,7 +57,8 @@ OTHERS = [
     GatedReLUClassifier(**CHEAP),
     GatedReLURegressor(fit_intercept=False, **CHEAP),
     GatedReLURegressor(warm_start=True, loss="huber", **CHEAP),
-    *SLOWEST,
+    ParallelReLURegressor(),
+    ParallelReLUClassifier(),
     ParallelReLURegressor(**ADAPTIVE),
     ParallelReLUClassifier(**ADAPTIVE),
     ParallelReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),
@@ -127,6 +126,16 @@ def is_slow(estimator, check):
     return name in HEAVY and estimator is not QUICKEST
 
 
+def is_left_out(estimator, name):
+    """Whether a check takes long and is of what a quicker estimator shows too."""
+    if estimator is OTHERS[0]:
+        return name.startswith("check_regressors_train,")
+    of_subnetworks = isinstance(
+        estimator, (ParallelReLURegressor, ParallelReLUClassifier)
+    )
+    return of_subnetworks and estimator is not OF_SUBNETWORKS and name in HEAVY
+
+
 def with_checks(estimators):
     """As `parametrize_with_checks`, which gives a generator in some versions."""
     cases = [
@@ -135,7 +144,7 @@ def with_checks(estimators):
         )
         for estimator in estimators
         for case in estimator_checks_generator(estimator)
-        if estimator not in SLOWEST or name_of(case[1]) not in HEAVY
+        if not is_left_out(estimator, name_of(case[1]))
     ]
     return pytest.mark.parametrize("estimator, check", cases, ids=name_of)
 
