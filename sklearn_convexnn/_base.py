@@ -164,6 +164,8 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     # The architecture, what trains a network of it, and what measures the slopes of
     # its units where there is none.
     _kind = _train = _slope = None
+    # What the slope says of the weight decay.
+    _constant_from = "as for every alpha from about {:.3g} on"
     _n_hidden_layers = 1
 
     def _check_supported(self, loss, n_outputs):
@@ -388,10 +390,10 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         Y = np.asarray(Y, dtype=np.float64)
         slope = self._slope(self._data(X), Y, sample_weight, settings)
         if slope <= self.alpha:
+            constant_from = self._constant_from.format(slope)
             warnings.warn(
-                f"The best network for alpha={self.alpha:g} is a constant, as for "
-                f"every alpha from about {slope:.3g} on. Use a smaller one, or "
-                "alpha='scale'.",
+                f"The best network for alpha={self.alpha:g} is a constant, "
+                f"{constant_from}. Use a smaller one, or alpha='scale'.",
                 UserWarning,
             )
 

@@ -38,9 +38,11 @@ class ParallelMixin(ReLUNetworkMixin):
 
     _kind, _train = "parallel", staticmethod(fit_network)
 
+    _constant_from = "as the best one of two layers is from about alpha={:.3g} on"
+
     @staticmethod
     def _slope(X, Y, sample_weight, settings):
-        # That of neurons, which are among the sub-networks.
+        # That of neurons, which are among the sub-networks: others can be steeper.
         settings = replace(settings, family=TwoLayer)
         return null_slope(X, Y, sample_weight, settings)
 

@@ -269,6 +269,16 @@ def test_weight_decay_beyond_which_nothing_is_left():
     assert found.set_params(alpha=0.97 * low, tol=1e-5).fit(X, y).objective_ < null
 
 
+def test_a_constant_network_is_not_called_one_from_the_slope_of_neurons_on():
+    """Where no neuron is of use, a sub-network can be."""
+    X, y = np.linspace(-1.5, 1.5, 8)[:, None], np.array([1.0, -1.0] * 4)
+    neurons = alpha_max(ConvexReLURegressor(), X, y).upper
+    model = ParallelReLURegressor(subnetwork_norm="path", random_state=0, tol=1e-3)
+    assert model.set_params(alpha=1.01 * neurons).fit(X, y).n_neurons_ > 0
+    with pytest.warns(UserWarning, match="as the best one of two layers is from"):
+        model.set_params(alpha=10 * neurons).fit(X, y)
+
+
 @pytest.mark.slow
 def test_warm_start_does_not_get_worse():
     X, y = small(n=10)
