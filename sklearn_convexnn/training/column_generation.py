@@ -180,11 +180,18 @@ class Run(Generation):
         p = self.problem
         placed = p.family.place(p, n_neurons, self.rng)
         before, value = np.inf, p.objective(placed)
-        # With many weights descent is cheaper than anything else for long.
-        while before - value > _DESCENT_PAYS * value and perf_counter() < self.deadline:
+        pays = self.descends
+        while pays and before - value > _DESCENT_PAYS * value:
             placed = self.improve(placed)
             before, value = value, p.objective(placed)
+            pays = perf_counter() < self.deadline
         return placed
+
+    @property
+    def descends(self):
+        """Whether to go on with the descent of placed units as long as it pays."""
+        # With many weights it is cheaper than anything else for long.
+        return True
 
     def improve(self, neurons):
         with until(self.before_pricing()):
@@ -286,6 +293,11 @@ class SingleRun(Run):
 
     sides, pool_bound = None, -np.inf
     selections, most_cuts = _FIRST_SINGLE, 500
+
+    @property
+    def descends(self):
+        # It takes more steps there, which are cheaper than rounds.
+        return self.problem.family.apart
 
     def round(self):
         p = self.problem

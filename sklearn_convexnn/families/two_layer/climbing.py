@@ -6,6 +6,8 @@ from sklearn_convexnn._utils.deadlines import check
 
 # Elements of the array of all outputs in one step: it should stay in the cache.
 _CHUNK = 120_000
+# Columns of derivatives of all outputs up to which these are formed one by one.
+_FEW = 100
 
 
 class Hill:
@@ -20,6 +22,14 @@ class Hill:
 
     def __init__(self, X, N, negative_slope):
         self.X, self.N, self.negative_slope = X, N, negative_slope
+        (n, d), c = X.shape, N.shape[1]
+        ones = np.ones((n, 1), dtype=X.dtype)
+        rows = np.column_stack([X, ones])
+        self.inward = np.column_stack([rows, ones]).T
+        self.outward, self.straight = None, N.T @ rows
+        if c * (d + 1) <= _FEW:
+            # Products of matrices cost less than passes over all outputs.
+            self.outward = (N[:, :, None] * rows[:, None]).reshape(n, -1)
         self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
 
     def smooth(self, widths, at):
@@ -36,28 +46,53 @@ class Hill:
         return tuple(np.concatenate(part) for part in zip(*parts))
 
     def _evaluate(self, U, live):
-        a, widths = self.negative_slope, self.widths[live]
-        z = self.X @ U.T
+        widths, ones = self.widths[live], np.ones(len(U), dtype=U.dtype)
+        anchors, shift = None, np.zeros_like(ones)
         if self.at is not None:
             anchors = self.X[self.at[live]]
-            z -= np.einsum("kd,kd->k", anchors, U)
-        share = z / widths
-        share += z.dtype.type(0.5)
-        np.clip(share, 0.0, 1.0, out=share)
-        # The smoothed activation.
-        smooth = share * z
-        smooth += 0.5 * widths * (share - share * share)
-        if a != 0:
-            smooth = (1.0 - a) * smooth + a * z
-            share = (1.0 - a) * share + z.dtype.type(a)
-        slopes = smooth.T @ self.N
-        value = row_norms(slopes)
-        outputs = slopes / np.maximum(value, np.finfo(U.dtype).tiny)[:, None]
-        share *= self.N @ outputs.T
-        gradient = share.T @ self.X
-        if self.at is not None:
-            gradient -= anchors * np.sum(share, axis=0)[:, None]
+            shift = np.einsum("kd,kd->k", anchors, U)
+        rows = np.column_stack([U, -shift])
+        # Outputs of the units in widths of the kinks, which begin at zero.
+        share = np.column_stack([rows / widths[:, None], ones / 2]) @ self.inward
+        value, pull = self._pulls(rows, widths, share)
+        gradient = pull[:, :-1]
+        if anchors is not None:
+            gradient = gradient - anchors * pull[:, -1:]
         return value, gradient
+
+    def _pulls(self, rows, widths, share):
+        """Norms of the slopes, and their derivatives by directions and biases."""
+        a, half = self.negative_slope, 0.5 * widths[:, None]
+        if self.outward is None:
+            # The activation in widths of its kink: half of the square of its
+            # derivative, and beyond the kink what is left of the output.
+            straight = a * (share - share.dtype.type(0.5)) if a != 0 else 0.0
+            smooth = np.maximum(share, 0.0, out=share)
+            share = np.minimum(smooth, 1.0)
+            smooth -= share
+            smooth += np.square(share) / 2
+            smooth = (1.0 - a) * smooth + straight if a != 0 else smooth
+            slopes = 2.0 * half * (smooth @ self.N)
+            value, outputs = self._ways(slopes)
+            if a != 0:
+                share = (1.0 - a) * share + share.dtype.type(a)
+            share *= outputs @ self.N.T
+            return value, share @ self.inward[:-1].T
+        np.clip(share, 0.0, 1.0, out=share)
+        pulls = (share @ self.outward).reshape(len(rows), *self.straight.shape)
+        # What the smoothed activation has beyond derivative times output.
+        beyond = pulls[:, :, -1] - np.square(share, out=share) @ self.N
+        if a != 0:
+            pulls = (1.0 - a) * pulls + a * self.straight
+        slopes = np.einsum("kcd,kd->kc", pulls, rows) + (1.0 - a) * half * beyond
+        value, outputs = self._ways(slopes)
+        return value, np.einsum("kcd,kc->kd", pulls, outputs)
+
+    @staticmethod
+    def _ways(slopes):
+        """Norms of the rows, and their directions."""
+        value = row_norms(slopes)
+        return value, slopes / np.maximum(value, np.finfo(slopes.dtype).tiny)[:, None]
 
     def stretch(self, U):
         """Metric of each unit row of `U`: half as weights, half as outputs change.

@@ -445,27 +445,30 @@ class SlopeSearch:
 
     def polish(self, candidates, rounds=4):
         """Convex-concave steps with the outputs fixed in each; slopes never fall."""
-        U, value = candidates.directions.T, candidates.slopes
-        outputs = candidates.outputs
+        U, value = candidates.directions.T.copy(), candidates.slopes.copy()
+        outputs = candidates.outputs.copy()
         at = np.zeros(len(value), dtype=int)
         if self.free_bias:
             # The sample the unit hangs on.
             at = np.argmin(np.abs(self.X @ U + candidates.biases), axis=0)
+        # Those that a step does not move it will not move again.
+        live = np.arange(len(value))
         for _ in range(rounds):
+            outward, hooks = self.N @ outputs[live].T, at[live]
             trial = concave_step(
-                self.X, self.N @ outputs.T, U, at, self.negative_slope, self.free_bias
+                self.X, outward, U[:, live], hooks, self.negative_slope, self.free_bias
             )
             z = self.X @ trial
             if self.free_bias:
-                z -= z[at, np.arange(len(at))]
+                z -= z[hooks, np.arange(len(hooks))]
             slopes = self.slopes(z)
             found = np.linalg.norm(slopes, axis=1)
-            better = found > value
-            if not better.any():
+            better = found > value[live]
+            live = live[better]
+            if len(live) == 0:
                 break
-            U = np.where(better, trial, U)
-            value = np.where(better, found, value)
-            outputs[better] = slopes[better] / found[better, None]
+            U[:, live], value[live] = trial[:, better], found[better]
+            outputs[live] = slopes[better] / found[better, None]
         biases = candidates.biases
         if self.free_bias:
             biases = -np.einsum("kd,dk->k", self.X[at], U)
