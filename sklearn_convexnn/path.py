@@ -203,9 +203,9 @@ def grid(
         return _distinct(alphas)
     check_scalar(alphas, "alphas", Integral, min_val=1)
     require_memory(24.0 * alphas, f"alphas={alphas}", "use fewer")
-    largest = largest_slope(estimator, X, y, sample_weight, prove=False).value
+    found, unit = largest_slope(estimator, X, y, sample_weight, prove=False)
     # It is zero if no network is better than a constant.
-    largest = max(largest, np.finfo(np.float64).resolution)
+    largest = found.value if found.value > 0 else unit
     return np.geomspace(largest, eps * largest, alphas)
 
 
