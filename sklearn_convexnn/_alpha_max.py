@@ -93,6 +93,8 @@ def alpha_max(
     ------
     TypeError
         If `estimator` is of another kind, as a pipeline.
+    ValueError
+        If a parameter of `estimator` is not valid.
 
     Notes
     -----
