@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._base import ReLUNetworkMixin, of_outputs
-from sklearn_convexnn._preparing import build_problem, canonical
+from sklearn_convexnn._preparing import build_problem, canonical, rounding_of_slopes
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
@@ -93,6 +93,8 @@ def alpha_max(
     ------
     TypeError
         If `estimator` is of another kind, as a pipeline.
+    ValueError
+        If a parameter of `estimator` is not valid.
 
     Notes
     -----
@@ -125,7 +127,7 @@ def alpha_max(
     (0.333333, 'global')
     """
     check_base(estimator, "alpha_max")
-    return largest_slope(estimator, X, y, sample_weight)
+    return largest_slope(estimator, X, y, sample_weight)[0]
 
 
 def check_base(estimator, name):
@@ -179,7 +181,7 @@ def _unsuitable(estimator, name, kinds):
 
 
 def largest_slope(estimator, X, y, sample_weight, prove=True):
-    """What `alpha_max` returns, `upper` being infinite if it is not to be proven.
+    """What `alpha_max` returns, and its unit; `upper` is infinite if not to be proven.
 
     Parameters
     ----------
@@ -190,6 +192,9 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     Returns
     -------
     found : AlphaMax
+    unit : float
+        Of slopes of these data: a weight decay of this order is one that they can
+        tell from zero.
     """
     model = clone(estimator)
     model._validate_params()
@@ -212,7 +217,7 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
             value, upper = _of_neurons(problem, settings.seed, prove)
     kind = "global" if upper <= (1.0 + _RTOL) * value else "estimated"
     kind = kind if complete else "restricted"
-    return AlphaMax(units.slope * value, units.slope * upper, kind)
+    return AlphaMax(units.slope * value, units.slope * upper, kind), units.slope
 
 
 def _of_neurons(problem, seed, prove):
@@ -220,13 +225,23 @@ def _of_neurons(problem, seed, prove):
     if not np.any(problem.X):
         # All slopes are zero, and there is nothing to search.
         return 0.0, 0.0
-    rng = check_random_state(seed)
-    low, high = _subgradients(problem)
-    if np.array_equal(low, high):
-        value = _search(problem, low, rng)[0]
-        return _prove(problem, low, value) if prove else (value, np.inf)
-    nu, value = _least_steep(problem, low, high, rng)
-    return value, _prove(problem, nu, value)[1] if prove else np.inf
+    rng, upper = check_random_state(seed), np.inf
+    nu, high = _subgradients(problem)
+    if np.array_equal(nu, high):
+        value = _search(problem, nu, rng)[0]
+        if prove:
+            value, upper = _prove(problem, nu, value)
+    else:
+        nu, value = _least_steep(problem, nu, high, rng)
+        if prove:
+            upper = _prove(problem, nu, value)[1]
+    return _above_rounding(problem.X, nu, value, upper)
+
+
+def _above_rounding(X, N, value, upper):
+    """Both values, zero where they are rounding."""
+    rounding = rounding_of_slopes(X, N)
+    return tuple(0.0 if one <= rounding else one for one in (value, upper))
 
 
 def _null_dual(problem):
@@ -353,4 +368,4 @@ def _of_gates(X, sample_weight, problem, settings):
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))
         for active in arrangement.patterns
     )
-    return slope, arrangement.complete
+    return _above_rounding(X, N, slope, slope)[0], arrangement.complete

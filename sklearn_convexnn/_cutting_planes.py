@@ -7,12 +7,17 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from sklearn_convexnn._alpha_max import check_two_layers
+from sklearn_convexnn._sklearn import StrOptions, check_parameters
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.training.cutting_planes import train_by_cuts
 from sklearn_convexnn.two_layer import TwoLayerMixin
 
-CUTS = ("neurons", "cells")
-PRICINGS = ("exact", "search", "triangle", "semidefinite", "nonnegative")
+_CONSTRAINTS = {
+    "cuts": [StrOptions({"neurons", "cells"})],
+    "pricing": [
+        StrOptions({"exact", "search", "triangle", "semidefinite", "nonnegative"})
+    ],
+}
 
 
 def cutting_planes(
@@ -65,7 +70,8 @@ def cutting_planes(
     TypeError
         If `estimator` is of another kind, as a pipeline, or chooses its `alpha`.
     ValueError
-        If `cuts` or `pricing` is unknown, or there are several outputs.
+        If a parameter is not as described, also one of `estimator`, or there are
+        several outputs.
 
     Warns
     -----
@@ -88,9 +94,9 @@ def cutting_planes(
     'global'
     """
     check_two_layers(estimator, "cutting_planes", one_alpha=True)
-    for name, value, allowed in (("cuts", cuts, CUTS), ("pricing", pricing, PRICINGS)):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, got {value!r}.")
+    check_parameters(_CONSTRAINTS, {"cuts": cuts, "pricing": pricing}, "cutting_planes")
+    # Also of `arrangements`, which the copy that is trained does not have.
+    estimator._validate_params()
     method = partial(train_by_cuts, cuts=cuts, pricing=pricing)
     model = clone(estimator).set_params(arrangements="adaptive")
     model._fit_by(X, y, sample_weight, method=method, arrangements="cutting_planes")

@@ -15,13 +15,21 @@ from sklearn.utils import (
 from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.losses import (
-    CLASSIFICATION_LOSSES,
     NEVER,
     REGRESSION_LOSSES,
     Separable,
     Softmax,
     make_loss,
 )
+
+# Of networks that do not say.
+_DEFAULTS = {
+    "loss": "squared_error",
+    "epsilon": 1.35,
+    "quantile": 0.5,
+    "fit_intercept": True,
+    "negative_slope": 0.0,
+}
 
 
 @dataclass(frozen=True)
@@ -52,16 +60,53 @@ class PlainNetwork:
         return replace(self, coefs=coefs, intercepts=intercepts)
 
 
-def read_network(network, loss, fit_intercept, negative_slope):
-    """Weights of a network, and what it says of loss, bias and activation.
+def counted(number, noun):
+    """A number of things in words, as '1 output' and '2 classes'.
+
+    Parameters
+    ----------
+    number : int
+    noun : str
+        Of one of them.
+
+    Returns
+    -------
+    words : str
+    """
+    several = {"class": "classes", "weight matrix": "weight matrices"}
+    plural = several.get(noun, f"{noun}s")
+    return f"{number} {noun if number == 1 else plural}"
+
+
+def told_by(network, **given):
+    """Parameters, in place of None what an estimator says of itself, or a default.
 
     Parameters
     ----------
     network : estimator or tuple (coefs, intercepts)
-    loss : str or None
-    fit_intercept : bool or None
-    negative_slope : float or None
-        None asks for what the network says.
+    **given : dict
+        Any of loss, epsilon, quantile, fit_intercept and negative_slope.
+
+    Returns
+    -------
+    params : dict
+    """
+    params = {}
+    for name, value in given.items():
+        value = getattr(network, name, None) if value is None else value
+        params[name] = _DEFAULTS[name] if value is None else value
+    return params
+
+
+def read_network(network, loss, fit_intercept, negative_slope):
+    """Weights of a network, with its loss, bias and activation.
+
+    Parameters
+    ----------
+    network : estimator or tuple (coefs, intercepts)
+    loss : str
+    fit_intercept : bool
+    negative_slope : float
 
     Returns
     -------
@@ -70,23 +115,10 @@ def read_network(network, loss, fit_intercept, negative_slope):
     Raises
     ------
     ValueError
-        If it is not a two-layer network with a supported activation and loss.
+        If it is not a two-layer network with a supported activation.
     """
-    layers = _layers_of(network)
-    loss = _told(network, "loss", "squared_error") if loss is None else loss
-    if fit_intercept is None:
-        fit_intercept = _told(network, "fit_intercept", True)
-    if negative_slope is None:
-        negative_slope = _told(network, "negative_slope", 0.0)
-    if loss not in REGRESSION_LOSSES + CLASSIFICATION_LOSSES:
-        raise ValueError(
-            f"certify has no bound for loss={loss!r}; it has for "
-            f"{REGRESSION_LOSSES + CLASSIFICATION_LOSSES}."
-        )
-    coefs, intercepts = _checked(*layers)
+    coefs, intercepts = _checked(*_layers_of(network))
     fit_intercept, negative_slope = bool(fit_intercept), float(negative_slope)
-    if not -1 <= negative_slope < 1:
-        raise ValueError(f"negative_slope must be in [-1, 1), got {negative_slope!r}.")
     biases = np.concatenate(intercepts)
     # Of classes without weight the network has no others.
     if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
@@ -117,18 +149,12 @@ def _layers_of(network):
     return network
 
 
-def _told(network, name, default):
-    """What an estimator says of itself, if it has such a parameter."""
-    value = getattr(network, name, None)
-    return default if value is None else value
-
-
 def _checked(coefs, intercepts):
     """Weights and biases of two layers as arrays of numbers that fit together."""
     if len(coefs) != 2 or len(intercepts) != 2:
         raise ValueError(
             "certify needs a network with one hidden layer (two weight matrices), "
-            f"but network has {len(coefs)} weight matrices."
+            f"but network has {counted(len(coefs), 'weight matrix')}."
         )
     coefs, intercepts = (
         [np.asarray(in_numpy(part), dtype=np.float64) for part in parts]
@@ -253,9 +279,10 @@ def read_targets(network, loss, y, weight, n_outputs, **params):
         used = getattr(network, "out_activation_", "softmax")
         softmax = loss == "log_loss" and n_outputs > 1 and used == "softmax"
     if Y.shape[1] != n_outputs:
-        what = "outputs" if loss in REGRESSION_LOSSES else "classes"
+        what = "output" if loss in REGRESSION_LOSSES else "class"
         raise ValueError(
-            f"y has {Y.shape[1]} {what}, but the network has {n_outputs} outputs."
+            f"y has {counted(Y.shape[1], what)}, but the network has "
+            f"{counted(n_outputs, 'output')}."
         )
     if softmax:
         return np.maximum(Y, 0.0), Softmax()

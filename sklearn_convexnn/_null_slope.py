@@ -7,7 +7,13 @@ from time import perf_counter
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._preparing import build_problem, canonical, gated_problem
+from sklearn_convexnn._preparing import (
+    build_problem,
+    canonical,
+    flat_columns,
+    gated_problem,
+    rounding_of_slopes,
+)
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.devices import in_numpy, placed
@@ -69,8 +75,8 @@ def null_slope(X, Y, sample_weight, settings):
     # Two threads bring little for products of this size.
     with blas_threads_for(0):
         found = _steepest(p, residual, rng, end)
-        slopes = _on_all_samples(found, p, X, N, units)
-    return _positive(slopes, units)
+        slopes, rounding = _on_all_samples(found, p, X, N, units)
+    return _positive(slopes, rounding, units)
 
 
 def _end(deadline):
@@ -79,10 +85,10 @@ def _end(deadline):
     return now + _SHARE * (deadline - now) if deadline < np.inf else np.inf
 
 
-def _positive(slopes, units):
-    """The largest slope, or its unit if that is zero."""
+def _positive(slopes, rounding, units):
+    """The largest slope, or its unit if that is zero up to rounding."""
     steepest = float(np.max(slopes, initial=0.0))
-    return steepest if steepest > 0 else units.slope
+    return steepest if steepest > rounding else units.slope
 
 
 def _steepest(p, N, rng, end):
@@ -103,18 +109,26 @@ def _steepest(p, N, rng, end):
 
 
 def _on_all_samples(found, p, X, N, units):
-    """Slopes of neurons on other samples than those of the search, and linear ones."""
-    slopes = np.zeros((len(found), p.n_outputs))
+    """Slopes on other samples than those of the search, and what of them is rounding.
+
+    Those of the neurons found, and with biases of the linear ones.
+    """
+    rounding, slopes = 0.0, np.zeros((len(found), p.n_outputs))
     linear = np.zeros((X.shape[1], p.n_outputs))
     step = max(1, _ENTRIES // X.shape[1])
+    flat = flat_columns(X) if p.fit_intercept else []
     for i in range(0, len(X), step):
         rows = X[i : i + step] - units.centre
+        rows[:, flat] = 0.0
         z = rows @ found.directions.T + units.data * found.biases
         slopes += activation(z, p.family.negative_slope).T @ N[i : i + step]
         linear += rows.T @ N[i : i + step]
+        rounding += rounding_of_slopes(rows, N[i : i + step])
     steepest = np.linalg.norm(slopes, axis=1)
-    # A neuron that is active on all samples.
-    return np.append(steepest, _largest(linear)) if p.fit_intercept else steepest
+    if p.fit_intercept:
+        # A neuron that is active on all samples.
+        steepest = np.append(steepest, _largest(linear))
+    return steepest, rounding
 
 
 def _along_sums(X, N, **options):
@@ -169,15 +183,16 @@ def null_gate_slope(X, Y, sample_weight, settings):
     arrangement = None, None
     args = p.X, p.sample_weight, settings, None
     with blas_threads_for(0):
+        rounding = p.units.slope * rounding_of_slopes(p.X, N)
         with suppress(OutOfTime), until(end):
             arrangement = unless_broken(arrangement, gated_arrangement, *args)
         if arrangement[0] is None:
             # A gate along a sum of the samples.
             along = p.X @ (p.X.T @ placed(N[:, :1], p.X, p.X.dtype))
-            return _positive(slope(in_numpy(along)[:, 0] > 0), p.units)
+            return _positive(slope(in_numpy(along)[:, 0] > 0), rounding, p.units)
         steepest = 0.0
         for pattern in in_numpy(arrangement[0].patterns):
             if steepest > 0 and perf_counter() > end:
                 break
             steepest = max(steepest, slope(pattern))
-    return _positive(steepest, p.units)
+    return _positive(steepest, rounding, p.units)

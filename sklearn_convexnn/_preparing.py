@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import issparse
 
-from sklearn_convexnn._utils.devices import on_device, selected
+from sklearn_convexnn._utils.devices import in_numpy, on_device, placed, selected
 from sklearn_convexnn._utils.sorting import distinct_rows
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.scales import scales_ratio
@@ -14,6 +14,9 @@ from sklearn_convexnn.patterns.arrangements import without_rounding
 
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
+# Slopes that are rounding, in units of the precision and of the sizes of their terms,
+# and entries of the data whose sizes are taken at once.
+_CANCELLED, _CHUNK = 64.0, 1_000_000
 
 
 def canonical(X, Y, sample_weight):
@@ -106,12 +109,7 @@ def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
     centred = np.empty(X.shape, dtype)
     np.subtract(X, centre, out=centred, casting="same_kind")
     if free_bias:
-        # What this leaves of constant columns is rounding of the mean, and neurons
-        # along them would be noise.
-        low, high = X.min(axis=0), X.max(axis=0)
-        flat = high - low <= _FLAT * np.maximum(high, -low)
-        if flat.any():
-            centred[:, flat] = 0.0
+        centred[:, flat_columns(X)] = 0.0
     units, Y, sample_weight, loss = units_of(
         centred, Y, sample_weight, settings.loss, free_bias, centre
     )
@@ -121,6 +119,24 @@ def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
     alpha = units.weight_decay(settings.alpha)
     problem = Problem(family, Y, sample_weight, loss, alpha)
     return problem, units
+
+
+def flat_columns(X):
+    """Columns that are constant up to rounding.
+
+    What a centre leaves of them is rounding of the mean, and neurons along them would
+    be noise.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+
+    Returns
+    -------
+    flat : ndarray of bool, shape (n_features,)
+    """
+    low, high = X.min(axis=0), X.max(axis=0)
+    return high - low <= _FLAT * np.maximum(high, -low)
 
 
 @dataclass(frozen=True)
@@ -177,3 +193,30 @@ def gated_problem(X, Y, sample_weight, settings, known=None):
     if known is not None:
         known = known.scaled(units)
     return GatedProblem(X, Y, sample_weight, loss, units, known)
+
+
+def rounding_of_slopes(X, N):
+    """Slopes of units up to which they are nothing but rounding.
+
+    A slope is the length of a sum over samples, and that of a column that does not vary
+    is zero where the dual variables sum to zero.  What is left of terms that cancel is
+    small against the sum of their sizes.
+
+    Parameters
+    ----------
+    X : {array, sparse array} of shape (n_samples, n_features)
+        Of any library.
+    N : ndarray of shape (n_samples, n_outputs)
+        Dual variables.
+
+    Returns
+    -------
+    rounding : float
+    """
+    n, step, sizes = X.shape[0], max(1, _CHUNK // X.shape[1]), 0.0
+    for i in range(0, n, step):
+        rows = slice(i, min(i + step, n))
+        part = in_numpy(abs(X[rows, :]).T @ placed(abs(N[rows]), X, X.dtype))
+        precision = float(np.finfo(part.dtype).eps)
+        sizes = sizes + part.astype(np.float64)
+    return _CANCELLED * precision * float(np.linalg.norm(sizes))

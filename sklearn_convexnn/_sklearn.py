@@ -18,7 +18,11 @@ from sklearn.utils._array_api import (
     device,
     get_namespace,
 )
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    StrOptions,
+    validate_parameter_constraints as check_parameters,
+)
 from sklearn.utils.metadata_routing import (
     _raise_for_params as raise_for_params,
     _routing_enabled as routing_enabled,
@@ -30,6 +34,7 @@ __all__ = [
     "FitTask",
     "Interval",
     "StrOptions",
+    "check_parameters",
     "check_same_namespace",
     "check_sample_weight",
     "convert_to_numpy",

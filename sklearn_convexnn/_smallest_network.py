@@ -49,7 +49,8 @@ def smallest_network(
     TypeError
         If `estimator` is of another kind, as a pipeline.
     ValueError
-        If the data are not those of the fit.
+        If the data are not those of the fit, or a parameter of `estimator` is no
+        longer valid.
 
     See Also
     --------
@@ -74,6 +75,8 @@ def smallest_network(
     True
     """
     check_two_layers(estimator, "smallest_network")
+    # Also of `alpha`, which the copy that is trained has from the fit.
+    estimator._validate_params()
     check_is_fitted(estimator)
     smaller = estimator._unfitted().set_params(alpha=estimator.alpha_)
     smaller._fit_between(

@@ -21,19 +21,37 @@ from sklearn.utils import check_random_state
 from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._network_input import (
     class_weighted,
+    counted,
     read_network,
     read_samples,
     read_targets,
+    told_by,
 )
 from sklearn_convexnn._preparing import canonical
+from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data, Seed
 from sklearn_convexnn.families.two_layer.family import TwoLayer
-from sklearn_convexnn.losses import NEVER
+from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, NEVER, REGRESSION_LOSSES
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import units_of
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
+
+_POSITIVE = Interval(Real, 0, None, closed="neither")
+_CONSTRAINTS = {
+    "alpha": [_POSITIVE],
+    "loss": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
+    "epsilon": [_POSITIVE],
+    "quantile": [Interval(Real, 0, 1, closed="neither")],
+    "fit_intercept": ["boolean"],
+    "negative_slope": [Interval(Real, -1, 1, closed="left")],
+    "kind": [StrOptions({"auto", "global", "estimated", "restricted"})],
+    "tol": [Interval(Real, 0, 1, closed="right")],
+    "max_time": [Interval(Real, 0, None, closed="right"), None],
+    "n_arrangements": [Interval(Integral, 1, None, closed="left")],
+    "random_state": ["random_state"],
+}
 
 
 @dataclass(frozen=True)
@@ -233,13 +251,15 @@ def certify(
     True
     """
     begin = perf_counter()
-    plain = read_network(network, loss, fit_intercept, negative_slope)
-    epsilon = getattr(network, "epsilon", 1.35) if epsilon is None else epsilon
-    quantile = getattr(network, "quantile", 0.5) if quantile is None else quantile
+    told = {"loss": loss, "epsilon": epsilon, "quantile": quantile}
+    told |= {"fit_intercept": fit_intercept, "negative_slope": negative_slope}
+    told = told_by(network, **told)
+    others = {"alpha": alpha, "kind": kind, "tol": tol, "max_time": max_time}
+    others |= {"n_arrangements": n_arrangements, "random_state": random_state}
+    check_parameters(_CONSTRAINTS, {**told, **others}, "certify")
+    params = {name: told.pop(name) for name in ("epsilon", "quantile")}
+    plain = read_network(network, **told)
     max_time = np.inf if max_time is None else max_time
-    numbers = {"alpha": alpha, "epsilon": epsilon, "tol": tol, "max_time": max_time}
-    _check_parameters(numbers, quantile, n_arrangements, kind)
-    params = {"epsilon": epsilon, "quantile": quantile}
     given, units = _given(network, plain, (X, y, sample_weight), float(alpha), params)
     X = given.problem.X
     if kind == "restricted":
@@ -264,28 +284,6 @@ def certify(
     )
 
 
-def _check_parameters(positive, quantile, n_arrangements, kind):
-    """Raise ValueError for parameters that are out of range."""
-    most = {"tol": 1.0, "max_time": np.inf}
-    for name, value in positive.items():
-        limit = most.get(name, np.finfo(float).max)
-        if not (isinstance(value, Real) and 0 < value <= limit):
-            of = " of at most 1" if limit == 1 else ""
-            raise ValueError(f"{name} must be a positive number{of}, got {value!r}.")
-    if not (isinstance(quantile, Real) and 0 < quantile < 1):
-        raise ValueError(
-            f"quantile must be a number between 0 and 1, got {quantile!r}."
-        )
-    if not (isinstance(n_arrangements, Integral) and n_arrangements >= 1):
-        raise ValueError(
-            f"n_arrangements must be a positive integer, got {n_arrangements!r}."
-        )
-    if kind not in ("auto", "global", "estimated", "restricted"):
-        raise ValueError(
-            f"kind must be 'auto', 'global', 'estimated' or 'restricted', got {kind!r}."
-        )
-
-
 def _given(network, plain, data, alpha, params):
     """The network with the problem of the data that it is judged by, and its units.
 
@@ -300,7 +298,7 @@ def _given(network, plain, data, alpha, params):
         plain, Y = plain.select(used), Y[:, used]
     if X.shape[1] != n_features:
         raise ValueError(
-            f"X has {X.shape[1]} features, but the network has {n_features}."
+            f"X has {counted(X.shape[1], 'feature')}, but the network has {n_features}."
         )
     weight = class_weighted(network, y, weight)
     return _in_units(plain, *canonical(X, Y, weight), loss, alpha)

@@ -10,10 +10,12 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sklearn_convexnn._sklearn import StrOptions, check_parameters
 from sklearn_convexnn._utils.devices import float_dtypes, in_numpy
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.patterns.arrangements import with_ones
 
+_CONSTRAINTS = {"method": [StrOptions({"minimal", "explicit"})]}
 # Growth of the penalty that is worth a warning.
 _EXPLODED = 10.0
 # Products of unit rows with gates that are as good as zero, relatively.
@@ -110,14 +112,13 @@ def cone_decomposition(
     >>> network.penalty >= network.gated_penalty
     True
     """
+    check_parameters(_CONSTRAINTS, {"method": method}, "cone_decomposition")
     check_is_fitted(estimator)
     if not hasattr(estimator, "gates_"):
         raise ValueError(
             "cone_decomposition needs a fitted GatedReLURegressor or "
             f"GatedReLUClassifier, got {type(estimator).__name__}."
         )
-    if method not in ("minimal", "explicit"):
-        raise ValueError(f"method={method!r} is not 'minimal' or 'explicit'.")
     X = validate_data(
         estimator, X, accept_sparse="csr", dtype=float_dtypes(X), reset=False
     )

@@ -3,7 +3,7 @@
 import warnings
 from collections import Counter
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Self
 
 import numpy as np
@@ -25,7 +25,6 @@ from sklearn.utils.parallel import Parallel, delayed
 
 from sklearn_convexnn._base import restored_on_failure
 from sklearn_convexnn._sklearn import (
-    Interval,
     StrOptions,
     fit_context,
     fit_task,
@@ -34,12 +33,19 @@ from sklearn_convexnn._sklearn import (
     safe_indexing,
 )
 from sklearn_convexnn.model.scales import warn_of_scales
-from sklearn_convexnn.path import EPS, Short, grid, joined, scoring_path, shortness
+from sklearn_convexnn.path import (
+    EPS,
+    GRID_CONSTRAINTS,
+    Short,
+    grid,
+    joined,
+    scoring_path,
+    shortness,
+)
 from sklearn_convexnn.two_layer import ConvexReLUClassifier, ConvexReLURegressor
 
 _OWN_CONSTRAINTS = {
-    "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
-    "eps": [Interval(Real, 0, 1, closed="neither")],
+    **GRID_CONSTRAINTS,
     "cv": ["cv_object"],
     "scoring": [StrOptions(set(get_scorer_names())), callable, None],
     "n_jobs": [Integral, None],

@@ -9,19 +9,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state, check_scalar
+from sklearn.utils import check_random_state
 
 from sklearn_convexnn._advice import advice
 from sklearn_convexnn._alpha_max import check_base, largest_slope
 from sklearn_convexnn._base import Neighbour, ReLUNetworkMixin
 from sklearn_convexnn._memory import require_memory
-from sklearn_convexnn._sklearn import FitTask
+from sklearn_convexnn._sklearn import FitTask, Interval, check_parameters
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.training.descents import suits_descent, train_by_descent
 
 # The smallest alpha, by default, as a part of the largest.
 EPS = 1e-2
+GRID_CONSTRAINTS = {
+    "alphas": [Interval(Integral, 1, None, closed="left"), "array-like"],
+    "eps": [Interval(Real, 0, 1, closed="neither")],
+}
 # Part of its objective by which a network from descent may be above a mixture.
 _WORSE = 1e-3
 
@@ -122,9 +126,10 @@ def convex_relu_path(
     Raises
     ------
     TypeError
-        If `estimator` is of another kind, as a pipeline, or `eps` is not a number.
+        If `estimator` is of another kind, as a pipeline.
     ValueError
-        If `alphas` or `eps` is not as described.
+        If `alphas` or `eps` is not as described, or a parameter of `estimator` not
+        valid.
 
     Warns
     -----
@@ -166,6 +171,10 @@ def convex_relu_path(
     True
     """
     check_base(estimator, "convex_relu_path")
+    params = {"alphas": alphas, "eps": eps}
+    check_parameters(GRID_CONSTRAINTS, params, "convex_relu_path")
+    # Also of those that the copies that are fitted do not have.
+    estimator._validate_params()
     alphas = grid(estimator, X, y, sample_weight, alphas, eps)
     valid_X, _, weight = clone(estimator)._validated(X, y, sample_weight)
     warn_of_scales(valid_X, weight)
@@ -196,16 +205,12 @@ def grid(
     -------
     alphas : ndarray of shape (n_alphas,)
     """
-    check_scalar(eps, "eps", Real)
-    if not 0 < eps < 1:
-        raise ValueError(f"eps must be between 0 and 1, got {eps!r}.")
     if not isinstance(alphas, Integral) or isinstance(alphas, bool):
         return _distinct(alphas)
-    check_scalar(alphas, "alphas", Integral, min_val=1)
     require_memory(24.0 * alphas, f"alphas={alphas}", "use fewer")
-    largest = largest_slope(estimator, X, y, sample_weight, prove=False).value
+    found, unit = largest_slope(estimator, X, y, sample_weight, prove=False)
     # It is zero if no network is better than a constant.
-    largest = max(largest, np.finfo(np.float64).resolution)
+    largest = found.value if found.value > 0 else unit
     return np.geomspace(largest, eps * largest, alphas)
 
 

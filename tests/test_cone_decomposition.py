@@ -191,7 +191,7 @@ def test_neurons_in_their_cones_stay():
 
 def test_what_is_refused():
     X, model = fitted()
-    with pytest.raises(ValueError, match="method='best'"):
+    with pytest.raises(ValueError, match=r"'method' parameter of .* Got 'best'"):
         cone_decomposition(model, X, method="best")
     with pytest.raises(ValueError, match="contains NaN"):
         cone_decomposition(model, np.full_like(X, np.nan))

@@ -376,7 +376,7 @@ def test_verbose_prints_a_line_for_each_round(capsys):
 
 @pytest.mark.parametrize("name", ["cuts", "pricing"])
 def test_unknown_names(name):
-    with pytest.raises(ValueError, match=f"{name} must be one of .* got 'cutting'"):
+    with pytest.raises(ValueError, match=f"{name}' parameter of .* Got 'cutting'"):
         cutting_planes(
             ConvexReLURegressor(), np.eye(3), np.arange(3.0), **{name: "cutting"}
         )

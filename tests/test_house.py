@@ -1,6 +1,9 @@
 """Limits of the code: length of functions, their parameters, floors of imports."""
 
 import ast
+import inspect
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -121,3 +124,38 @@ def test_citation_has_the_version():
     citation = Path(__file__).parents[1] / "CITATION.cff"
     version = f"\nversion: {sklearn_convexnn.__version__}\n"
     assert version in citation.read_text(encoding="utf-8")
+
+
+def linted():
+    """Files whose docstrings are checked, and the names in them that are not."""
+    root = Path(__file__).parents[1]
+    command = (root / ".ci" / "run").read_text(encoding="utf-8")
+    braces = re.findall(r"sklearn_convexnn/_\{([\w,]+)\}\.py", command)
+    private = {f"_{stem}" for part in braces for stem in part.split(",")}
+    with open(root / "pyproject.toml", "rb") as file:
+        excluded = tomllib.load(file)["tool"]["numpydoc_validation"]["exclude"]
+    return private, excluded
+
+
+def methods():
+    """Modules and names of functions that users call: exported, or public methods."""
+    for name in sklearn_convexnn.__all__:
+        one = getattr(sklearn_convexnn, name)
+        if inspect.isfunction(one):
+            yield f"{one.__module__}:{name}"
+        elif inspect.isclass(one):
+            yield from (
+                f"{method.__module__}:{method.__qualname__}"
+                for key, method in inspect.getmembers(one, inspect.isfunction)
+                if key[0] != "_" and method.__module__.startswith(PACKAGE.name)
+            )
+
+
+@pytest.mark.parametrize("name", sorted({*methods()}))
+def test_docstrings_are_checked(name):
+    private, excluded = linted()
+    *folders, stem = name.split(":")[0].split(".")[1:]
+    assert stem in private or not any(part[0] == "_" for part in [*folders, stem])
+    # As numpydoc calls it.
+    name = f"{stem}.{name.split(':')[1]}"
+    assert not [pattern for pattern in excluded if re.search(pattern, name)]

@@ -195,27 +195,28 @@ def test_project_dual(name, centred):
 
 
 def test_unknown_loss():
-    with pytest.raises(ValueError, match="loss='cauchy' is unknown"):
+    with pytest.raises(ValueError, match="Got 'cauchy'"):
         make_loss("cauchy")
 
 
-def test_centred_dual_points_sum_to_zero_in_any_units():
-    rng = np.random.default_rng(0)
-    for name in LOSSES:
-        loss = make_loss(name)
-        for _ in range(30):
-            y, s = rng.standard_normal(6), rng.uniform(0.3, 2.0, 6)
-            y = np.floor(np.exp(y)) if name == "poisson" else y
-            if name in CLASSIFICATION_LOSSES:
-                y = np.where(y > 0, 1.0, -1.0)
-            size = 10.0 ** rng.integers(-30, 3)
-            nu = size * rng.standard_normal(6)
-            # As at a solution whose sum vanishes already.
-            for point in (nu, nu - np.sum(nu) / 6):
-                found = loss.project_dual(point, y, s, centred=True)
-                lower, upper = loss.dual_bounds(y, s)
-                assert np.all((lower <= found) & (found <= upper))
-                assert abs(np.sum(found)) <= 1e-13 * np.max(np.abs(found))
+@pytest.mark.parametrize("name", LOSSES)
+def test_centred_dual_points_sum_to_zero_in_any_units(name):
+    rng, loss = np.random.default_rng(0), make_loss(name)
+    for _ in range(30):
+        y, s = rng.standard_normal(6), rng.uniform(0.3, 2.0, 6)
+        y = np.floor(np.exp(y)) if name == "poisson" else y
+        if name in CLASSIFICATION_LOSSES:
+            y = np.where(y > 0, 1.0, -1.0)
+        size = 10.0 ** rng.integers(-30, 3)
+        nu = size * rng.standard_normal(6)
+        # As at a solution whose sum vanishes already.
+        for point in (nu, nu - np.sum(nu) / 6):
+            found = loss.project_dual(point, y, s, centred=True)
+            lower, upper = loss.dual_bounds(y, s)
+            assert np.all((lower <= found) & (found <= upper))
+            # Rounding is that of the larger one: a box can leave little of a point.
+            largest = max(np.max(np.abs(point)), np.max(np.abs(found)))
+            assert abs(np.sum(found)) <= 1e-13 * largest
 
 
 @pytest.mark.parametrize("loss", LOSSES)

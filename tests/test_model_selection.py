@@ -344,6 +344,34 @@ def test_constant_columns(loss, columns):
     assert_allclose(beside.value, alpha_max(estimator, x, y).value, rtol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("columns", [[1.0, 1.0], [0.1, 3e4]], ids=str)
+@pytest.mark.parametrize("kind", [ConvexReLURegressor, GatedReLURegressor])
+def test_slopes_that_are_rounding(kind, columns, dtype):
+    """Sums that cancel do not count, and the weight decay is none that rounding is."""
+    X, y = np.tile(columns, (30, 1)).astype(dtype), np.random.RandomState(0).randn(30)
+    for bias in (True, False):
+        # Without biases it is the targets that sum to zero.
+        estimator = kind(fit_intercept=bias, random_state=0)
+        targets = y if bias else y - np.mean(y)
+        # Warnings are errors here.
+        model = clone(estimator).fit(X, targets)
+        assert model.alpha_ >= 1e-4 and model.n_neurons_ == 0
+        found = alpha_max(estimator, X, targets)
+        assert (found.value, found.upper, found.kind) == (0.0, 0.0, "global")
+        alphas, models, _ = convex_relu_path(estimator, X, targets, alphas=3)
+        assert alphas[-1] >= 1e-4
+        assert [model.n_neurons_ for model in models] == [0, 0, 0]
+
+
+def test_slopes_of_little_spread_are_not_rounding():
+    """A column far from zero has the slopes of one that is not."""
+    X, y = np.random.RandomState(0).randn(2, 200, 1)
+    estimator = ConvexReLURegressor(random_state=0)
+    found = clone(estimator).fit(X + 1e8, y[:, 0]).alpha_
+    assert_allclose(found, clone(estimator).fit(X, y[:, 0]).alpha_, rtol=1e-4)
+
+
 def test_constant_targets():
     X = tiny_data("squared_error", n=20, d=2)[0]
     estimator = ConvexReLURegressor(random_state=0)

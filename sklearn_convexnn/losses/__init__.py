@@ -1,5 +1,8 @@
 """Losses: one class per file, which has all that any method needs of it."""
 
+from numbers import Real
+
+from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
 from sklearn_convexnn.losses.base import Loss, Scaled, power_of_two
 from sklearn_convexnn.losses.hinge import Hinge
 from sklearn_convexnn.losses.huber import Huber
@@ -45,6 +48,12 @@ SMOOTH_LOSSES = tuple(
     loss.name for loss in _REGRESSION + _CLASSIFICATION if loss.smooth
 )
 
+_CONSTRAINTS = {
+    "name": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
+    "epsilon": [Interval(Real, 0, None, closed="neither")],
+    "quantile": [Interval(Real, 0, 1, closed="neither")],
+}
+
 
 def make_loss(name, epsilon=1.35, quantile=0.5):
     """Loss object of the given name.
@@ -63,14 +72,10 @@ def make_loss(name, epsilon=1.35, quantile=0.5):
     -------
     loss : Loss
     """
+    params = {"name": name, "epsilon": epsilon, "quantile": quantile}
+    check_parameters(_CONSTRAINTS, params, "make_loss")
     if name == "huber":
         return Huber(epsilon)
     if name == "quantile":
         return Pinball(quantile)
-    for cls in _REGRESSION + _CLASSIFICATION:
-        if cls.name == name:
-            return cls()
-    raise ValueError(
-        f"loss={name!r} is unknown; choose one of "
-        f"{REGRESSION_LOSSES + CLASSIFICATION_LOSSES}."
-    )
+    return next(cls for cls in _REGRESSION + _CLASSIFICATION if cls.name == name)()

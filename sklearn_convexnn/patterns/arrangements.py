@@ -8,11 +8,13 @@ that arrangement is one activation pattern ``1[X u > 0]``, the same for every
 
 from dataclasses import dataclass
 from math import comb
+from numbers import Integral, Real
 
 import numpy as np
 from scipy.linalg import qr
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._sklearn import Interval, check_parameters
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import check, svd_work
 from sklearn_convexnn._utils.types import Seed
@@ -33,6 +35,12 @@ _CHUNK = 1_000_000
 # Random gates may keep falling into the same few cells, so drawing stops
 # after this many times the number of patterns asked for.
 _OVERSAMPLING = 50
+_CONSTRAINTS = {
+    "free_bias": ["boolean"],
+    "max_patterns": [Interval(Real, 0, None, closed="both"), None],
+    "n_arrangements": [Interval(Integral, 1, None, closed="left")],
+    "random_state": ["random_state"],
+}
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,7 @@ def count_patterns(X: np.ndarray, *, free_bias: bool = False) -> int:
     -------
     count : int
     """
+    check_parameters(_CONSTRAINTS, {"free_bias": free_bias}, "count_patterns")
     planes = _hyperplanes(_scaled_rows(X, free_bias)[0])
     return _cell_count(*planes.normals.shape)
 
@@ -315,6 +324,7 @@ def can_enumerate(X: np.ndarray, *, free_bias: bool = False) -> bool:
     -------
     possible : bool
     """
+    check_parameters(_CONSTRAINTS, {"free_bias": free_bias}, "can_enumerate")
     return count_patterns(X, free_bias=free_bias) <= _limit(len(X))
 
 
@@ -358,6 +368,8 @@ def enumerate_arrangement(
        "Constructing Arrangements of Lines and Hyperplanes with
        Applications". SIAM Journal on Computing 15(2).
     """
+    params = {"free_bias": free_bias, "max_patterns": max_patterns}
+    check_parameters(_CONSTRAINTS, params, "enumerate_arrangement")
     rows, restore = _scaled_rows(X, free_bias)
     planes = _hyperplanes(rows)
     m, rank = planes.normals.shape
@@ -418,6 +430,12 @@ def sample_arrangement(
     .. [1] Pilanci, M. and Ergen, T. (2020). "Neural Networks are Convex
        Regularizers". ICML. Section 3 and Remark 3.3.
     """
+    params = {
+        "n_arrangements": n_arrangements,
+        "free_bias": free_bias,
+        "random_state": random_state,
+    }
+    check_parameters(_CONSTRAINTS, params, "sample_arrangement")
     # Uncounted, they are many.
     few = unless_broken(False, has_few_patterns, X, n_arrangements, free_bias=free_bias)
     if few:
@@ -469,6 +487,7 @@ def network_arrangement(
     -------
     arrangement : Arrangement
     """
+    check_parameters(_CONSTRAINTS, {"free_bias": free_bias}, "network_arrangement")
     rows = with_ones(X, free_bias)
     norms = np.linalg.norm(rows, axis=1)
     # Fixed and generic: which of the adjacent cells is taken does not matter.

@@ -5,7 +5,17 @@ from math import comb, e
 from numbers import Integral
 from typing import Literal
 
-_MOST = "{} must be an integer of at least {}, got {!r}."
+from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
+
+_COUNT = Interval(Integral, 1, None, closed="left")
+_CONSTRAINTS = {
+    "n_samples": [_COUNT],
+    "rank": [_COUNT],
+    "depth": [Interval(Integral, 2, None, closed="left")],
+    "subnetwork_width": [_COUNT],
+    "subnetwork_norm": [StrOptions({"frobenius", "path"})],
+    "fit_intercept": ["boolean"],
+}
 
 
 @dataclass(frozen=True)
@@ -102,19 +112,16 @@ def count_blocks(
     >>> count.patterns, count.choices, count.blocks
     ((12, 52), (1, 276), 14352)
     """
-    for name, value, least in (
-        ("n_samples", n_samples, 1),
-        ("rank", rank, 1),
-        ("depth", depth, 2),
-        ("subnetwork_width", subnetwork_width, 1),
-    ):
-        if not isinstance(value, Integral) or value < least:
-            raise ValueError(_MOST.format(name, least, value))
-    if subnetwork_norm not in ("frobenius", "path"):
-        raise ValueError(
-            f"subnetwork_norm must be 'frobenius' or 'path', got {subnetwork_norm!r}."
-        )
-    n, m, free = n_samples, subnetwork_width, int(bool(fit_intercept))
+    params = {
+        "n_samples": n_samples,
+        "rank": rank,
+        "depth": depth,
+        "subnetwork_width": subnetwork_width,
+        "subnetwork_norm": subnetwork_norm,
+        "fit_intercept": fit_intercept,
+    }
+    check_parameters(_CONSTRAINTS, params, "count_blocks")
+    n, m, free = n_samples, subnetwork_width, int(fit_intercept)
     size, units = rank + free, 1
     patterns, estimates, choices, blocks = [], [], [], 1
     for layer in range(depth - 1):

@@ -8,13 +8,20 @@ for small problems, and a bound is computed from its dual solution.
 
 import warnings
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 
+from sklearn_convexnn._sklearn import Interval, check_parameters
 from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
+
+_CONSTRAINTS = {
+    "alpha": [Interval(Real, 0, None, closed="neither")],
+    "fit_intercept": ["boolean"],
+}
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,8 @@ def lifted_bound(X, Y, sample_weight, loss, alpha, arrangement, *, fit_intercept
        ReLU Neural Network Problems are Copositive Programs: Convex Analysis of
        Two Layer Networks and Polynomial-time Algorithms". ICLR.
     """
+    params = {"alpha": alpha, "fit_intercept": fit_intercept}
+    check_parameters(_CONSTRAINTS, params, "lifted_bound")
     if arrangement.gates.shape[1] != X.shape[1]:
         raise ValueError(
             "arrangement has the patterns of hidden units with free biases, which "
