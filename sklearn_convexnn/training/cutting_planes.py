@@ -369,24 +369,10 @@ class _CellCuts:
         arrangement = Arrangement(self.patterns, self.gates, False)
         program = TwoLayerProgram(p, arrangement)
         if not program.can_improve:
-            return p.null(), null_dual(p)
+            return p.null(), p.null_dual()
         result = solve_interior_point(program, tol=tol, deadline=deadline)
         neurons = neurons_from_blocks(program, result.theta, result.offset)
         return neurons, p.project(result.nu[:, None])
-
-
-def null_dual(problem):
-    """The dual point of the network without neurons.
-
-    Parameters
-    ----------
-    problem : Problem
-
-    Returns
-    -------
-    N : ndarray of shape (n_samples, n_outputs)
-    """
-    return problem.dual_point(problem.outputs(problem.null()))
 
 
 def fit_coefficients(problem, neurons):
@@ -405,7 +391,7 @@ def fit_coefficients(problem, neurons):
     """
     p = problem
     if len(neurons) == 0:
-        return p.null(), null_dual(p)
+        return p.null(), p.null_dual()
     solution = solve_lasso(
         p.family.features(neurons.units),
         p.y,
@@ -485,7 +471,7 @@ class _Run:
     def _begin(self, known):
         """Price the network without neurons, for the first cuts; status if optimal."""
         p = self.problem
-        price, nu = self._price_surely(null_dual(p))
+        price, nu = self._price_surely(p.null_dual())
         if self.closed:
             return "optimal"
         if known is not None:

@@ -46,13 +46,12 @@ def train_on_patterns(family, known, settings):
         status = "max_time"
     except BREAKDOWNS:
         status = "breakdown"
-    neurons = problem.null()
-    proven = family.proven_bound(problem.dual_point(problem.outputs(neurons)))
+    proven = family.proven_bound(problem.null_dual())
     if proven is None:
         return null_training(problem, settings, status)
     return trained_at_once(
         problem,
-        neurons,
+        problem.null(),
         proven,
         seconds=perf_counter() - start,
         status=status,
