@@ -315,7 +315,7 @@ class SingleRun(Run):
         limited = len(selected) > self.max_neurons
         if limited:
             selected = self.within_limit(selected)
-        moved, N, cells = self._move(selected, N)
+        moved, N, blocks = self._move(selected, N)
         better = self.keep(moved)
         self.pool = moved
         if not better:
@@ -323,7 +323,7 @@ class SingleRun(Run):
         # The solver's dual variable is far more exact than the residual.
         self.price(p.project(N), thorough=not large)
         self.selections, self.started = _SINGLE, False
-        return cells, limited
+        return blocks, limited
 
     def _work(self, neurons):
         """Operations of a factorisation by the solver of their cells."""
@@ -332,14 +332,14 @@ class SingleRun(Run):
         return min(n, unknowns) ** 2 * max(n, unknowns)
 
     def _move(self, selected, N):
-        """The neurons where they are best, their dual point, number of cells."""
+        """The neurons where they are best, their dual point, number of blocks."""
         p = self.problem
         if self._work(selected) > _MOST_CELL_WORK:
             # With so many samples kinks are hardly felt, and descent does well.
             moved = self.improve(selected)
             return moved, p.dual_point(p.outputs(moved)), len(selected)
         gap = (self.objective - self.bound) / max(self.objective, 1e-300)
-        moved, nu, n_cells = solve_on_cells(
+        moved, nu, n_blocks = solve_on_cells(
             p,
             selected,
             self._open_sides(selected, N),
@@ -347,7 +347,7 @@ class SingleRun(Run):
             tol=max(0.1 * self.tol, min(1e-4, 0.1 * gap)),
             deadline=self.before_pricing(),
         )
-        return moved, nu[:, None], n_cells
+        return moved, nu[:, None], n_blocks
 
     def _open_sides(self, neurons, N):
         """Sign that the dual variable of each sample will keep, 0 if unknown."""

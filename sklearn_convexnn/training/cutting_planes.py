@@ -31,7 +31,6 @@ from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.proving import node_limit
 from sklearn_convexnn.training.trained import (
-    HISTORY,
     Trained,
     null_training,
     round_printer,
@@ -99,15 +98,8 @@ def train_by_cuts(problem, known, settings, task, duals, *, cuts, pricing):
     if result is None:
         return null_training(problem, settings)
     certificate, bound = _certificate(problem, result, pricing, settings.tol)
-    return Trained(
-        neurons=result.neurons,
-        dual_bound=bound,
-        certificate=certificate,
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
-        n_patterns=int(np.max(result.history["cells"])),
-        history={key: result.history[key] for key in HISTORY},
+    return Trained.of(
+        result, neurons=result.neurons, dual_bound=bound, certificate=certificate
     )
 
 
@@ -178,7 +170,7 @@ def cutting_planes(
     result : GlobalResult
         With the best network and the best bound seen.  In its history 'kappa'
         is the slope that the bound of the round rests on, divided by alpha,
-        and 'cells' the number of neurons or cells in the restricted problem.
+        and 'blocks' the number of neurons or cells in the restricted problem.
 
     References
     ----------

@@ -6,10 +6,9 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check
-from sklearn_convexnn.model.results import SolverError
+from sklearn_convexnn.model.results import HISTORY, SolverError
 from sklearn_convexnn.solvers import SOLVERS, null_result
 from sklearn_convexnn.training.trained import (
-    HISTORY,
     Trained,
     null_training,
     trained_at_once,
@@ -94,7 +93,7 @@ def _train(family, known, settings):
     length = len(result.history["time"])
     history = {
         "kappa": np.full(length, np.nan),
-        "cells": np.full(length, len(patterns)),
+        "blocks": np.full(length, len(patterns)),
         **result.history,
     }
     return Trained(
