@@ -12,7 +12,6 @@ from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn.families.simplify import prune, simplify
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
-    improve_outputs,
     place_neurons,
 )
 from sklearn_convexnn.families.two_layer.pricing import search_widely
@@ -25,6 +24,7 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.solvers.descent import descend
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.weights import Weights
 from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound

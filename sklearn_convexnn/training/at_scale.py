@@ -9,13 +9,20 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.breakdown import unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
+from sklearn_convexnn._utils.deadlines import (
+    COPIES,
+    OutOfTime,
+    check,
+    fits,
+    seconds,
+    until,
+)
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     network_of,
     random_weights,
 )
-from sklearn_convexnn.families.two_layer.pricing import COPIES, merge_candidates
+from sklearn_convexnn.families.two_layer.pricing import merge_candidates
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,

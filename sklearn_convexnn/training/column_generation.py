@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._sklearn import FitTask
-from sklearn_convexnn._utils.deadlines import check, until
+from sklearn_convexnn._utils.deadlines import COPIES, check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cell_search import search_cells
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
@@ -15,13 +15,8 @@ from sklearn_convexnn.families.two_layer.neurons import (
     out_of_basis,
     row_space_in_time,
 )
-from sklearn_convexnn.families.two_layer.placing import (
-    improve_outputs,
-)
-from sklearn_convexnn.families.two_layer.pricing import (
-    COPIES,
-)
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.generation import Generation
 
