@@ -15,6 +15,7 @@ from sklearn_convexnn.families.two_layer.neurons import (
     out_of_basis,
     row_space_in_time,
 )
+from sklearn_convexnn.losses import Softmax
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.lasso import solve_lasso
@@ -33,9 +34,6 @@ _FIRST_SINGLE, _SINGLE, _SINGLE_PAYS = 8, 1, 0.005
 _MOST_CELL_WORK = 2e10
 # Part of the objective that a descent must gain for another one to follow.
 _DESCENT_PAYS = 1e-3
-# Distance of outputs at which the softmax vanishes in floating point, with room for
-# the outputs of neurons.
-_NEVER = 2000.0
 # Part of the median size below which units are let go after a descent.
 _VAGUE = 0.05
 
@@ -159,7 +157,7 @@ def _for_all(neurons, seen):
     """The neurons with outputs for classes without samples, of no probability."""
     outputs = np.zeros((len(neurons), len(seen)))
     outputs[:, seen] = neurons.outputs
-    offset = np.full(len(seen), np.min(neurons.offset) - _NEVER)
+    offset = np.full(len(seen), np.min(neurons.offset) - Softmax.vanishing)
     offset[seen] = neurons.offset
     return replace(neurons, outputs=outputs, offset=offset)
 
