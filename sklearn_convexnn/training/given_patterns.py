@@ -125,7 +125,7 @@ def _solve(family, program, settings):
         check(work)
     now, deadline = perf_counter(), settings.deadline
     try:
-        return SOLVERS[settings.solver](
+        return SOLVERS[settings.solver].solve(
             program,
             # A little room for the rounding of the recovered network.  A loose
             # solution costs little less and has many more units.
