@@ -20,6 +20,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.training import cutting_planes as engine
@@ -40,8 +41,9 @@ def program_and_problem(loss="squared_error", bias=False, slope=0.0, n=9, d=3, s
     return program, problem_of(program, X)
 
 
-def run(problem, cuts, **params):
-    return engine.cutting_planes(problem, np.random.RandomState(0), cuts=cuts, **params)
+def run(problem, cuts, tol, **params):
+    rng, limits = np.random.RandomState(0), Limits(tol)
+    return engine.cutting_planes(problem, rng, limits, cuts=cuts, **params)
 
 
 @pytest.mark.parametrize("cuts", CUTS)

@@ -38,18 +38,15 @@ _DESCENT_PAYS = 1e-3
 _VAGUE = 0.05
 
 
-# Many parameters: limits, starts and what is told, each by its name.
+# Many parameters: starts, and what is told, each by its name.
 def generate_neurons(
     problem,
     rng,
+    limits,
     *,
     n_neurons=100,
     known=None,
     duals=(),
-    tol=1e-4,
-    max_iter=200,
-    max_neurons=None,
-    deadline=np.inf,
     callback=None,
     task=None,
     arrangement=None,
@@ -66,20 +63,13 @@ def generate_neurons(
     ----------
     problem : Problem
     rng : RandomState
+    limits : Limits
     n_neurons : int, default=100
         Number of neurons to place.
     known : Neurons or None
         Neurons to start from, in place of placed ones.
     duals : sequence of DualPoint
         Dual points that are known, of which the steepest slopes are.
-    tol : float, default=1e-4
-        Stop when the gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Limit of rounds.
-    max_neurons : int or None
-        Limit of neurons in the network.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
     callback : callable or None
         Called after each round with a dict of what `history` gets.
     task : FitTask or None
@@ -108,13 +98,10 @@ def generate_neurons(
         result = generate_neurons(
             replace(problem, Y=problem.Y[:, seen]),
             rng,
+            limits,
             n_neurons=n_neurons,
             known=None if known is None else _of_outputs(known, seen),
             duals=[replace(point, nu=point.nu[:, seen]) for point in duals],
-            tol=tol,
-            max_iter=max_iter,
-            max_neurons=max_neurons,
-            deadline=deadline,
             callback=callback,
             task=None if task is None else task.through(lambda n: _for_all(n, seen)),
             arrangement=arrangement,
@@ -133,16 +120,16 @@ def generate_neurons(
         else task.through(lambda network: out_of_basis(network, basis))
     )
     kind = Run if problem.n_outputs > 1 else SingleRun
-    run = kind(reduced, rng, tol, max_neurons, deadline)
+    run = kind(reduced, rng, limits)
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
         gates = np.column_stack([gates[:, :d] @ basis, gates[:, d:]])
-        run = _RunOnCells(reduced, rng, tol, max_neurons, deadline)
+        run = _RunOnCells(reduced, rng, limits)
         run.arrangement = replace(arrangement, gates=gates)
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
-        result = run.solve(n_neurons, known, duals, max_iter, callback, task)
+        result = run.solve(n_neurons, known, duals, callback, task)
     return replace(result, neurons=out_of_basis(result.neurons, basis))
 
 

@@ -72,17 +72,14 @@ class Generation:
     ----------
     problem : Problem
     rng : RandomState
-    tol : float
-        Stop when the gap is at most `tol` times the objective.
-    max_neurons : int or None
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
+    limits : Limits
     """
 
-    def __init__(self, problem, rng, tol, max_neurons, deadline):
+    def __init__(self, problem, rng, limits):
         self.problem, self.rng = problem, rng
-        self.tol, self.deadline = tol, deadline
-        self.max_neurons = np.inf if max_neurons is None else max_neurons
+        self.tol, self.deadline = limits.tol, limits.deadline
+        self.max_iter, most = limits.max_iter, limits.max_neurons
+        self.max_neurons = np.inf if most is None else most
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         self.pool = self.archive = self.cuts = self.best
@@ -140,7 +137,7 @@ class Generation:
         gap = self.objective - self.bound
         return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
 
-    def solve(self, n_neurons, known, duals, max_iter, callback, task):
+    def solve(self, n_neurons, known, duals, callback, task):
         """Place neurons, then go round by round until the gap is closed.
 
         Known neurons take the place of those that would be placed.
@@ -151,7 +148,6 @@ class Generation:
         known : neurons of magnitude zero, or None
         duals : sequence of DualPoint
             Dual points that are known, of which the steepest slopes are.
-        max_iter : int
         callback : callable or None
         task : FitTask
 
@@ -168,7 +164,7 @@ class Generation:
         n_iter, waited, blocks, objectives, bounds = 0, 0, 0, [], []
         last_gap, last_objective = np.inf, np.inf
         while True:
-            if status is None and n_iter < max_iter:
+            if status is None and n_iter < self.max_iter:
                 round_task = task.subtask("round").begin()
                 blocks, limited, closed, late = self._whole_round(blocks)
                 stop = round_task.end(self.best)
