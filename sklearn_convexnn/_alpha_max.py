@@ -244,11 +244,6 @@ def _above_rounding(X, N, value, upper):
     return tuple(0.0 if one <= rounding else one for one in (value, upper))
 
 
-def _null_dual(problem):
-    """The dual point of the best constant."""
-    return problem.dual_point(problem.outputs(problem.null()))
-
-
 def _search(problem, N, rng):
     """The largest slope found, and rows whose products with ``N`` are slopes.
 
@@ -296,7 +291,7 @@ def _subgradients(problem):
     """Least and largest dual variables at the best constant."""
     p = problem
     if p.loss.smooth:
-        nu = _null_dual(p)
+        nu = p.null_dual()
         return nu, nu
     f = p.outputs(p.null())
     shift = 1e-9 * max(np.max(np.abs(f)), p.loss.spread(f, p.Y, p.sample_weight))
@@ -311,7 +306,7 @@ def _least_steep(problem, low, high, rng):
     Cutting planes: the steepest neurons found are the rows of a linear program.
     """
     p, size = problem, low.size
-    best, best_slope, bound = _null_dual(p), np.inf, 0.0
+    best, best_slope, bound = p.null_dual(), np.inf, 0.0
     rows, sums = np.zeros((0, size)), np.zeros((0, size + 1))
     if p.fit_intercept:
         n_outputs = size // len(low)
@@ -363,7 +358,7 @@ def _prove(problem, N, slope):
 def _of_gates(X, sample_weight, problem, settings):
     """The value for gates, a maximum of norms, and whether these are all."""
     arrangement, _ = gated_arrangement(X, sample_weight, settings, None)
-    N = _null_dual(problem)
+    N = problem.null_dual()
     slope = max(
         float(np.linalg.norm(X.T @ (N * active[:, None]), 2))
         for active in arrangement.patterns

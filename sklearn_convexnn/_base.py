@@ -34,9 +34,10 @@ from sklearn_convexnn._utils.devices import (
     placed,
 )
 from sklearn_convexnn.losses import Separable, Softmax
+from sklearn_convexnn.model.results import HISTORY
 from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.model.settings import FRACTION, Settings
-from sklearn_convexnn.training.trained import HISTORY, no_neurons
+from sklearn_convexnn.training.trained import no_neurons
 
 # Sizes of data, targets and weights within which units do not matter: scales of
 # weights and predictions are numbers in single precision too.

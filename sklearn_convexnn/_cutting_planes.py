@@ -60,7 +60,7 @@ def cutting_planes(
     -------
     model : ConvexReLURegressor or ConvexReLUClassifier
         A fitted copy of `estimator`.  Its `history_` has an entry for each round:
-        'kappa' is the bound of the steepest slope divided by `alpha`, 'cells' the
+        'kappa' is the bound of the steepest slope divided by `alpha`, 'blocks' the
         number of cuts.  `certificate_` is 'global' for every `pricing` that proves
         its bound, however large the gap, 'estimated' for 'search', and 'restricted'
         for 'nonnegative', unless a relaxation shows that no other neuron matters.

@@ -176,7 +176,7 @@ def _of_gated(network, arrangement):
             "objective": history["objective"],
             "dual_bound": history["dual_bound"],
             "kappa": unknown,
-            "cells": history["active"],
+            "blocks": history["active"],
             "neurons": unknown,
         },
     )

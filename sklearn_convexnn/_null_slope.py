@@ -26,6 +26,7 @@ from sklearn_convexnn.families.two_layer.pricing import (
 )
 from sklearn_convexnn.losses.base import power_of_two
 from sklearn_convexnn.patterns.gates import gated_arrangement
+from sklearn_convexnn.solvers.gated import GatedObjective
 
 # Entries of the data in the search, its fewest samples, and its random directions of
 # each kind.
@@ -147,11 +148,9 @@ def _null_dual(Y, sample_weight, loss, free):
     weight = power_of_two(np.mean(sample_weight))
     s = sample_weight / weight
     scaled = loss.scaled(Y, s, free)
-    loss, Y = scaled.loss, scaled.y
-    F = np.zeros(Y.shape)
-    if free:
-        F = F + loss.best_offset(F, Y, s)
-    N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free)
+    # The weight decay has no part in it.
+    objective = GatedObjective(scaled.y, s, scaled.loss, 1.0, free)
+    N = objective.dual_point(np.zeros(Y.shape))
     return N * (weight * scaled.value / scaled.output)
 
 

@@ -19,7 +19,7 @@ from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
 from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
-from sklearn_convexnn.solvers import SOLVERS_OF_BLOCKS
+from sklearn_convexnn.solvers import SOLVERS, SOLVERS_OF_BLOCKS
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
 
 _CONSTRAINTS = {
@@ -73,11 +73,9 @@ class ParallelMixin(ReLUNetworkMixin):
                 "subnetwork_norm='path': no convex program is known for "
                 f"{self.subnetwork_norm!r}; use arrangements='adaptive'."
             )
-        if self.solver == "penalised" and not loss.smooth:
-            raise ValueError(
-                "solver='penalised' follows gradients and needs a smooth loss, but "
-                f"loss={loss.name!r}; use solver='interior_point'."
-            )
+        check = SOLVERS[self.solver].check
+        if check is not None:
+            check(loss, single_units=False)
 
     def _check_memory(self, shape, n_outputs):
         check_subnetworks(self, shape, n_outputs)

@@ -235,7 +235,8 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     history_ : dict of ndarray
         One entry per round or solver iteration: 'time' in seconds, 'objective',
         'dual_bound', 'kappa' (steepest slope found, divided by `alpha`; nan where
-        unknown), 'cells' (patterns in the program) and 'neurons'.
+        unknown), 'blocks' (of the program: of patterns, or of units that it selects;
+        those in use for gated networks) and 'neurons'.
     n_layers_ : int
         3, counting the input, as in scikit-learn's MLP.
     n_outputs_ : int

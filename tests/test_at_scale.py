@@ -22,6 +22,7 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     sample_residuals,
 )
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.solvers import descent, mini_batches
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.training import at_scale
@@ -167,8 +168,8 @@ def test_candidates_have_slopes_over_all_samples():
 )
 def test_agrees_with_column_generation(loss, options):
     p = planted(200, d=3, alpha=4.0, loss=loss, **options)
-    exact = generate_neurons(p, np.random.RandomState(0), tol=1e-4)
-    found = generate_at_scale(p, np.random.RandomState(0), tol=5e-3)
+    exact = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-4))
+    found = generate_at_scale(p, np.random.RandomState(0), Limits(tol=5e-3))
     assert found.status == "optimal"
     assert_allclose(p.objective(found.neurons), found.objective, rtol=1e-5)
     assert found.objective < exact.objective * (1.0 + 5.1e-3)

@@ -20,6 +20,7 @@ from sklearn_convexnn.losses import (
     OneSided,
     make_loss,
 )
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
@@ -78,7 +79,7 @@ def exact_value(problem, tol=1e-9):
 )
 def test_reaches_the_optimum_over_all_patterns(loss, bias, slope):
     problem = make_problem(loss, bias, slope)
-    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
+    result = generate_neurons(problem, np.random.RandomState(0), Limits(tol=1e-4))
     best, bound = exact_value(problem)
     assert result.status == "optimal"
     assert bound * (1 - 1e-9) <= result.objective <= best * (1 + 2e-4)
@@ -212,7 +213,7 @@ def test_placing_descends(bias):
     placed = place_neurons(problem, 30, np.random.RandomState(0))
     assert_allclose(np.linalg.norm(placed.units.directions, axis=1), 1.0)
     assert bias or not placed.units.biases.any()
-    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-4)
+    result = generate_neurons(problem, np.random.RandomState(0), Limits(tol=1e-4))
     assert result.objective <= problem.objective(placed) <= 1.1 * result.objective
 
 
@@ -234,10 +235,10 @@ def test_descent_improves_a_network(loss, bias, slope):
 
 def test_large_problems_are_moved_by_descent(monkeypatch):
     problem = make_problem("squared_error", n=40, d=3)
-    exact = generate_neurons(problem, np.random.RandomState(0), tol=1e-3)
+    exact = generate_neurons(problem, np.random.RandomState(0), Limits(tol=1e-3))
     monkeypatch.setattr(column_generation, "_MOST_CELL_WORK", 0)
     monkeypatch.setattr(column_generation, "solve_on_cells", None)
-    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-2)
+    result = generate_neurons(problem, np.random.RandomState(0), Limits(tol=1e-2))
     assert result.status == "optimal"
     assert result.objective <= exact.objective * (1 + 1e-2)
     assert result.dual_bound <= exact.objective * (1 + 1e-6)
@@ -267,7 +268,7 @@ def test_search_finds_a_narrow_hill():
     X = rng.standard_normal((45, 2)) + 3.0
     y = np.where(np.sin(2 * X[:, 0]) + X[:, 1] - 3.0 > 0, 1.0, -1.0)
     problem = problem_of_one(X, y, np.ones(45), make_loss("log_loss"), 0.02)
-    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-3)
+    result = generate_neurons(problem, np.random.RandomState(0), Limits(tol=1e-3))
     best, _ = exact_value(problem, tol=1e-6)
     assert result.objective <= best * (1 + 2e-3)
     assert result.dual_bound <= best * (1 + 1e-3)
@@ -307,7 +308,7 @@ def test_tiny_weight_decay(loss):
     # Errors count fully where the loss has a kink at the target.
     alpha = 1e-5 if loss == "quantile" else 1e-7
     problem = make_problem(loss, bias=True, n=30, d=3, alpha=alpha)
-    result = generate_neurons(problem, np.random.RandomState(0), tol=1e-1)
+    result = generate_neurons(problem, np.random.RandomState(0), Limits(tol=1e-1))
     assert result.status == "optimal"
     assert result.objective <= 1e-3 * problem.objective(problem.null())
 

@@ -20,6 +20,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import Arrangement, enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.training import cutting_planes as engine
@@ -40,8 +41,9 @@ def program_and_problem(loss="squared_error", bias=False, slope=0.0, n=9, d=3, s
     return program, problem_of(program, X)
 
 
-def run(problem, cuts, **params):
-    return engine.cutting_planes(problem, np.random.RandomState(0), cuts=cuts, **params)
+def run(problem, cuts, tol, **params):
+    rng, limits = np.random.RandomState(0), Limits(tol)
+    return engine.cutting_planes(problem, rng, limits, cuts=cuts, **params)
 
 
 @pytest.mark.parametrize("cuts", CUTS)
@@ -117,8 +119,8 @@ def test_linear_neurons_are_priced_on_their_own(pricing):
 def test_one_neuron_of_each_sign_in_a_round():
     _, problem = program_and_problem()
     history = run(problem, "neurons", tol=1e-4).history
-    assert history["cells"][0] == 2
-    assert np.all(np.diff(history["cells"]) <= 2)
+    assert history["blocks"][0] == 2
+    assert np.all(np.diff(history["blocks"]) <= 2)
 
 
 @pytest.mark.parametrize("bias, slope", BIAS_AND_SLOPE)
@@ -213,7 +215,7 @@ def test_certificates(cuts, pricing, kind):
     assert model.certificate_ == kind
     assert model.dual_gap_ <= 1e-2 * model.objective_
     assert model.n_iter_ == len(model.history_["time"])
-    assert model.n_arrangements_ == model.history_["cells"].max()
+    assert model.n_arrangements_ == model.history_["blocks"].max()
     best = ConvexReLURegressor(0.3, arrangements="exact").fit(X, y)
     if kind != "restricted":
         assert_allclose(model.objective_, best.objective_, rtol=1e-2)

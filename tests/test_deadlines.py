@@ -25,6 +25,7 @@ from sklearn_convexnn.families.two_layer.neurons import row_space_in_time
 from sklearn_convexnn.families.two_layer.slope_bounds import semidefinite_bound
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.network import Network
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns import arrangements
 from sklearn_convexnn.patterns.arrangements import (
     count_patterns,
@@ -189,7 +190,7 @@ def test_bound_by_norms(loss, bias):
     rng = np.random.RandomState(0)
     X, y, s = tiny_data(loss, n=30, d=3, weighted=True)
     problem = problem_of_one(X + 3.0, y, s, loss_of(loss), 0.1, bias)
-    run = column_generation.SingleRun(problem, rng, 1e-2, None, np.inf)
+    run = column_generation.SingleRun(problem, rng, Limits(1e-2))
     for _ in range(5):
         N = problem.dual_point(rng.standard_normal((len(y), 1)))
         limit = run.slope_limit(N)

@@ -150,7 +150,7 @@ def test_history():
     for target in (y, np.stack([y, -y, y**2], 1)):
         model.fit(X, target)
         assert set(model.history_) == {
-            "time", "objective", "dual_bound", "kappa", "cells", "neurons"
+            "time", "objective", "dual_bound", "kappa", "blocks", "neurons"
         }  # fmt: skip
         assert len({len(values) for values in model.history_.values()}) == 1
         assert model.history_["dual_bound"][-1] <= model.dual_bound_ * 1.01

@@ -32,7 +32,7 @@ from tests.problems import LOSSES, loss_of, make_program, problem_of_one, tiny_d
 from tests.test_solvers import sampled_program
 
 FIRST_ORDER = {
-    name: SOLVERS[name]
+    name: SOLVERS[name].solve
     for name in ("direction_generation", "augmented_lagrangian", "penalised")
 }
 SMOOTH = [name for name in LOSSES if loss_of(name).smooth]

@@ -30,6 +30,7 @@ from sklearn_convexnn.families.subnetworks.placing import (
 from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.results import DualPoint
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.blocks import blocks_of
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.solvers import solve_penalised
@@ -165,7 +166,7 @@ def test_what_a_cut_search_has_found_corrects_the_bound(monkeypatch):
     rng = np.random.RandomState(0)
     X, y = rng.standard_normal((20, 2)), rng.standard_normal(20)
     problem = problem_of(X, y)
-    run = SubnetworkRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
+    run = SubnetworkRun(problem, np.random.RandomState(0), Limits(1e-2))
     nu = problem.dual_point(problem.outputs(problem.null()))
     run.price(nu)
     known, run.duals[0].kappa = run.duals[0].kappa, problem.alpha
@@ -180,7 +181,7 @@ def test_what_a_cut_search_has_found_corrects_the_bound(monkeypatch):
 def test_no_gap_is_closed_by_a_search_that_was_cut():
     rng = np.random.RandomState(0)
     problem = problem_of(rng.standard_normal((20, 2)), rng.standard_normal(20))
-    run = SubnetworkRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
+    run = SubnetworkRun(problem, np.random.RandomState(0), Limits(1e-2))
     nu = problem.dual_point(problem.outputs(problem.null()))
     run.price(nu)
     run.objective = run.duals[0].bound
@@ -431,8 +432,8 @@ def test_memory_limit_is_that_of_the_machine(monkeypatch):
 def test_dual_points_of_an_earlier_fit_stay(small):
     X, y, _, _ = small[1]
     problem = problem_of(X, y)
-    run = SubnetworkRun(problem, np.random.RandomState(0), 1e-2, None, np.inf)
+    run = SubnetworkRun(problem, np.random.RandomState(0), Limits(1e-2, max_iter=1))
     nu = problem.dual_point(problem.outputs(problem.null()))
     known = DualPoint(nu, slope_bound(problem.family, nu), proven=True)
-    result = run.solve(5, None, [known], 1, None, column_generation.FitTask())
+    result = run.solve(5, None, [known], None, column_generation.FitTask())
     assert result.dual_bound >= problem.bound(nu, known.kappa)

@@ -12,19 +12,20 @@ from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn.families.simplify import prune, simplify
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
-    improve_outputs,
     place_neurons,
 )
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.families.two_layer.recovery import layers_of_neurons
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.network import Network
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,
 )
 from sklearn_convexnn.solvers.descent import descend
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.weights import Weights
 from sklearn_convexnn.training.column_generation import Run, generate_neurons
 from sklearn_convexnn.training.lifted import lifted_bound
@@ -186,13 +187,13 @@ def test_reaches_the_optimum_over_all_patterns(name, seed):
     lifted = lifted_bound(
         p.X, p.Y, p.sample_weight, p.loss, 0.2, enumerate_arrangement(p.X)
     )
-    found = generate_neurons(p, np.random.RandomState(0), tol=2e-7)
+    found = generate_neurons(p, np.random.RandomState(0), Limits(tol=2e-7))
     assert found.status == "optimal"
     assert_allclose(found.objective, lifted.value, rtol=1e-6)
     # Neither a larger nor a smaller penalty has this optimum.
     for factor in (0.5, 2.0):
         other = replace(p, alpha=factor * p.alpha)
-        wrong = generate_neurons(other, np.random.RandomState(0), tol=1e-4)
+        wrong = generate_neurons(other, np.random.RandomState(0), Limits(tol=1e-4))
         assert abs(wrong.objective - lifted.value) > 0.05 * lifted.value
     neurons = simplify(p, found.neurons)
     assert_allclose(network_objective(p, neurons), p.objective(neurons), rtol=1e-10)
@@ -213,7 +214,7 @@ def test_reaches_the_optimum_over_all_patterns(name, seed):
 def test_between_programs_of_neurons_that_feed_one_output(name):
     p = make_problem(name, n=7, d=2, alpha=0.2)
     patterns = enumerate_arrangement(p.X).patterns
-    found = generate_neurons(p, np.random.RandomState(0), tol=1e-6)
+    found = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-6))
     args = name, p.X, p.Y, p.sample_weight
     assert found.objective < separate_program(*args, 0.2, patterns)
     # The norm of three numbers is at least their sum divided by the root of three.
@@ -239,7 +240,7 @@ OTHERS = [
 def test_bounds_of_any_run_hold_for_every_network(name, bias, slope):
     p = make_problem(name, bias, slope=slope, n=25)
     runs = [
-        generate_neurons(p, np.random.RandomState(seed), tol=tol, max_iter=30)
+        generate_neurons(p, np.random.RandomState(seed), Limits(tol=tol, max_iter=30))
         for seed, tol in ((0, 1e-2), (1, 1e-3))
     ]
     best = min(run.objective for run in runs)
@@ -257,7 +258,7 @@ def test_bounds_of_any_run_hold_for_every_network(name, bias, slope):
 @pytest.mark.slow
 def test_the_best_network_is_reached_by_no_local_training():
     p = make_problem("softmax", True, n=60, d=4, alpha=0.5)
-    found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
+    found = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-3))
     assert found.status == "optimal"
     for seed in range(5):
         placed = place_neurons(p, 50, np.random.RandomState(seed), max_iter=2000)
@@ -276,7 +277,7 @@ def test_largest_alpha_with_neurons(name, bias):
         largest = max(largest, np.linalg.norm(p.X.T @ N, 2))
     for factor, count in ((1.001, 0), (0.99, 1)):
         some = replace(p, alpha=factor * largest)
-        run = generate_neurons(some, np.random.RandomState(0), tol=1e-8)
+        run = generate_neurons(some, np.random.RandomState(0), Limits(tol=1e-8))
         assert min(len(simplify(some, run.neurons)), 1) == count
 
 
@@ -285,7 +286,7 @@ def test_restricted_to_patterns():
     arrangement = sample_arrangement(p.X, 5, random_state=0)
     expected = lifted_bound(p.X, p.Y, p.sample_weight, p.loss, 0.2, arrangement).value
     found = generate_neurons(
-        p, np.random.RandomState(0), tol=1e-6, arrangement=arrangement
+        p, np.random.RandomState(0), Limits(tol=1e-6), arrangement=arrangement
     )
     assert_allclose(found.objective, expected, rtol=5e-6)
     patterns = p.X @ found.neurons.units.directions.T > 1e-9
@@ -298,7 +299,9 @@ def test_restricted_to_patterns():
 @pytest.mark.parametrize("limit", [1, 4])
 def test_limit_of_neurons(limit):
     p = make_problem("softmax", True, n=60, d=4, alpha=0.2)
-    found = generate_neurons(p, np.random.RandomState(0), tol=1e-3, max_neurons=limit)
+    found = generate_neurons(
+        p, np.random.RandomState(0), Limits(tol=1e-3, max_neurons=limit)
+    )
     assert found.status == "max_neurons" and len(found.neurons) <= limit
     placed = place_neurons(p, limit, np.random.RandomState(0), max_iter=2000)
     assert found.objective <= 1.05 * p.objective(placed)
@@ -307,9 +310,9 @@ def test_limit_of_neurons(limit):
 @pytest.mark.slow
 def test_known_neurons_are_a_start():
     p = make_problem("squared_error", True, n=40)
-    found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
+    found = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-3))
     known = p.unused(found.neurons.units)
-    again = generate_neurons(p, np.random.RandomState(1), tol=1e-3, known=known)
+    again = generate_neurons(p, np.random.RandomState(1), Limits(tol=1e-3), known=known)
     assert again.n_iter <= found.n_iter
     assert again.objective <= found.objective * (1 + 1e-3)
 
@@ -343,7 +346,7 @@ def test_prune_to_independent_outputs():
 @pytest.mark.slow
 def test_smaller_networks():
     p = make_problem("softmax", True, n=60, d=4, alpha=0.2)
-    found = generate_neurons(p, np.random.RandomState(0), tol=1e-3)
+    found = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-3))
     neurons = simplify(p, found.neurons)
     small = smallest_by_descent(p, neurons, 1.02 * found.objective)
     assert p.objective(small) <= 1.02 * found.objective
@@ -355,9 +358,9 @@ def test_smaller_networks():
 
 def test_exact_steps_of_one_output_end_where_others_do():
     p = make_problem("squared_error", True, c=1, n=40)
-    one = generate_neurons(p, np.random.RandomState(0), tol=1e-4)
-    run = Run(p, np.random.RandomState(0), 1e-4, None, np.inf)
-    several = run.solve(100, None, (), 200, None, FitTask())
+    one = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-4))
+    run = Run(p, np.random.RandomState(0), Limits(1e-4))
+    several = run.solve(100, None, (), None, FitTask())
     assert_allclose(one.objective, several.objective, rtol=2e-4)
     assert several.dual_bound <= one.objective * (1 + 1e-6)
 
@@ -418,5 +421,5 @@ def test_binary_softmax_is_another_program_than_the_log_loss():
         0.0,
     )
     rng = np.random.RandomState(0)
-    two, single = (generate_neurons(q, rng, tol=1e-4) for q in (p, one))
+    two, single = (generate_neurons(q, rng, Limits(tol=1e-4)) for q in (p, one))
     assert_allclose(two.objective, single.objective, rtol=2e-4)

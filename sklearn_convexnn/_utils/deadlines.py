@@ -12,6 +12,8 @@ from time import perf_counter, process_time
 
 import numpy as np
 
+COPIES = 1000.0
+"""Operations that go by while an entry of the data is copied, a few times."""
 _end = ContextVar("end", default=np.inf)
 # Times of the clock and of the processor when the outermost limit was set.
 _begin = ContextVar("begin", default=None)

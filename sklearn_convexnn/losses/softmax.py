@@ -19,6 +19,8 @@ class Softmax:
     smooth = True
     rows_sum_to_zero = True
 
+    vanishing = 2000.0
+    """Distance of outputs at which probabilities are zero, with room for neurons."""
     largest_bend = 0.5
     """Bound of the eigenvalues of the second derivatives of a sample."""
 
@@ -109,7 +111,7 @@ class Softmax:
         if not seen.all():
             reach = np.max(F[:, ~seen], axis=0)
             lowest = np.min(np.max(F[:, seen] + b[seen], axis=1))
-            b[~seen] = lowest - reach - 800.0
+            b[~seen] = lowest - reach - self.vanishing
         return b
 
     @staticmethod

@@ -105,6 +105,10 @@ class Problem(Objective):
         offset = self.best_offset(np.zeros(self.Y.shape))
         return Network(self.family.none(), np.zeros((0, self.n_outputs)), offset)
 
+    def null_dual(self):
+        """The dual point of the network without units."""
+        return self.dual_point(self.outputs(self.null()))
+
     def unused(self, units):
         """The network of units that add nothing, with an offset of zero."""
         return Network(

@@ -17,7 +17,8 @@ MESSAGES = {
     "breakdown": "a factorisation broke down, or numbers became too large",
 }
 """What a status means, for a person."""
-_KEYS = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
+HISTORY = ("time", "objective", "dual_bound", "kappa", "blocks", "neurons")
+"""Columns of the history; not a number where a route does not know one."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class GlobalResult:
         Rounds.
     history : dict of ndarray
         One entry per round: 'time', 'objective', 'dual_bound', 'kappa' (of the
-        round, divided by alpha), 'cells' and 'neurons'.
+        round, divided by alpha), 'blocks' and 'neurons'.
     """
 
     neurons: object
@@ -112,17 +113,17 @@ class Record:
         self.start = perf_counter()
         self.entries = []
 
-    def add(self, run, n_iter, cells):
+    def add(self, run, n_iter, blocks):
         """Add an entry for the state that `run` is in."""
         values = (
             perf_counter() - self.start,
             run.objective,
             run.bound,
             run.last_kappa / run.problem.alpha,
-            cells,
+            blocks,
             len(run.best),
         )
-        self.entries.append(dict(zip(_KEYS, values)))
+        self.entries.append(dict(zip(HISTORY, values)))
         if self.callback is not None:
             self.callback(n_iter, self.entries[-1])
 
@@ -138,7 +139,7 @@ class Record:
             message=message,
             n_iter=n_iter,
             history={
-                key: np.array([entry[key] for entry in self.entries]) for key in _KEYS
+                key: np.array([entry[key] for entry in self.entries]) for key in HISTORY
             },
         )
 

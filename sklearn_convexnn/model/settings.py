@@ -9,6 +9,28 @@ FRACTION = 0.02
 
 
 @dataclass(frozen=True)
+class Limits:
+    """When training ends.
+
+    Attributes
+    ----------
+    tol : float, default=1e-4
+        When the gap is at most `tol` times the objective.
+    max_iter : int, default=200
+        After so many rounds.
+    max_neurons : int or None, default=None
+        When a network would need more units.
+    deadline : float, default=inf
+        At this value of ``time.perf_counter()``.
+    """
+
+    tol: float = 1e-4
+    max_iter: int = 200
+    max_neurons: int | None = None
+    deadline: float = np.inf
+
+
+@dataclass(frozen=True)
 class Settings:
     """Parameters of an estimator, and what else the training of a network needs.
 
@@ -88,6 +110,11 @@ class Settings:
         params = estimator.get_params(deep=False)
         params = {name: params[name] for name in names & params.keys()}
         return cls(**{**params, **others})
+
+    @property
+    def limits(self):
+        """The `Limits`, with a little room for the rounding of the weights."""
+        return Limits(0.9 * self.tol, self.max_iter, self.max_neurons, self.deadline)
 
     def tell(self, line, level=1):
         """Print a line on the network if `verbose` is at least `level`.

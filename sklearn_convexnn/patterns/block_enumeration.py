@@ -84,7 +84,7 @@ def enumerate_blocks(
                 for unit in _units([(1, part)], len(X), free_bias, architecture.width)
                 if unit.pattern[part.pattern].all()
             ]
-    blocks = _as_blocks(parts, X)
+    blocks = _as_blocks(parts)
     blocks = simplified(blocks, free_bias=free_bias)
     blocks = distinct(blocks, merge=merge, free_bias=free_bias)
     return Blocks(**{**vars(blocks), "complete": True})
@@ -233,7 +233,7 @@ def _middle(rows):
     return found.x[:-1]
 
 
-def _as_blocks(parts, X):
+def _as_blocks(parts):
     """Arrays of the last units and all that feeds them."""
     levels = range(len(parts[0].patterns))
     last = np.array([part.pattern[None] for part in parts])

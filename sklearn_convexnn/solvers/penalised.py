@@ -84,14 +84,7 @@ def solve_penalised(
        Accelerated Gradient Schemes". Foundations of Computational Mathematics
        15.
     """
-    if not program.loss.smooth:
-        others = "'interior_point'"
-        if program.operator.single_units:
-            others = f"'augmented_lagrangian' or {others}"
-        raise ValueError(
-            "solver='penalised' follows gradients and needs a smooth loss, but "
-            f"loss={program.loss.name!r}; use solver={others}."
-        )
+    check_smooth(program.loss, program.operator.single_units)
     with blas_threads_for(program.operator.p):
         best = contest(program, tol, deadline, callback)
 
@@ -108,6 +101,25 @@ def solve_penalised(
             return step
 
         return best.run(steps, max_iter, _PROGRESS)
+
+
+def check_smooth(loss, single_units):
+    """Raise ValueError for a loss with kinks.
+
+    Parameters
+    ----------
+    loss : Loss or Separable
+    single_units : bool
+        Whether the blocks are of single units, for which there are other solvers.
+    """
+    if not loss.smooth:
+        others = "'interior_point'"
+        if single_units:
+            others = f"'augmented_lagrangian' or {others}"
+        raise ValueError(
+            "solver='penalised' follows gradients and needs a smooth loss, but "
+            f"loss={loss.name!r}; use solver={others}."
+        )
 
 
 @dataclass(frozen=True)

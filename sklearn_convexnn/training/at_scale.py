@@ -9,13 +9,20 @@ from sklearn.utils import check_random_state
 
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.breakdown import unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
+from sklearn_convexnn._utils.deadlines import (
+    COPIES,
+    OutOfTime,
+    check,
+    fits,
+    seconds,
+    until,
+)
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
     network_of,
     random_weights,
 )
-from sklearn_convexnn.families.two_layer.pricing import COPIES, merge_candidates
+from sklearn_convexnn.families.two_layer.pricing import merge_candidates
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
@@ -90,18 +97,14 @@ def precision_at_scale(tol):
     return np.float32 if tol >= _SINGLE else np.float64
 
 
-# Many parameters: limits, starts and what is told, each by its name.
 def generate_at_scale(
     problem,
     rng,
+    limits,
     *,
     n_neurons=100,
     known=None,
     duals=(),
-    tol=1e-2,
-    max_iter=200,
-    max_neurons=None,
-    deadline=np.inf,
     callback=None,
     task=None,
 ):
@@ -118,7 +121,8 @@ def generate_at_scale(
     problem : Problem
         Its ``X`` may be of single or double precision.
     rng : RandomState
-    n_neurons, known, duals, tol, max_iter, max_neurons, deadline, callback, task
+    limits : Limits
+    n_neurons, known, duals, callback, task
         As of `generate_neurons`.
 
     Returns
@@ -127,19 +131,19 @@ def generate_at_scale(
     """
     # Otherwise it is over before anything can be trained.
     check(0.3 * COPIES * problem.X.size)
-    dtype = precision_at_scale(tol)
+    dtype = precision_at_scale(limits.tol)
     family = replace(problem.family, X=problem.X.astype(dtype, copy=False))
     problem = replace(problem, family=family)
     task = FitTask() if task is None else task
-    run = _RunInChunks(problem, rng, tol, max_neurons, deadline)
-    return run.solve(n_neurons, known, duals, max_iter, callback, task)
+    run = _RunInChunks(problem, rng, limits)
+    return run.solve(n_neurons, known, duals, callback, task)
 
 
 class _RunInChunks(Run):
-    def __init__(self, problem, rng, tol, max_neurons, deadline):
-        super().__init__(problem, rng, tol, max_neurons, deadline)
-        self.end = deadline
-        if np.isfinite(deadline):
+    def __init__(self, problem, rng, limits):
+        super().__init__(problem, rng, limits)
+        self.end = limits.deadline
+        if np.isfinite(self.end):
             n, d = problem.X.shape
             # The network has to be evaluated after the last descent and in the end.
             self.end -= seconds(3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD))
@@ -265,14 +269,10 @@ def train_at_scale(problem, known, settings, task=None, duals=()):
         generate_at_scale,
         problem,
         check_random_state(settings.seed),
+        settings.limits,
         n_neurons=settings.n_arrangements,
         known=known,
         duals=duals,
-        # A little room for the rounding of the weights.
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        max_neurons=settings.max_neurons,
-        deadline=settings.deadline,
         callback=round_printer(settings),
         task=task,
     )

@@ -15,7 +15,6 @@ from sklearn_convexnn.families.two_layer.cell_search import (
     cell_slope_bound,
     search_cells,
 )
-from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
@@ -26,10 +25,8 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.two_layer.soft_thresholded_svd import (
-    soft_thresholded_svd,
-)
 from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
     count_patterns,
@@ -43,7 +40,7 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
-from sklearn_convexnn.training.routes import generate_and_prove
+from sklearn_convexnn.training.routes import form_of_structure, generate_and_prove
 
 # Up to so many patterns, and patterns times samples, the program over all of
 # them takes a few seconds at most.
@@ -243,11 +240,9 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
         result = generate_neurons(
             p,
             rng,
+            Limits(0.9 * tol, _ROUNDS, deadline=deadline),
             arrangement=arrangement,
             known=network.neurons(),
-            tol=0.9 * tol,
-            max_iter=_ROUNDS,
-            deadline=deadline,
         )
         proven = _cell_bound(p, result.nu, arrangement)
         allowed = proofs.largest_slope_allowed(p, result, tol)
@@ -286,14 +281,16 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
     p = network.problem
     known = network.neurons()
     if kind != "estimated":
-        form = _form_of_structure(p, tol, deadline)
+        form = form_of_structure(p, tol=tol, deadline=deadline)
         if form is not None:
+            _warn_if_short(form, tol)
             return LowerBound(form.dual_bound, "global"), known
-    options = {"known": known, "max_iter": _ROUNDS, "deadline": deadline}
+    limits = Limits(tol, _ROUNDS, deadline=deadline)
     if kind == "estimated":
-        proof, result = None, generate_neurons(p, rng, tol=0.9 * tol, **options)
+        limits = replace(limits, tol=0.9 * tol)
+        proof, result = None, generate_neurons(p, rng, limits, known=known)
     else:
-        result, proof = generate_and_prove(p, rng, tol=tol, **options)
+        result, proof = generate_and_prove(p, rng, limits, known=known)
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:
@@ -313,16 +310,6 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
         if closed or kind == "global":
             return LowerBound(p.bound(N, slope), "global"), known
     return LowerBound(p.bound(N, kappa), "estimated"), known
-
-
-def _form_of_structure(problem, tol, deadline):
-    """The optimum of data of special structure with its bound, or None."""
-    if problem.n_outputs == 1:
-        form = closed_form(problem, tol=tol, deadline=deadline)
-        if form is not None:
-            _warn_if_short(form, tol)
-        return form
-    return soft_thresholded_svd(problem)
 
 
 def _warn_if_short(result, tol):

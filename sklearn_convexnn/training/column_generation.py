@@ -6,7 +6,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._sklearn import FitTask
-from sklearn_convexnn._utils.deadlines import check, until
+from sklearn_convexnn._utils.deadlines import COPIES, check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cell_search import search_cells
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
@@ -15,13 +15,9 @@ from sklearn_convexnn.families.two_layer.neurons import (
     out_of_basis,
     row_space_in_time,
 )
-from sklearn_convexnn.families.two_layer.placing import (
-    improve_outputs,
-)
-from sklearn_convexnn.families.two_layer.pricing import (
-    COPIES,
-)
+from sklearn_convexnn.losses import Softmax
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.generation import Generation
 
@@ -38,25 +34,19 @@ _FIRST_SINGLE, _SINGLE, _SINGLE_PAYS = 8, 1, 0.005
 _MOST_CELL_WORK = 2e10
 # Part of the objective that a descent must gain for another one to follow.
 _DESCENT_PAYS = 1e-3
-# Distance of outputs at which the softmax vanishes in floating point, with room for
-# the outputs of neurons.
-_NEVER = 2000.0
 # Part of the median size below which units are let go after a descent.
 _VAGUE = 0.05
 
 
-# Many parameters: limits, starts and what is told, each by its name.
+# Many parameters: starts, and what is told, each by its name.
 def generate_neurons(
     problem,
     rng,
+    limits,
     *,
     n_neurons=100,
     known=None,
     duals=(),
-    tol=1e-4,
-    max_iter=200,
-    max_neurons=None,
-    deadline=np.inf,
     callback=None,
     task=None,
     arrangement=None,
@@ -73,20 +63,13 @@ def generate_neurons(
     ----------
     problem : Problem
     rng : RandomState
+    limits : Limits
     n_neurons : int, default=100
         Number of neurons to place.
     known : Neurons or None
         Neurons to start from, in place of placed ones.
     duals : sequence of DualPoint
         Dual points that are known, of which the steepest slopes are.
-    tol : float, default=1e-4
-        Stop when the gap is at most `tol` times the objective.
-    max_iter : int, default=200
-        Limit of rounds.
-    max_neurons : int or None
-        Limit of neurons in the network.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
     callback : callable or None
         Called after each round with a dict of what `history` gets.
     task : FitTask or None
@@ -115,13 +98,10 @@ def generate_neurons(
         result = generate_neurons(
             replace(problem, Y=problem.Y[:, seen]),
             rng,
+            limits,
             n_neurons=n_neurons,
             known=None if known is None else _of_outputs(known, seen),
             duals=[replace(point, nu=point.nu[:, seen]) for point in duals],
-            tol=tol,
-            max_iter=max_iter,
-            max_neurons=max_neurons,
-            deadline=deadline,
             callback=callback,
             task=None if task is None else task.through(lambda n: _for_all(n, seen)),
             arrangement=arrangement,
@@ -140,16 +120,16 @@ def generate_neurons(
         else task.through(lambda network: out_of_basis(network, basis))
     )
     kind = Run if problem.n_outputs > 1 else SingleRun
-    run = kind(reduced, rng, tol, max_neurons, deadline)
+    run = kind(reduced, rng, limits)
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
         gates = np.column_stack([gates[:, :d] @ basis, gates[:, d:]])
-        run = _RunOnCells(reduced, rng, tol, max_neurons, deadline)
+        run = _RunOnCells(reduced, rng, limits)
         run.arrangement = replace(arrangement, gates=gates)
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
-        result = run.solve(n_neurons, known, duals, max_iter, callback, task)
+        result = run.solve(n_neurons, known, duals, callback, task)
     return replace(result, neurons=out_of_basis(result.neurons, basis))
 
 
@@ -164,7 +144,7 @@ def _for_all(neurons, seen):
     """The neurons with outputs for classes without samples, of no probability."""
     outputs = np.zeros((len(neurons), len(seen)))
     outputs[:, seen] = neurons.outputs
-    offset = np.full(len(seen), np.min(neurons.offset) - _NEVER)
+    offset = np.full(len(seen), np.min(neurons.offset) - Softmax.vanishing)
     offset[seen] = neurons.offset
     return replace(neurons, outputs=outputs, offset=offset)
 
@@ -327,7 +307,7 @@ class SingleRun(Run):
         limited = len(selected) > self.max_neurons
         if limited:
             selected = self.within_limit(selected)
-        moved, N, cells = self._move(selected, N)
+        moved, N, blocks = self._move(selected, N)
         better = self.keep(moved)
         self.pool = moved
         if not better:
@@ -335,7 +315,7 @@ class SingleRun(Run):
         # The solver's dual variable is far more exact than the residual.
         self.price(p.project(N), thorough=not large)
         self.selections, self.started = _SINGLE, False
-        return cells, limited
+        return blocks, limited
 
     def _work(self, neurons):
         """Operations of a factorisation by the solver of their cells."""
@@ -344,14 +324,14 @@ class SingleRun(Run):
         return min(n, unknowns) ** 2 * max(n, unknowns)
 
     def _move(self, selected, N):
-        """The neurons where they are best, their dual point, number of cells."""
+        """The neurons where they are best, their dual point, number of blocks."""
         p = self.problem
         if self._work(selected) > _MOST_CELL_WORK:
             # With so many samples kinks are hardly felt, and descent does well.
             moved = self.improve(selected)
             return moved, p.dual_point(p.outputs(moved)), len(selected)
         gap = (self.objective - self.bound) / max(self.objective, 1e-300)
-        moved, nu, n_cells = solve_on_cells(
+        moved, nu, n_blocks = solve_on_cells(
             p,
             selected,
             self._open_sides(selected, N),
@@ -359,7 +339,7 @@ class SingleRun(Run):
             tol=max(0.1 * self.tol, min(1e-4, 0.1 * gap)),
             deadline=self.before_pricing(),
         )
-        return moved, nu[:, None], n_cells
+        return moved, nu[:, None], n_blocks
 
     def _open_sides(self, neurons, N):
         """Sign that the dual variable of each sample will keep, 0 if unknown."""

@@ -31,7 +31,6 @@ from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.proving import node_limit
 from sklearn_convexnn.training.trained import (
-    HISTORY,
     Trained,
     null_training,
     round_printer,
@@ -85,29 +84,18 @@ def train_by_cuts(problem, known, settings, task, duals, *, cuts, pricing):
         cutting_planes,
         problem,
         check_random_state(settings.seed),
+        settings.limits,
         cuts=cuts,
         pricing=pricing,
         known=known,
-        # A little room for the rounding of the weights.
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        max_neurons=settings.max_neurons,
-        deadline=settings.deadline,
         callback=round_printer(settings, "cuts"),
         task=task,
     )
     if result is None:
         return null_training(problem, settings)
     certificate, bound = _certificate(problem, result, pricing, settings.tol)
-    return Trained(
-        neurons=result.neurons,
-        dual_bound=bound,
-        certificate=certificate,
-        status=result.status,
-        message=result.message,
-        n_iter=result.n_iter,
-        n_patterns=int(np.max(result.history["cells"])),
-        history={key: result.history[key] for key in HISTORY},
+    return Trained.of(
+        result, neurons=result.neurons, dual_bound=bound, certificate=certificate
     )
 
 
@@ -129,18 +117,14 @@ def _certificate(problem, result, pricing, tol):
     return certificate, result.dual_bound
 
 
-# Many parameters: limits, starts and what is told, each by its name.
 def cutting_planes(
     problem,
     rng,
+    limits,
     *,
     cuts="neurons",
     pricing="exact",
     known=None,
-    tol=1e-4,
-    max_iter=200,
-    max_neurons=None,
-    deadline=np.inf,
     callback=None,
     task=None,
 ):
@@ -157,6 +141,7 @@ def cutting_planes(
     problem : Problem
     rng : RandomState
         For the local search, and the choice among the cells around a kink.
+    limits : Limits
     cuts : {'neurons', 'cells'}, default='neurons'
         'neurons': each neuron is a constraint of its own, and the restricted
         problem a lasso.  'cells': all neurons of its activation cell enter,
@@ -170,7 +155,7 @@ def cutting_planes(
         that from norms if smaller), the neurons come from local search.
         'nonnegative': among the neurons that are active on all samples, a
         convex problem; the bound holds for networks of these only.
-    known, tol, max_iter, max_neurons, deadline, callback, task
+    known, callback, task
         As of `generate_neurons`; without known neurons it starts from none.
 
     Returns
@@ -178,7 +163,7 @@ def cutting_planes(
     result : GlobalResult
         With the best network and the best bound seen.  In its history 'kappa'
         is the slope that the bound of the round rests on, divided by alpha,
-        and 'cells' the number of neurons or cells in the restricted problem.
+        and 'blocks' the number of neurons or cells in the restricted problem.
 
     References
     ----------
@@ -191,8 +176,8 @@ def cutting_planes(
         restricted = _NeuronCuts(problem)
     else:
         restricted = _CellCuts(problem, rng, pricing == "nonnegative")
-    run = _Run(problem, rng, restricted, pricing, tol, max_neurons, deadline)
-    return run.solve(known, max_iter, callback, FitTask() if task is None else task)
+    run = _Run(problem, rng, restricted, pricing, limits)
+    return run.solve(known, callback, FitTask() if task is None else task)
 
 
 def steepest_nonnegative(X, nu, *, free_bias):
@@ -369,24 +354,10 @@ class _CellCuts:
         arrangement = Arrangement(self.patterns, self.gates, False)
         program = TwoLayerProgram(p, arrangement)
         if not program.can_improve:
-            return p.null(), null_dual(p)
+            return p.null(), p.null_dual()
         result = solve_interior_point(program, tol=tol, deadline=deadline)
         neurons = neurons_from_blocks(program, result.theta, result.offset)
         return neurons, p.project(result.nu[:, None])
-
-
-def null_dual(problem):
-    """The dual point of the network without neurons.
-
-    Parameters
-    ----------
-    problem : Problem
-
-    Returns
-    -------
-    N : ndarray of shape (n_samples, n_outputs)
-    """
-    return problem.dual_point(problem.outputs(problem.null()))
 
 
 def fit_coefficients(problem, neurons):
@@ -405,7 +376,7 @@ def fit_coefficients(problem, neurons):
     """
     p = problem
     if len(neurons) == 0:
-        return p.null(), null_dual(p)
+        return p.null(), p.null_dual()
     solution = solve_lasso(
         p.family.features(neurons.units),
         p.y,
@@ -434,10 +405,11 @@ class _Price:
 
 
 class _Run:
-    def __init__(self, problem, rng, cuts, pricing, tol, max_neurons, deadline):
-        self.problem, self.rng, self.cuts = problem, rng, cuts
-        self.pricing, self.tol, self.deadline = pricing, tol, deadline
-        self.max_neurons = np.inf if max_neurons is None else max_neurons
+    def __init__(self, problem, rng, cuts, pricing, limits):
+        self.problem, self.rng, self.cuts, self.pricing = problem, rng, cuts, pricing
+        self.tol, self.deadline = limits.tol, limits.deadline
+        self.max_iter, most = limits.max_iter, limits.max_neurons
+        self.max_neurons = np.inf if most is None else most
         self.geometry = problem.family.geometry
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
@@ -455,7 +427,7 @@ class _Run:
     def closed(self):
         return self.objective - self.bound <= self.slack
 
-    def solve(self, known, max_iter, callback, task):
+    def solve(self, known, callback, task):
         record, n_iter = Record(callback), 0
         try:
             with until(self.deadline):
@@ -473,7 +445,7 @@ class _Run:
                 n_iter += 1
                 if round_task.end(self.best) and status is None:
                     status = "callback"
-                if status is None and n_iter == max_iter:
+                if status is None and n_iter == self.max_iter:
                     status = "max_iter"
             record.add(self, n_iter, self.size)
             if status is not None:
@@ -485,7 +457,7 @@ class _Run:
     def _begin(self, known):
         """Price the network without neurons, for the first cuts; status if optimal."""
         p = self.problem
-        price, nu = self._price_surely(null_dual(p))
+        price, nu = self._price_surely(p.null_dual())
         if self.closed:
             return "optimal"
         if known is not None:

@@ -72,17 +72,14 @@ class Generation:
     ----------
     problem : Problem
     rng : RandomState
-    tol : float
-        Stop when the gap is at most `tol` times the objective.
-    max_neurons : int or None
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
+    limits : Limits
     """
 
-    def __init__(self, problem, rng, tol, max_neurons, deadline):
+    def __init__(self, problem, rng, limits):
         self.problem, self.rng = problem, rng
-        self.tol, self.deadline = tol, deadline
-        self.max_neurons = np.inf if max_neurons is None else max_neurons
+        self.tol, self.deadline = limits.tol, limits.deadline
+        self.max_iter, most = limits.max_iter, limits.max_neurons
+        self.max_neurons = np.inf if most is None else most
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         self.pool = self.archive = self.cuts = self.best
@@ -110,7 +107,8 @@ class Generation:
 
         Returns
         -------
-        n_cells : int
+        blocks : int
+            Of the program of the round, for the history.
         limited : bool
             Whether the limit of neurons was hit.
         """
@@ -139,7 +137,7 @@ class Generation:
         gap = self.objective - self.bound
         return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
 
-    def solve(self, n_neurons, known, duals, max_iter, callback, task):
+    def solve(self, n_neurons, known, duals, callback, task):
         """Place neurons, then go round by round until the gap is closed.
 
         Known neurons take the place of those that would be placed.
@@ -150,7 +148,6 @@ class Generation:
         known : neurons of magnitude zero, or None
         duals : sequence of DualPoint
             Dual points that are known, of which the steepest slopes are.
-        max_iter : int
         callback : callable or None
         task : FitTask
 
@@ -164,12 +161,12 @@ class Generation:
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
         self.duals.sort(key=lambda point: -point.bound)
         status = unless_broken(None, self._start, n_neurons, known)
-        n_iter, waited, cells, objectives, bounds = 0, 0, 0, [], []
+        n_iter, waited, blocks, objectives, bounds = 0, 0, 0, [], []
         last_gap, last_objective = np.inf, np.inf
         while True:
-            if status is None and n_iter < max_iter:
+            if status is None and n_iter < self.max_iter:
                 round_task = task.subtask("round").begin()
-                cells, limited, closed, late = self._whole_round(cells)
+                blocks, limited, closed, late = self._whole_round(blocks)
                 stop = round_task.end(self.best)
                 n_iter += 1
                 gap = self.objective - self.bound
@@ -205,7 +202,7 @@ class Generation:
                     self.duals = [point for point in self.duals if point.confirmed]
             if status == "max_time" and self.closed and not self.duals[0].confirmed:
                 status = "unconfirmed"
-            record.add(self, n_iter, cells)
+            record.add(self, n_iter, blocks)
             if status is not None:
                 break
         best = self.duals[0] if self.duals else self.trivial()
@@ -218,7 +215,7 @@ class Generation:
         if known is not None and len(known):
             self.pool = self.best.joined(known)
             return None
-        nu = self.problem.dual_point(self.problem.outputs(self.best))
+        nu = self.problem.null_dual()
         try:
             now = perf_counter()
             with until(now + _FIRST_PRICING * (self.deadline - now)):
@@ -245,12 +242,12 @@ class Generation:
         now = perf_counter()
         return now + _DESCENT * (self.deadline - now)
 
-    def _whole_round(self, cells):
+    def _whole_round(self, blocks):
         """A round, and a longer search if it has closed the gap.
 
         Returns
         -------
-        cells : int
+        blocks : int
             Those of the round before if there was no time.
         limited, closed, late : bool
         """
@@ -261,7 +258,7 @@ class Generation:
                 if len(self.pool) == 0:
                     # The first search has not come to its end.
                     self.price(self.problem.dual_point(self.problem.outputs(self.best)))
-                cells, limited = self.round()
+                blocks, limited = self.round()
                 closed = self.closed and self.confirm()
                 if closed:
                     # Selected neurons have not been moved; it costs little.
@@ -279,7 +276,7 @@ class Generation:
                     self.problem.dual_point(self.problem.outputs(self.best))
                 )
         self.refute()
-        return cells, limited, closed and self.closed, late
+        return blocks, limited, closed and self.closed, late
 
     def _price_by_norms(self, nu):
         """A dual point whose bound takes no search."""

@@ -6,10 +6,9 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check
-from sklearn_convexnn.model.results import SolverError
+from sklearn_convexnn.model.results import HISTORY, SolverError
 from sklearn_convexnn.solvers import SOLVERS, null_result
 from sklearn_convexnn.training.trained import (
-    HISTORY,
     Trained,
     null_training,
     trained_at_once,
@@ -46,13 +45,12 @@ def train_on_patterns(family, known, settings):
         status = "max_time"
     except BREAKDOWNS:
         status = "breakdown"
-    neurons = problem.null()
-    proven = family.proven_bound(problem.dual_point(problem.outputs(neurons)))
+    proven = family.proven_bound(problem.null_dual())
     if proven is None:
         return null_training(problem, settings, status)
     return trained_at_once(
         problem,
-        neurons,
+        problem.null(),
         proven,
         seconds=perf_counter() - start,
         status=status,
@@ -95,7 +93,7 @@ def _train(family, known, settings):
     length = len(result.history["time"])
     history = {
         "kappa": np.full(length, np.nan),
-        "cells": np.full(length, len(patterns)),
+        "blocks": np.full(length, len(patterns)),
         **result.history,
     }
     return Trained(
@@ -127,7 +125,7 @@ def _solve(family, program, settings):
         check(work)
     now, deadline = perf_counter(), settings.deadline
     try:
-        return SOLVERS[settings.solver](
+        return SOLVERS[settings.solver].solve(
             program,
             # A little room for the rounding of the recovered network.  A loose
             # solution costs little less and has many more units.

@@ -117,8 +117,8 @@ def lifted_bound(X, Y, sample_weight, loss, alpha, arrangement, *, fit_intercept
     problem = Problem(family, Y, sample_weight, loss, alpha)
     N = problem.project(N)
     kappa = max(
-        _slope_bound(rows[pattern].T @ N[pattern], facets, multiplier)
-        for pattern, facets, multiplier in zip(arrangement.patterns, cells, multipliers)
+        _slope_bound(rows[pattern].T @ N[pattern], multiplier)
+        for pattern, multiplier in zip(arrangement.patterns, multipliers)
     )
     # Zero is in the domain of the dual objective, and so are smaller multiples.
     return LiftedBound(problem.bound(N, kappa), N * (alpha / max(alpha, kappa)))
@@ -210,14 +210,13 @@ def _solve(rows, Y, s, loss, alpha, arrangement, cells, fit_intercept):
     return N, [2.0 * alpha * A for A in multipliers]
 
 
-def _slope_bound(cross, facets, multiplier):
+def _slope_bound(cross, multiplier):
     """Upper bound of ``||N^T D X u||`` over the unit vectors of a cell.
 
     Parameters
     ----------
     cross : ndarray of shape (rank, n_outputs)
         ``X^T D N``.
-    facets : ndarray of shape (n_facets, rank)
     multiplier : ndarray of shape (rank, rank)
         Combination of products of facets with non-negative weights.
     """

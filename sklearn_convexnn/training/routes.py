@@ -109,7 +109,12 @@ def _train_by_structure(problem, settings):
     start, neurons = perf_counter(), problem.null()
     bound, known = problem.objective(neurons), {}
     if bound > 0 and np.any(problem.X):
-        form = _closed_form(problem, settings)
+        form = form_of_structure(
+            problem,
+            tol=0.9 * settings.tol,
+            max_iter=settings.max_iter,
+            deadline=settings.deadline,
+        )
         if form is None:
             return None
         neurons, bound = form.neurons, form.dual_bound
@@ -130,16 +135,22 @@ def _train_by_structure(problem, settings):
     )
 
 
-def _closed_form(problem, settings):
-    """The solution of data of special structure, None if they have none."""
+def form_of_structure(problem, **limits):
+    """The solution of data of special structure, None if they have none.
+
+    Parameters
+    ----------
+    problem : Problem
+    **limits : dict
+        As of `closed_form`; with several outputs it takes no rounds.
+
+    Returns
+    -------
+    form : ClosedForm or None
+    """
     if problem.n_outputs > 1:
         return soft_thresholded_svd(problem)
-    return closed_form(
-        problem,
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        deadline=settings.deadline,
-    )
+    return closed_form(problem, **limits)
 
 
 def _train_adaptively(problem, known, settings, task, duals, nodes):
@@ -147,15 +158,13 @@ def _train_adaptively(problem, known, settings, task, duals, nodes):
     result, proof = generate_and_prove(
         problem,
         check_random_state(settings.seed),
+        # The proof is for all of it.
+        replace(settings.limits, tol=settings.tol),
         known=known,
         duals=duals,
-        tol=settings.tol,
-        max_iter=settings.max_iter,
-        deadline=settings.deadline,
         callback=round_printer(settings),
         # The optimum never needs more than one for each number in the targets.
         n_neurons=min(settings.n_arrangements, max(2 * problem.Y.size, 100)),
-        max_neurons=settings.max_neurons,
         task=task,
         nodes=nodes,
     )
@@ -180,19 +189,8 @@ def _train_adaptively(problem, known, settings, task, duals, nodes):
     )
 
 
-# Many parameters: limits, starts and what is told, each by its name.
 def generate_and_prove(
-    problem,
-    rng,
-    *,
-    known,
-    tol,
-    max_iter,
-    deadline,
-    duals=(),
-    callback=None,
-    nodes=None,
-    **options,
+    problem, rng, limits, *, known, duals=(), callback=None, nodes=None, **options
 ):
     """Train by column generation, and go on with what the proof finds missing.
 
@@ -200,14 +198,10 @@ def generate_and_prove(
     ----------
     problem : Problem
     rng : RandomState
+    limits : Limits
+        With the gap to prove; that of the network is to be a little smaller.
     known : Neurons or None
         Neurons to start from, in place of placed ones.
-    tol : float
-        Gap to reach and to prove, relative to the objective.
-    max_iter : int
-        Limit of rounds.
-    deadline : float
-        Value of ``time.perf_counter()`` at which to stop.
     duals : sequence of DualPoint
         Dual points that are known.  No proof is attempted at these.
     callback : callable or None
@@ -236,11 +230,13 @@ def generate_and_prove(
         result = generate_neurons(
             problem,
             rng,
+            replace(
+                limits,
+                tol=0.9 * limits.tol,
+                max_iter=max(limits.max_iter - rounds, 1),
+            ),
             known=known,
             duals=duals,
-            tol=0.9 * tol,
-            max_iter=max(max_iter - rounds, 1),
-            deadline=deadline,
             callback=report,
             **options,
         )
@@ -253,13 +249,13 @@ def generate_and_prove(
             given = [point for point in duals if point.nu is result.nu]
             if not given:
                 with suppress(OutOfTime):
-                    args = problem, result, tol, deadline, nodes
+                    args = problem, result, limits.tol, limits.deadline, nodes
                     proof = unless_broken(None, prove, *args)
             elif given[0].proven:
                 proof = Proof(result.dual_bound, result.kappa, True, None)
         if proof is None or proof.closed or proof.neurons is None:
             break
-        if rounds >= max_iter or perf_counter() > deadline:
+        if rounds >= limits.max_iter or perf_counter() > limits.deadline:
             break
         # The proof found a neuron that the search had missed.
         known = result.neurons.joined(proof.neurons)
@@ -277,12 +273,9 @@ def _train_on_cells(problem, known, settings, task):
     result = generate_neurons(
         problem,
         check_random_state(settings.seed),
+        replace(settings.limits, max_neurons=None),
         arrangement=arrangement,
         known=known,
-        # A little room for the rounding of the weights.
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        deadline=settings.deadline,
         callback=round_printer(settings),
         task=task,
     )

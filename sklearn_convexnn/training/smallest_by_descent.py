@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
-from sklearn_convexnn.families.two_layer.placing import (
-    improve_neurons,
-    improve_outputs,
-)
+from sklearn_convexnn.families.two_layer.placing import improve_neurons
 from sklearn_convexnn.families.two_layer.recovery import merge_parallel
+from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 
 # Neurons whose directions have a cosine above one minus these are merged.
 _PARALLEL = (1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 0.1)

@@ -21,18 +21,14 @@ _LAST_LOOKS, _LAST = 3, 0.2
 _CLOSE = 0.1
 
 
-# Many parameters: limits, starts and what is told, each by its name.
 def generate_subnetworks(
     problem,
     rng,
+    limits,
     *,
     n_units=100,
     known=None,
     duals=(),
-    tol=1e-4,
-    max_iter=200,
-    max_units=None,
-    deadline=np.inf,
     callback=None,
     task=None,
 ):
@@ -46,13 +42,10 @@ def generate_subnetworks(
     ----------
     problem : Problem
     rng : RandomState
+    limits : Limits
     n_units : int, default=100
         Number of sub-networks to place.
-    known, duals, tol, max_iter
-        As of `generate_neurons`.
-    max_units : int or None
-        Limit of sub-networks.
-    deadline, callback, task
+    known, duals, callback, task
         As of `generate_neurons`.
 
     Returns
@@ -60,9 +53,9 @@ def generate_subnetworks(
     result : GlobalResult
         Its `neurons` are `Subnetworks`, and `nu` has a column per output.
     """
-    run = SubnetworkRun(problem, rng, tol, max_units, deadline)
+    run = SubnetworkRun(problem, rng, limits)
     with blas_threads_for(0):
-        return run.solve(n_units, known, duals, max_iter, callback, task or FitTask())
+        return run.solve(n_units, known, duals, callback, task or FitTask())
 
 
 class SubnetworkRun(Run):
@@ -72,20 +65,17 @@ class SubnetworkRun(Run):
     ----------
     problem : Problem
     rng : RandomState
-    tol : float
-    max_units : int or None
-    deadline : float
-        As of `Generation`.
+    limits : Limits
     """
 
     # Few sub-networks have more poor local minima than few neurons.
     n_narrow = 20
 
-    def __init__(self, problem, rng, tol, max_units, deadline):
-        super().__init__(problem, rng, tol, max_units, deadline)
-        self.end, self.cut = deadline, False
-        if deadline < np.inf:
-            self.deadline -= _LAST * (deadline - perf_counter())
+    def __init__(self, problem, rng, limits):
+        super().__init__(problem, rng, limits)
+        self.end, self.cut = limits.deadline, False
+        if self.end < np.inf:
+            self.deadline -= _LAST * (self.end - perf_counter())
 
     def place(self, n_neurons):
         try:

@@ -43,15 +43,11 @@ def train_subnetworks(problem, known, settings, task=None, duals=()):
     result = generate_subnetworks(
         problem,
         check_random_state(settings.seed),
+        settings.limits,
         # The optimum never needs more than one for each number in the targets.
         n_units=min(settings.n_arrangements, max(2 * problem.Y.size, 100)),
         known=known,
         duals=duals,
-        # A little room for the rounding of the weights.
-        tol=0.9 * settings.tol,
-        max_iter=settings.max_iter,
-        max_units=settings.max_neurons,
-        deadline=settings.deadline,
         callback=round_printer(settings),
         task=task,
     )

@@ -5,10 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from sklearn_convexnn.model.results import MESSAGES, DualPoint
-
-HISTORY = ("time", "objective", "dual_bound", "kappa", "cells", "neurons")
-"""Columns of the history; not a number where a route does not know one."""
+from sklearn_convexnn.model.results import HISTORY, MESSAGES, DualPoint
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class Trained:
             "status": result.status,
             "message": result.message,
             "n_iter": result.n_iter,
-            "n_patterns": int(np.max(result.history["cells"])),
+            "n_patterns": int(np.max(result.history["blocks"])),
             "history": {key: result.history[key] for key in HISTORY},
         }
         return cls(**{**told, **known})
@@ -136,13 +133,13 @@ def null_training(problem, settings, status="breakdown"):
     )
 
 
-def round_printer(settings, what="cells"):
+def round_printer(settings, what="blocks"):
     """Callback that prints a line for each round, if `verbose`.
 
     Parameters
     ----------
     settings : Settings
-    what : str, default='cells'
+    what : str, default='blocks'
         The word for what the history calls so.
 
     Returns
@@ -157,7 +154,7 @@ def round_printer(settings, what="cells"):
         settings.tell(
             f"round {n_iter:3d}  {entry['time']:7.2f} s  objective {objective:.8g}  "
             f"dual bound {bound:.8g}  gap {gap:.1e}  "
-            f"kappa/alpha {entry['kappa']:.5f}  {entry['cells']} {what}  "
+            f"kappa/alpha {entry['kappa']:.5f}  {entry['blocks']} {what}  "
             f"{entry['neurons']} neurons"
         )
 

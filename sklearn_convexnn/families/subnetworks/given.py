@@ -14,6 +14,7 @@ from sklearn_convexnn.families.subnetworks.slope_bounds import slope_bound
 from sklearn_convexnn.patterns.block_enumeration import enumerate_blocks
 from sklearn_convexnn.patterns.blocks import blocks_of, distinct
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
+from sklearn_convexnn.solvers import SOLVERS
 
 # Outputs of inner units whose patterns are found at once.
 _CHUNK = 1_000_000
@@ -110,7 +111,7 @@ class SubnetworkBlocks:
 
     def options(self, settings):
         """What the solver of the settings is told besides."""
-        if settings.solver != "penalised":
+        if not SOLVERS[settings.solver].contests:
             return {}
         return {"contest": partial(SubnetworkContest, self.problem)}
 

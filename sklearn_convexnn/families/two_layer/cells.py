@@ -37,7 +37,7 @@ def solve_on_cells(problem, network, sides, nu, *, tol, deadline=np.inf, max_ite
     -------
     network : Network
     nu : ndarray of shape (n_samples,)
-    n_cells : int
+    n_blocks : int
     """
     p = problem
     neurons = network.units

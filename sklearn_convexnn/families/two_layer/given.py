@@ -13,7 +13,7 @@ from sklearn_convexnn.patterns.arrangements import (
     union,
 )
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
-from sklearn_convexnn.solvers import FIRST_ORDER
+from sklearn_convexnn.solvers import SOLVERS
 
 
 class TwoLayerPatterns:
@@ -55,8 +55,9 @@ class TwoLayerPatterns:
 
     def options(self, settings):
         """What the solver of the settings is told besides."""
-        # Those of first order go where the data are, in their precision.
-        return {"like": settings.like} if settings.solver in FIRST_ORDER else {}
+        # Some go where the data are, in their precision.
+        anywhere = SOLVERS[settings.solver].any_arrays
+        return {"like": settings.like} if anywhere else {}
 
     def network(self, program, result):
         """The neurons of a solution."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sklearn_convexnn._utils.deadlines import OutOfTime, check
+from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
 from sklearn_convexnn.families.two_layer.neurons import Neurons
@@ -31,8 +31,6 @@ _STEPS = 80
 _BATCH = 2_000_000
 # Outputs that are sorted at once: they should stay in the cache.
 _SORTED = 40_000
-COPIES = 1000.0
-"""Operations that go by while an entry of the data is copied, a few times."""
 # Outputs of all starts up to which these are candidates as they are.
 _AS_GIVEN = 300_000
 # Directions in a batch if each one counts when time is short.

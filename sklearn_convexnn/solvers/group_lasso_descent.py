@@ -1,0 +1,87 @@
+"""The group lasso over given units, by descent."""
+
+import numpy as np
+
+from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn.solvers.descent import minimize_in_time
+
+
+def improve_outputs(problem, network, Z, max_iter=300, deadline=np.inf):
+    """Output weights of given units, by L-BFGS on the weight-decay objective.
+
+    In terms of magnitudes and output weights, with directions fixed, the problem
+    is the group lasso and has no local minima but the global one; units that are
+    not in use have to start from more than nothing.
+
+    Parameters
+    ----------
+    problem : Problem
+    network : Network
+        Outputs of zero mark new units.
+    Z : ndarray of shape (n_samples, n_neurons)
+        Their features.
+    max_iter : int, default=300
+    deadline : float, default=inf
+        Value of ``time.perf_counter()`` at which to stop.
+
+    Returns
+    -------
+    outputs : ndarray of shape (n_neurons, n_outputs)
+    offset : ndarray of shape (n_outputs,)
+    """
+    p = problem
+    m, c = network.outputs.shape
+    start = network.outputs.copy()
+    used = network.sizes > 0
+    if not used.all():
+        N = p.dual_point(Z @ start.astype(Z.dtype, copy=False) + network.offset)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
+        slopes /= np.maximum(np.linalg.norm(slopes, axis=1), 1e-300)[:, None]
+        typical = np.median(network.sizes[used]) if used.any() else 1.0
+        start[~used] = 0.1 * typical * slopes[~used]
+    return _descend_outputs(p, start, network.offset, Z, max_iter, deadline)
+
+
+def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
+    p = problem
+    m, c = start.shape
+    root = np.sqrt(np.linalg.norm(start, axis=1))[:, None]
+    V = np.divide(start, root, out=np.zeros_like(start), where=root > 0)
+    # As in `descend`, in units of inverse roots of second derivatives.
+    weight = p.curvature(Z @ start.astype(Z.dtype, copy=False) + offset)
+    squares = np.einsum("n,nm,nm->m", weight, Z, Z)
+    unit = 1.0 / np.sqrt(root**2 * squares[:, None] + p.alpha)
+    level = 1.0 / np.sqrt(max(np.sum(weight), p.alpha))
+
+    def split(x):
+        root, V, offset = np.split(x, [unit.size, unit.size + m * c])
+        return unit * root[:, None], unit * V.reshape(m, c), level * offset
+
+    work = 2.0 * Z.size * c / (2 if Z.dtype == np.float32 else 1)
+
+    def value_and_gradient(x):
+        check(work)
+        root, V, offset = split(x)
+        # In the precision of the features, so that these are not copied.
+        G = (root * V).astype(Z.dtype, copy=False)
+        F = (Z @ G).astype(np.float64, copy=False) + offset
+        N = p.gradient(F)
+        slopes = (Z.T @ N.astype(Z.dtype, copy=False)).astype(np.float64, copy=False)
+        along = np.sum(slopes * V, axis=1, keepdims=True)
+        parts = [
+            unit * (along + p.alpha * root),
+            unit * (root * slopes + p.alpha * V),
+            level * np.sum(N, axis=0) * p.fit_intercept,
+        ]
+        penalty = 0.5 * p.alpha * (np.vdot(root, root) + np.vdot(V, V))
+        return p.value(F) + penalty, np.concatenate([part.ravel() for part in parts])
+
+    parts = root / unit, V / unit, offset / level
+    found = minimize_in_time(
+        value_and_gradient,
+        np.concatenate([part.ravel() for part in parts]),
+        deadline,
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
+    )
+    root, V, offset = split(found)
+    return root * V, offset
