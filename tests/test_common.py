@@ -57,8 +57,6 @@ OTHERS = [
     GatedReLUClassifier(**CHEAP),
     GatedReLURegressor(fit_intercept=False, **CHEAP),
     GatedReLURegressor(warm_start=True, loss="huber", **CHEAP),
-    ParallelReLURegressor(),
-    ParallelReLUClassifier(),
     ParallelReLURegressor(**ADAPTIVE),
     ParallelReLUClassifier(**ADAPTIVE),
     ParallelReLURegressor(depth=4, subnetwork_norm="path", **ADAPTIVE),

@@ -313,7 +313,8 @@ def test_classes(n_classes):
     assert small.n_neurons_ < model.n_neurons_
     assert small.dual_gap_ <= 0.05 * small.objective_
     assert_array_equal(small.classes_, model.classes_)
-    assert_allclose(small.predict_proba(X), model.predict_proba(X), atol=0.2)
+    apart = small.predict_proba(X) - model.predict_proba(X)
+    assert np.mean(np.abs(apart)) < 0.1
     assert certify(small, X, y, alpha=0.3).objective == pytest.approx(small.objective_)
 
 
