@@ -318,6 +318,7 @@ def test_distance_of_an_mlp_from_the_optimum():
     assert bad.dual_bound > 0.98 * model.objective_
 
 
+@pytest.mark.slow
 def test_neurons_that_the_search_misses_but_the_network_has(monkeypatch):
     X, y = noisy_data(70, 8)
     model = ConvexReLURegressor(2.0, tol=1e-4, random_state=0).fit(X, y)
@@ -477,6 +478,7 @@ def test_mlp_of_three_classes(columns, kinds):
         assert certificate.dual_gap <= distance + 0.01 * model.objective_
 
 
+@pytest.mark.slow
 def test_mlp_of_two_targets():
     X, y = load_diabetes(return_X_y=True)
     X, y = scale(X[:60, 2:9]), scale(y[:60])

@@ -110,9 +110,9 @@ HEAVY_FOR_THESE = {
     "check_fit_idempotent",
     "check_regressors_train",
 }
-# Of these, like the classifier before them, the checks of arrays are left: with
-# SCIPY_ARRAY_API=1 the slow ones do not run.
-LIKE_ANOTHER = INSTANCES[3], INSTANCES[5]
+# Of these, of which another one differs in the biases or in the search, the checks of
+# arrays are left: with SCIPY_ARRAY_API=1 the slow ones do not run.
+LIKE_ANOTHER = INSTANCES[0], INSTANCES[3], INSTANCES[5]
 
 
 def is_slow(estimator, check):
@@ -166,9 +166,15 @@ def test_scikit_learn_checks_of_others(estimator, check):
     check(estimator)
 
 
+SLOWEST = [*OTHERS, *LIKE_ANOTHER]
+
+
 @pytest.mark.parametrize(
     "estimator",
-    INSTANCES + [pytest.param(other, marks=pytest.mark.slow) for other in OTHERS],
+    [
+        pytest.param(one, marks=pytest.mark.slow if one in SLOWEST else ())
+        for one in INSTANCES + OTHERS
+    ],
     ids=str,
 )
 @pytest.mark.parametrize(

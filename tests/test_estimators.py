@@ -125,6 +125,7 @@ def test_no_mlp_is_below_the_global_bound():
         assert bound <= objective
 
 
+@pytest.mark.slow
 def test_answer_does_not_depend_on_row_order_or_repetition():
     X, y, s = tiny_data("squared_error", n=50, d=3)
     X, y = np.round(X, 1), np.round(y, 1)

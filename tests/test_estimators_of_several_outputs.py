@@ -206,6 +206,7 @@ def test_labels_of_any_type(labels):
     )
 
 
+@pytest.mark.slow
 def test_classes_of_one_or_two_rows():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 3))
@@ -218,6 +219,7 @@ def test_classes_of_one_or_two_rows():
     assert each.score(X[:5], np.arange(5)) == 1.0
 
 
+@pytest.mark.slow
 def test_weights_of_classes_are_weights_of_samples(wine):
     X, y = wine
     model = ConvexReLUClassifier(2.0, class_weight="balanced", random_state=0)
@@ -278,6 +280,7 @@ def test_smallest_networks_of_several_outputs(wine):
     assert small.dual_gap_ <= 1e-2 * small.objective_
 
 
+@pytest.mark.slow
 def test_sampled_patterns_of_several_outputs(wine):
     X, y = wine
     best = ConvexReLUClassifier(2.0, random_state=0).fit(X, y)

@@ -145,6 +145,7 @@ def test_more_features_than_samples_and_zero_data():
     assert_allclose(network.objective, 0.5 * np.sum(Y**2))
 
 
+@pytest.mark.slow
 def test_loss_without_lipschitz_gradient():
     X, _, s, _ = data("squared_error", n=40, d=3)
     rates = np.exp(2 * np.maximum(X[:, :2], 0.0))

@@ -78,6 +78,7 @@ def test_column_generation_finds_it(norm, bias):
     assert model.dual_bound_ <= exact.objective_ * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_one_unit_without_biases_is_the_two_layer_network():
     X, y = small(n=6)
     common = {"alpha": 0.1, "fit_intercept": False, "tol": 1e-7}
@@ -94,15 +95,12 @@ def test_one_unit_without_biases_is_the_two_layer_network():
     assert wider.objective_ < two.objective_ * (1 - 1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "less, more",
     [
         (ConvexReLURegressor(), ParallelReLURegressor()),
-        pytest.param(
-            ParallelReLURegressor(),
-            ParallelReLURegressor(depth=4),
-            marks=pytest.mark.slow,
-        ),
+        (ParallelReLURegressor(), ParallelReLURegressor(depth=4)),
     ],
 )
 def test_more_depth_is_no_worse(less, more):
@@ -134,6 +132,7 @@ def test_a_penalty_needs_a_smooth_loss():
         model.fit(X, y > 0)
 
 
+@pytest.mark.slow
 def test_sampled_blocks_bound_networks_of_these_only():
     X, y = small(n=8, d=3)
     common = {"alpha": 0.2, "fit_intercept": False, "random_state": 0}
@@ -255,6 +254,7 @@ def test_same_answer_for_every_seed():
     np.testing.assert_allclose(values, min(values), rtol=3e-3)
 
 
+@pytest.mark.slow
 def test_weight_decay_beyond_which_nothing_is_left():
     X, y = small(n=3)
     common = {"fit_intercept": False, "arrangements": "exact"}
@@ -338,6 +338,7 @@ def test_limits():
         ParallelReLURegressor(max_time=1e-3, **common).fit(X, y)
 
 
+@pytest.mark.slow
 def test_float32_and_weights():
     X, y = small(n=7, d=2)
     model = ParallelReLURegressor(alpha=0.3, tol=0.1, random_state=0)

@@ -356,6 +356,7 @@ def test_smaller_networks():
     assert len(smallest_by_descent(p, neurons, 1e9)) == 0
 
 
+@pytest.mark.slow
 def test_exact_steps_of_one_output_end_where_others_do():
     p = make_problem("squared_error", True, c=1, n=40)
     one = generate_neurons(p, np.random.RandomState(0), Limits(tol=1e-4))

@@ -350,6 +350,7 @@ def test_what_is_known_of_the_optimum_stays():
     assert again.n_neurons_ <= small.n_neurons_
 
 
+@pytest.mark.slow
 def test_a_looser_tolerance_after_the_fit():
     X, y, _ = tiny_data("squared_error", n=30, d=3)
     model = ConvexReLURegressor(alpha=0.5, tol=1e-3, random_state=0).fit(X, y)
@@ -360,6 +361,7 @@ def test_a_looser_tolerance_after_the_fit():
     assert counts[1] < counts[0]
 
 
+@pytest.mark.slow
 def test_weight_decay_by_cross_validation():
     X, y, _ = tiny_data("squared_error", n=30, d=3)
     model = ConvexReLURegressorCV(alphas=[0.5, 0.3], cv=2, tol=0.1, random_state=0)
@@ -381,6 +383,7 @@ def test_a_scale_of_the_weight_decay_is_a_number_then():
     assert smallest_network(model, X, y).alpha == model.alpha_
 
 
+@pytest.mark.slow
 def test_many_samples():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4200, 3))

@@ -250,6 +250,7 @@ def test_conic_solver_at_its_limit_keeps_what_it_has():
         assert result.dual_bound <= best * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_cvxpy_and_matplotlib_are_not_imported():
     """Neither with the package nor by what it does unless asked to."""
     code = """

@@ -195,6 +195,7 @@ def test_sampled_blocks_of_wide_subnetworks():
     assert_allclose(case.problem.objective(network), ours.objective, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_units_that_only_add_are_their_leaves():
     """Also if there are samples on which none of them is active."""
     X = inputs(6, 2, 2)
@@ -471,7 +472,7 @@ def test_adjoints(bias):
 @pytest.mark.parametrize(
     "case",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"loss": "log_loss"},
         pytest.param({"norm": "path"}, marks=pytest.mark.slow),
         {"n": 3, "d": 1, "bias": True},

@@ -205,8 +205,22 @@ def test_a_constant_network_is_told_of(route):
     model.fit(X, np.ones(len(y)))
 
 
-@pytest.mark.parametrize("loss", ["log_loss", "squared_hinge", "hinge"])
-@pytest.mark.parametrize("bias", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "loss, bias",
+    [
+        ("log_loss", True),
+        *[
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("log_loss", False),
+                ("squared_hinge", True),
+                ("squared_hinge", False),
+                ("hinge", True),
+                ("hinge", False),
+            ]
+        ],
+    ],
+)
 def test_classes_without_weight_stay(loss, bias):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 2))
