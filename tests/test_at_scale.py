@@ -83,6 +83,7 @@ def test_slopes_are_of_double_precision():
     assert_allclose(found, expected, rtol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss",
     [

@@ -111,6 +111,7 @@ def assert_brackets(maximum, X, nu, exact, rtol, free_bias, negative_slope=0.0):
     assert free_bias or maximum.bias == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binary", [False, True])
 def test_maximum_against_enumeration(binary):
     for seed in range(100):

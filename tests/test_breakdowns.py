@@ -245,6 +245,7 @@ def test_columns_of_very_different_sizes():
         assert 0 <= model.dual_bound_ <= model.objective_
 
 
+@pytest.mark.slow
 def test_one_sample_far_away():
     rng = np.random.default_rng(0)
     X = rng.standard_normal((40, 4))

@@ -552,6 +552,7 @@ def test_kinds_with_several_outputs(monkeypatch):
     assert certify(network, X, Y, **options).kind == "estimated"
 
 
+@pytest.mark.slow
 def test_restricted_to_all_patterns_is_global():
     rng = np.random.default_rng(0)
     X, Y = rng.standard_normal((8, 2)), rng.standard_normal((8, 2))

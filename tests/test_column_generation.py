@@ -244,6 +244,7 @@ def test_large_problems_are_moved_by_descent(monkeypatch):
     assert result.dual_bound <= exact.objective * (1 + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [0.0, 10.0])
 def test_seeds_agree_on_data_far_from_the_origin(offset):
     """Without biases few random directions have kinks among such samples."""
@@ -274,9 +275,8 @@ def test_search_finds_a_narrow_hill():
     assert result.dual_bound <= best * (1 + 1e-3)
 
 
-@pytest.mark.parametrize(
-    "limit, reached", [(1, 1.001), pytest.param(5, 1.02, marks=slow), (10, 1.02)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("limit, reached", [(1, 1.001), (5, 1.02), (10, 1.02)])
 def test_network_within_the_limit_of_neurons(limit, reached):
     """As good as the best of some trainings of that width."""
     X, y = reference_data("diabetes")

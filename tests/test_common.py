@@ -102,13 +102,17 @@ HEAVY = {
     "check_sample_weight_equivalence_on_sparse_data",
 }
 QUICKEST = INSTANCES[1]
-# The same for sub-networks, which take longest.
+# Those that go on from round to round take longest, and most of all sub-networks.
 OF_SUBNETWORKS = INSTANCES[-1]
+IN_ROUNDS = INSTANCES[4], OF_SUBNETWORKS
 HEAVY_FOR_THESE = {
     "check_estimators_dtypes",
     "check_estimators_nan_inf",
     "check_fit_idempotent",
+    "check_non_transformer_estimators_n_iter",
+    "check_positive_only_tag_during_fit",
     "check_regressors_train",
+    "check_supervised_y_2d",
 }
 # Of these, of which another one differs in the biases or in the search, the checks of
 # arrays are left: with SCIPY_ARRAY_API=1 the slow ones do not run.
@@ -119,7 +123,8 @@ def is_slow(estimator, check):
     name = name_of(check)
     if any(estimator is other for other in LIKE_ANOTHER):
         return "array_api" not in name
-    if estimator is OF_SUBNETWORKS and name.split(",")[0] in HEAVY_FOR_THESE:
+    in_rounds = any(estimator is one for one in IN_ROUNDS)
+    if in_rounds and name.split(",")[0] in HEAVY_FOR_THESE:
         return True
     return name in HEAVY and estimator is not QUICKEST
 

@@ -52,9 +52,7 @@ def run(problem, cuts, tol, **params):
     [
         *[("squared_error", *case) for case in BIAS_AND_SLOPE],
         *[
-            pytest.param(
-                loss, *case, marks=() if case == (False, 0.0) else pytest.mark.slow
-            )
+            pytest.param(loss, *case, marks=pytest.mark.slow)
             for loss in FEW_LOSSES
             if loss != "squared_error"
             for case in BIAS_AND_SLOPE
@@ -89,6 +87,7 @@ def test_lower_dimensions(n, d, bias, cuts):
     assert result.dual_bound <= best.objective * (1 + 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [False, True])
 def test_every_dual_point_is_bounded_from_below_by_pricing(bias):
     """The slope that a bound rests on is that of all cells, to the accuracy asked."""
@@ -99,6 +98,7 @@ def test_every_dual_point_is_bounded_from_below_by_pricing(bias):
     assert exact * (1 - 1e-7) <= result.kappa <= max(exact, 0.3) * (1 + 1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [False, True])
 def test_cells_need_fewer_rounds_than_neurons(bias):
     _, problem = program_and_problem(bias=bias)
@@ -251,6 +251,7 @@ def test_relaxation_that_closes():
     assert model.dual_gap_ <= 1e-2 * model.objective_
 
 
+@pytest.mark.slow
 def test_branch_and_bound_that_is_cut_short_says_so(monkeypatch):
     monkeypatch.setattr(engine, "node_limit", lambda X: 0)
     X, y, _ = tiny_data("squared_error", n=12, d=4)

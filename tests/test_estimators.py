@@ -88,6 +88,7 @@ def test_objective_is_that_of_the_weights(loss, bias, slope, arrangements):
         assert not b.any() and not c.any()
 
 
+@pytest.mark.slow
 def test_exact_is_global_and_never_worse():
     X, y, _ = tiny_data("squared_error", n=30)
     exact = ConvexReLURegressor(0.3, arrangements="exact", tol=1e-7).fit(X, y)

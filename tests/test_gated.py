@@ -253,6 +253,7 @@ def test_newton_steps_take_over_and_agree_with_the_others(monkeypatch):
     assert found[1].n_iter < found[0].n_iter
 
 
+@pytest.mark.slow
 def test_single_precision_is_honest():
     X, Y, s, loss = data("squared_error", n=60, d=4, c=1)
     arrangement = sample_arrangement(X, 20, random_state=0)

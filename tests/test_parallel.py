@@ -112,6 +112,7 @@ def test_more_depth_is_no_worse(less, more):
     assert after.objective_ <= before.objective_ * (1 + 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["penalised", "cvxpy"])
 def test_solvers_agree(solver):
     X, y = small(n=4)
@@ -225,14 +226,8 @@ def test_classification(loss, n_classes):
     assert hasattr(model, "predict_proba") == (loss == "log_loss")
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [
-        pytest.param("huber", marks=pytest.mark.slow),
-        "quantile",
-        pytest.param("poisson", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["huber", "quantile", "poisson"])
 def test_losses_of_regression(loss):
     X, y = small(n=7, d=2)
     y = np.abs(y)
