@@ -109,7 +109,8 @@ def test_more_depth_is_no_worse(less, more):
     common = {"alpha": 0.3, "tol": 1e-3, "random_state": 0}
     before = clone(less).set_params(**common).fit(X, y)
     after = clone(more).set_params(**common).fit(X, y)
-    assert after.objective_ <= before.objective_ * (1 + 1e-3)
+    # As far as bounds that are estimated go.
+    assert after.objective_ <= before.objective_ * (1 + 3e-3)
 
 
 @pytest.mark.slow
