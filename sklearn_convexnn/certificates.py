@@ -32,18 +32,21 @@ from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data, Seed
 from sklearn_convexnn.families.two_layer.family import TwoLayer
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, NEVER, REGRESSION_LOSSES
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    LOSS_CONSTRAINTS,
+    NEVER,
+    REGRESSION_LOSSES,
+)
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import units_of
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
 
-_POSITIVE = Interval(Real, 0, None, closed="neither")
 _CONSTRAINTS = {
-    "alpha": [_POSITIVE],
+    "alpha": [Interval(Real, 0, None, closed="neither")],
     "loss": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
-    "epsilon": [_POSITIVE],
-    "quantile": [Interval(Real, 0, 1, closed="neither")],
+    **LOSS_CONSTRAINTS,
     "fit_intercept": ["boolean"],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
     "kind": [StrOptions({"auto", "global", "estimated", "restricted"})],

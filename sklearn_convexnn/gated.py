@@ -1,7 +1,5 @@
 """Gated ReLU networks: neurons that gates switch on, which do not learn."""
 
-from numbers import Real
-
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
@@ -12,10 +10,11 @@ from sklearn_convexnn._fitting import fit_gated
 from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._null_slope import null_gate_slope
 from sklearn_convexnn._regression import RegressionMixin
-from sklearn_convexnn._sklearn import Interval, StrOptions
+from sklearn_convexnn._sklearn import StrOptions
 from sklearn_convexnn._utils.devices import highest_precision, in_numpy, placed
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
+    LOSS_CONSTRAINTS,
     REGRESSION_LOSSES,
     SMOOTH_LOSSES,
 )
@@ -171,7 +170,7 @@ class GatedReLURegressor(RegressionMixin, GatedMixin, BaseEstimator):
     _parameter_constraints = {
         **_CONSTRAINTS,
         "loss": [StrOptions(_SMOOTH.intersection(REGRESSION_LOSSES))],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
+        "epsilon": LOSS_CONSTRAINTS["epsilon"],
     }
 
     def __init__(

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -18,7 +18,11 @@ from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
 from sklearn_convexnn.families.two_layer.family import TwoLayer
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    LOSS_CONSTRAINTS,
+    REGRESSION_LOSSES,
+)
 from sklearn_convexnn.solvers import SOLVERS, SOLVERS_OF_BLOCKS
 from sklearn_convexnn.training.subnetwork_routes import train_subnetworks
 
@@ -234,9 +238,8 @@ class ParallelReLURegressor(RegressionMixin, ParallelMixin, BaseEstimator):
 
     _parameter_constraints = {
         **_CONSTRAINTS,
+        **LOSS_CONSTRAINTS,
         "loss": [StrOptions(set(REGRESSION_LOSSES))],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "quantile": [Interval(Real, 0, 1, closed="neither")],
     }
 
     def __init__(

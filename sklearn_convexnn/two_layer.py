@@ -15,7 +15,12 @@ from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.families.two_layer.family import TwoLayer
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, NEVER, REGRESSION_LOSSES
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    LOSS_CONSTRAINTS,
+    NEVER,
+    REGRESSION_LOSSES,
+)
 from sklearn_convexnn.solvers import SOLVERS
 from sklearn_convexnn.training.routes import train
 
@@ -318,9 +323,8 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
 
     _parameter_constraints = {
         **_CONSTRAINTS,
+        **LOSS_CONSTRAINTS,
         "loss": [StrOptions(set(REGRESSION_LOSSES))],
-        "epsilon": [Interval(Real, 0, None, closed="neither")],
-        "quantile": [Interval(Real, 0, 1, closed="neither")],
     }
 
     def __init__(

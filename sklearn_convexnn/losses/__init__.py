@@ -17,6 +17,7 @@ from sklearn_convexnn.losses.squared_hinge import SquaredHinge
 
 __all__ = [
     "CLASSIFICATION_LOSSES",
+    "LOSS_CONSTRAINTS",
     "NEVER",
     "REGRESSION_LOSSES",
     "SMOOTH_LOSSES",
@@ -48,10 +49,14 @@ SMOOTH_LOSSES = tuple(
     loss.name for loss in _REGRESSION + _CLASSIFICATION if loss.smooth
 )
 
-_CONSTRAINTS = {
-    "name": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
+LOSS_CONSTRAINTS = {
     "epsilon": [Interval(Real, 0, None, closed="neither")],
     "quantile": [Interval(Real, 0, 1, closed="neither")],
+}
+"""Of the parameters of losses, as scikit-learn writes them."""
+_CONSTRAINTS = {
+    "name": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
+    **LOSS_CONSTRAINTS,
 }
 
 

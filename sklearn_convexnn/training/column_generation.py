@@ -160,18 +160,16 @@ class Run(Generation):
         p = self.problem
         placed = p.family.place(p, n_neurons, self.rng)
         before, value = np.inf, p.objective(placed)
-        pays = self.descends
-        while pays and before - value > _DESCENT_PAYS * value:
+        while self.descends and before - value > _DESCENT_PAYS * value:
+            if perf_counter() > self.deadline:
+                break
             placed = self.improve(placed)
             before, value = value, p.objective(placed)
-            pays = perf_counter() < self.deadline
         return placed
 
-    @property
-    def descends(self):
-        """Whether to go on with the descent of placed units as long as it pays."""
-        # With many weights it is cheaper than anything else for long.
-        return True
+    # Whether to go on with the descent of placed units as long as it pays: with many
+    # weights it is cheaper than anything else for long.
+    descends = True
 
     def improve(self, neurons):
         with until(self.before_pricing()):

@@ -60,24 +60,28 @@ class Hill:
             gradient = gradient - anchors * pull[:, -1:]
         return value, gradient
 
+    def _pulls_at_once(self, widths, share):
+        """As `_pulls`, by passes over the outputs, whose number is that of samples."""
+        a = self.negative_slope
+        straight = a * (share - share.dtype.type(0.5)) if a != 0 else None
+        # The activation in widths of its kink: half of the square of its derivative,
+        # and beyond the kink what is left of the output.
+        smooth = np.maximum(share, 0.0, out=share)
+        share = np.minimum(smooth, 1.0)
+        smooth -= share
+        smooth += np.square(share) / 2
+        if a != 0:
+            smooth = (1.0 - a) * smooth + straight
+            share = (1.0 - a) * share + share.dtype.type(a)
+        value, outputs = self._ways(widths[:, None] * (smooth @ self.N))
+        share *= outputs @ self.N.T
+        return value, share @ self.inward[:-1].T
+
     def _pulls(self, rows, widths, share):
         """Norms of the slopes, and their derivatives by directions and biases."""
-        a, half = self.negative_slope, 0.5 * widths[:, None]
         if self.outward is None:
-            # The activation in widths of its kink: half of the square of its
-            # derivative, and beyond the kink what is left of the output.
-            straight = a * (share - share.dtype.type(0.5)) if a != 0 else 0.0
-            smooth = np.maximum(share, 0.0, out=share)
-            share = np.minimum(smooth, 1.0)
-            smooth -= share
-            smooth += np.square(share) / 2
-            smooth = (1.0 - a) * smooth + straight if a != 0 else smooth
-            slopes = 2.0 * half * (smooth @ self.N)
-            value, outputs = self._ways(slopes)
-            if a != 0:
-                share = (1.0 - a) * share + share.dtype.type(a)
-            share *= outputs @ self.N.T
-            return value, share @ self.inward[:-1].T
+            return self._pulls_at_once(widths, share)
+        a, half = self.negative_slope, 0.5 * widths[:, None]
         np.clip(share, 0.0, 1.0, out=share)
         pulls = (share @ self.outward).reshape(len(rows), *self.straight.shape)
         # What the smoothed activation has beyond derivative times output.

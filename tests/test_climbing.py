@@ -1,0 +1,41 @@
+"""The smoothed slopes that pricing climbs on, and their derivatives."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from sklearn_convexnn.families.two_layer import climbing
+from sklearn_convexnn.families.two_layer.climbing import Hill
+
+
+def smoothed(z, width, slope):
+    """The activation with a kink of a given width."""
+    share = np.clip(z / width + 0.5, 0.0, 1.0)
+    smooth = share * z + 0.5 * width * share * (1.0 - share)
+    return (1.0 - slope) * smooth + slope * z
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("slope", [0.0, 0.2, -0.5])
+@pytest.mark.parametrize("n_outputs, hooked", [(1, False), (1, True), (3, True)])
+def test_values_and_gradients(few, slope, n_outputs, hooked, monkeypatch):
+    monkeypatch.setattr(climbing, "_FEW", few)
+    rng = np.random.default_rng(0)
+    X, N = rng.standard_normal((30, 4)), rng.standard_normal((30, n_outputs))
+    N -= N.mean(axis=0) * hooked
+    U, widths = rng.standard_normal((6, 4)), rng.uniform(0.1, 1.0, 6)
+    at = rng.integers(30, size=6) if hooked else None
+    hill = Hill(X, N, slope)
+    hill.smooth(widths, at)
+
+    def norms(U):
+        z = U @ X.T
+        if hooked:
+            z -= np.einsum("kd,kd->k", X[at], U)[:, None]
+        return np.linalg.norm(smoothed(z, widths[:, None], slope) @ N, axis=1)
+
+    value, gradient = hill.evaluate(U, np.arange(6))
+    assert_allclose(value, norms(U), rtol=1e-10)
+    step = 1e-6 * np.eye(4)
+    changes = [(norms(U + e) - norms(U - e)) / 2e-6 for e in step]
+    assert_allclose(gradient, np.transpose(changes), rtol=1e-5, atol=1e-5)
