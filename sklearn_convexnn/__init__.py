@@ -3,6 +3,7 @@
 from sklearn_convexnn._alpha_max import AlphaMax, alpha_max
 from sklearn_convexnn._cutting_planes import cutting_planes
 from sklearn_convexnn._smallest_network import smallest_network
+from sklearn_convexnn._verification import Verification
 from sklearn_convexnn._version import __version__
 from sklearn_convexnn.certificates import Certificate, certify
 from sklearn_convexnn.cone_decomposition import ConeDecomposition, cone_decomposition
@@ -27,6 +28,7 @@ __all__ = [
     "GatedReLURegressor",
     "ParallelReLUClassifier",
     "ParallelReLURegressor",
+    "Verification",
     "__version__",
     "alpha_max",
     "certify",

@@ -192,21 +192,39 @@ def read_samples(X, y, sample_weight):
     X : ndarray of shape (n_samples, n_features)
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     weight : ndarray of shape (n_samples,)
+    used : ndarray of bool, shape (n_given_samples,)
+        Which of the samples these are.
     """
-    # Arrays of other libraries too.
-    X, y = X if issparse(X) else in_numpy(X), in_numpy(y)
+    X, y = read_arrays(X, y)
     if sample_weight is not None and not isinstance(sample_weight, Real):
         sample_weight = in_numpy(sample_weight)
-    X = check_array(X, accept_sparse="csr", dtype=np.float64)
-    if hasattr(X, "toarray"):
-        X = X.toarray()
-    check_consistent_length(X, y)
     weight = check_sample_weight(
         sample_weight, X, dtype=np.float64, ensure_non_negative=True
     )
     # As in a fit, labels without weight need not be known.
     used = weight > 0
-    return X[used], y[used], weight[used]
+    return X[used], y[used], weight[used], used
+
+
+def read_arrays(X, y):
+    """Data and targets as arrays of NumPy, of any library or sparse.
+
+    Parameters
+    ----------
+    X : {array-like, sparse matrix} of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    """
+    X, y = X if issparse(X) else in_numpy(X), in_numpy(y)
+    X = check_array(X, accept_sparse="csr", dtype=np.float64)
+    if hasattr(X, "toarray"):
+        X = X.toarray()
+    check_consistent_length(X, y)
+    return X, y
 
 
 def class_weighted(network, y, weight):
@@ -252,13 +270,15 @@ def read_targets(network, loss, y, weight, n_outputs, **params):
     Y : ndarray of shape (n_samples, n_outputs)
         For classification -1 and +1, or 0 and 1 for the softmax loss.
     loss : Separable or Softmax
+    classes : ndarray of shape (n_classes,) or None
+        Of a classification loss.
 
     Raises
     ------
     ValueError
         If the targets do not fit the network.
     """
-    softmax = False
+    softmax, classes = False, None
     if loss in REGRESSION_LOSSES:
         Y = check_array(y, ensure_2d=False, dtype=np.float64)
         Y = Y.reshape(len(Y), -1)
@@ -285,7 +305,7 @@ def read_targets(network, loss, y, weight, n_outputs, **params):
             f"{counted(n_outputs, 'output')}."
         )
     if softmax:
-        return np.maximum(Y, 0.0), Softmax()
+        return np.maximum(Y, 0.0), Softmax(), classes
     loss = make_loss(loss, **params)
     loss.check_targets(Y, weight)
-    return Y, Separable(loss)
+    return Y, Separable(loss), classes

@@ -36,6 +36,22 @@ def canonical(X, Y, sample_weight):
     -------
     X, Y, sample_weight : ndarray
     """
+    return grouped(X, Y, sample_weight)[:3]
+
+
+def grouped(X, Y, sample_weight):
+    """As `canonical`, and which of the distinct samples those of positive weight are.
+
+    Parameters
+    ----------
+    X, Y, sample_weight
+        As of `canonical`.
+
+    Returns
+    -------
+    X, Y, sample_weight : ndarray
+    group : ndarray of int, shape (n_positive_weights,)
+    """
     used = sample_weight > 0
     if not used.all():
         X, Y, sample_weight = X[used], Y[used], sample_weight[used]
@@ -43,7 +59,7 @@ def canonical(X, Y, sample_weight):
     weight = np.bincount(group, weights=sample_weight)
     X, Y = np.ascontiguousarray(X[first]), Y[first]
     X += 0  # no negative zeros
-    return X, Y + 0.0, weight
+    return X, Y + 0.0, weight, group
 
 
 def merged(X, Y, sample_weight, loss):

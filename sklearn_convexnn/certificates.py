@@ -8,8 +8,9 @@ and ``kappa(nu) = max ||nu^T act(X u)||`` over unit vectors ``u``.  Then
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from numbers import Integral, Real
+from os import PathLike
 from time import perf_counter
 from typing import Literal
 
@@ -18,28 +19,32 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
+from sklearn_convexnn._certificate_files import read_fields, write_fields
 from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._network_input import (
     class_weighted,
     counted,
+    read_arrays,
     read_network,
     read_samples,
     read_targets,
     told_by,
 )
-from sklearn_convexnn._preparing import canonical
+from sklearn_convexnn._preparing import grouped
 from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data, Seed
+from sklearn_convexnn._verification import Verification, verify
 from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     LOSS_CONSTRAINTS,
     NEVER,
     REGRESSION_LOSSES,
+    Softmax,
 )
 from sklearn_convexnn.model.problem import Problem
-from sklearn_convexnn.model.units import units_of
+from sklearn_convexnn.model.units import Units, units_of
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
 
@@ -55,11 +60,19 @@ _CONSTRAINTS = {
     "n_arrangements": [Interval(Integral, 1, None, closed="left")],
     "random_state": ["random_state"],
 }
+_VERIFY_CONSTRAINTS = {
+    "n_starts": [Interval(Integral, 1, None, closed="left")],
+    "random_state": ["random_state"],
+}
 
 
 @dataclass(frozen=True)
 class Certificate:
     """Objective of a network with a lower bound of the best one.
+
+    It has all that a check of the bound needs but the data.  The bound is the value of
+    the dual function at `dual`, and no neuron has a slope above `alpha` there: two
+    facts that :meth:`verify` looks at, and anyone can with a program of their own.
 
     Attributes
     ----------
@@ -82,13 +95,47 @@ class Certificate:
     kappa : float
         Largest slope that adding a neuron can have at the network, divided by
         ``alpha``: one at an optimum, more where a neuron is missing.  With
-        several outputs the slope is the norm of those of the outputs, or the
-        largest of them if each neuron feeds one output.  A proven upper bound
-        of it if `kind` is 'global', that of the steepest neuron found if it
-        is 'estimated'.
+        several outputs the slope is the norm of those of the outputs.  A proven
+        upper bound of it if `kind` is 'global', that of the steepest neuron found if
+        it is 'estimated'.  This is about the network; at `dual`, which is in general
+        not the dual point of the network, no slope is above ``alpha``.
     n_patterns : int
         Number of activation patterns that were checked; 0 if the bound needs
         none.
+    dual : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+        Dual point of the bound, with a row for each sample in the order of the given
+        `X`, zero for those of weight zero, in the units of the given `y`.  It is in
+        the domain of the dual function, whose value there is `dual_bound`, and with
+        free biases its columns sum to zero.
+    alpha : float
+        Weight decay.
+    loss : str
+        As of `certify`.
+    epsilon, quantile : float or None
+        Parameter of the Huber and the pinball loss; None for the others.
+    fit_intercept : bool
+        Whether biases are free.
+    negative_slope : float
+        Of the activation.
+    n_features : int
+        Number of columns of `X`.
+    one_vs_rest : bool
+        Whether the loss of several classes is a sum over the classes; False for the
+        softmax.
+    sample_weight : ndarray of shape (n_samples,) or None
+        Times the class weights of the network; None if all are one.
+    classes : ndarray of shape (n_classes,) or None
+        Labels in the order of the outputs; with one output the second is the positive
+        one.  None for a regression loss.
+
+    See Also
+    --------
+    certify : What makes a certificate.
+    Verification : The outcome of `verify`.
+
+    Notes
+    -----
+    Certificates are equal if all but their arrays are.
     """
 
     objective: float
@@ -97,6 +144,157 @@ class Certificate:
     kind: str
     kappa: float
     n_patterns: int
+    dual: np.ndarray = field(repr=False, compare=False)
+    alpha: float
+    loss: str
+    epsilon: float | None
+    quantile: float | None
+    fit_intercept: bool
+    negative_slope: float
+    n_features: int
+    one_vs_rest: bool
+    sample_weight: np.ndarray | None = field(repr=False, compare=False)
+    classes: np.ndarray | None = field(repr=False, compare=False)
+
+    def verify(
+        self,
+        X: Data,
+        y: ArrayLike,
+        *,
+        n_starts: int = 200,
+        random_state: Seed = None,
+    ) -> Verification:
+        r"""Search for a neuron that contradicts the bound.
+
+        The search is plain and slow, and shares no code with `certify`: from each of
+        `n_starts` directions it goes uphill on the slope
+        :math:`\|N^T \mathrm{act}(X u + b)\|` of neurons with :math:`\|u\| = 1` at the
+        dual point `N`, with the best of all biases in every step.  Neurons that are
+        linear on the data are looked at as well.  The bound that follows from the
+        steepest of them, and from the dual function, is compared with the claim.
+
+        A claim that does not hold is refuted for good.  One that holds has not been
+        contradicted: more starts and other seeds can still do so, unless it has been
+        proven (`kind` is 'global').  The objective of the network is not looked at.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix} of shape (n_samples, n_features)
+            As `certify` was given it, with the same order of the samples.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            As `certify` was given it.
+        n_starts : int, default=200
+            Number of directions to start from.
+        random_state : int, RandomState instance or None, default=None
+            For the directions.
+
+        Returns
+        -------
+        verification : Verification
+
+        Raises
+        ------
+        ValueError
+            If `X` or `y` do not fit the certificate, or if `kind` is 'restricted':
+            other neurons than those of its patterns, which a search finds, are no
+            contradiction to such a bound.
+
+        Examples
+        --------
+        >>> from dataclasses import replace
+        >>> from sklearn.datasets import make_regression
+        >>> from sklearn_convexnn import ConvexReLURegressor, certify
+        >>> X, y = make_regression(30, 2, noise=20, random_state=0)
+        >>> net = ConvexReLURegressor(random_state=0).fit(X, y)
+        >>> certificate = certify(net, X, y, alpha=net.alpha_, random_state=0)
+        >>> certificate.dual.shape
+        (30,)
+        >>> verification = certificate.verify(X, y, n_starts=50, random_state=0)
+        >>> verification.holds, verification.unit
+        (True, None)
+        >>> too_much = replace(certificate, dual_bound=1.01 * certificate.dual_bound)
+        >>> too_much.verify(X, y, n_starts=50, random_state=0).holds
+        False
+        """
+        params = {"n_starts": n_starts, "random_state": random_state}
+        check_parameters(_VERIFY_CONSTRAINTS, params, "verify")
+        if self.kind == "restricted":
+            raise ValueError(
+                "kind='restricted' is a bound for some activation patterns only, which "
+                "a search over all neurons cannot check. Use certify with "
+                "kind='estimated' or 'global'."
+            )
+        X, y = read_arrays(X, y)
+        n_samples = len(self.dual)
+        for name, count in ("X", len(X)), ("y", len(y)):
+            if count != n_samples:
+                raise ValueError(
+                    f"{name} has {counted(count, 'sample')}, but the certificate is "
+                    f"about {n_samples}. Give all that certify was given, also those "
+                    "of weight zero, in the same order."
+                )
+        if X.shape[1] != self.n_features:
+            raise ValueError(
+                f"X has {counted(X.shape[1], 'feature')}, but the certificate is about "
+                f"{self.n_features}. Give the X that certify was given."
+            )
+        return verify(self, X, y, n_starts, random_state)
+
+    def save(self, path: str | PathLike) -> None:
+        """Write the certificate to a file that needs no pickle to be read.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The suffix decides on the format: ``.json`` for text that anyone can read,
+            or ``.npz`` for arrays of NumPy, which is smaller.  Both keep every digit.
+
+        Raises
+        ------
+        ValueError
+            If the suffix is another one.
+
+        See Also
+        --------
+        load : The way back.
+        """
+        write_fields(path, vars(self))
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> "Certificate":
+        """Read a certificate from a file.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Of a file that :meth:`save` has written.
+
+        Returns
+        -------
+        certificate : Certificate
+
+        Raises
+        ------
+        ValueError
+            If the suffix is neither ``.json`` nor ``.npz``, or the file is not that of
+            a certificate.
+
+        Examples
+        --------
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> import numpy as np
+        >>> from sklearn_convexnn import Certificate, certify
+        >>> X, y = np.arange(8.0)[:, None], np.arange(8) % 3
+        >>> network = [np.ones((1, 2)), np.ones((2, 1))], [np.zeros(2), np.zeros(1)]
+        >>> certificate = certify(network, X, y, alpha=0.5)
+        >>> with TemporaryDirectory() as folder:
+        ...     certificate.save(Path(folder) / "certificate.json")
+        ...     loaded = Certificate.load(Path(folder) / "certificate.json")
+        >>> loaded == certificate, np.array_equal(loaded.dual, certificate.dual)
+        (True, True)
+        """
+        return cls(**read_fields(path))
 
 
 def certify(
@@ -263,48 +461,111 @@ def certify(
     params = {name: told.pop(name) for name in ("epsilon", "quantile")}
     plain = read_network(network, **told)
     max_time = np.inf if max_time is None else max_time
-    given, units = _given(network, plain, (X, y, sample_weight), float(alpha), params)
-    X = given.problem.X
+    case = _case(network, plain, (X, y, sample_weight), float(alpha), params)
+    X = case.given.problem.X
     if kind == "restricted":
         check_patterns(X.shape, n_arrangements, plain.fit_intercept)
     with blas_threads_for(len(X)):
-        objective = given.objective()
         bound = lower_bound(
-            given,
+            case.given,
             kind,
             tol=tol,
             deadline=begin + max_time,
             n_arrangements=n_arrangements,
             rng=check_random_state(random_state),
         )
-    return Certificate(
-        objective=float(units.value * objective),
-        dual_bound=float(units.value * bound.value),
-        dual_gap=float(units.value * (objective - bound.value)),
-        kind=bound.kind,
-        kappa=float(bound.kappa),
-        n_patterns=bound.n_patterns,
-    )
+        return case.certificate(bound)
 
 
-def _given(network, plain, data, alpha, params):
-    """The network with the problem of the data that it is judged by, and its units.
+@dataclass(frozen=True)
+class _Case:
+    """A network that is given, with its problem, and how that comes of the user's data.
+
+    Attributes
+    ----------
+    given : GivenNetwork
+    units : Units
+        Of the problem.
+    weight : ndarray of shape (n_samples,)
+        Of the samples of the user.
+    group : ndarray of int, shape (n_positive_weights,)
+        Which sample of the problem each of those with a weight is.
+    outputs : ndarray of bool, shape (n_outputs,)
+        Which outputs of the network the problem has.
+    told : dict
+        Attributes of `Certificate` that say what the problem is.
+    """
+
+    given: GivenNetwork
+    units: Units
+    weight: np.ndarray
+    group: np.ndarray
+    outputs: np.ndarray
+    told: dict
+
+    def certificate(self, bound):
+        """What is known, in the units of the user."""
+        objective, value = self.given.objective(), self.units.value
+        return Certificate(
+            objective=float(value * objective),
+            dual_bound=float(value * bound.value),
+            dual_gap=float(value * (objective - bound.value)),
+            kind=bound.kind,
+            kappa=float(bound.kappa),
+            n_patterns=bound.n_patterns,
+            dual=self.dual(bound.dual),
+            **self.told,
+        )
+
+    def dual(self, N):
+        """Dual variables of the user's samples: of equal ones, by weight."""
+        used = self.weight > 0
+        weight = self.weight[used]
+        share = weight / np.bincount(self.group, weights=weight)[self.group]
+        dual = np.zeros((len(used), len(self.outputs)))
+        rows = share[:, None] * (self.units.dual * N)[self.group]
+        dual[np.ix_(used, self.outputs)] = rows
+        return dual[:, 0] if len(self.outputs) == 1 else dual
+
+
+def _case(network, plain, data, alpha, params):
+    """The network with the problem of the data that it is judged by.
 
     `params` are those of the loss.
     """
-    X, y, weight = read_samples(*data)
+    X, y, weight, used = read_samples(*data)
     n_features, n_outputs = len(plain.coefs[0]), len(plain.intercepts[1])
-    Y, loss = read_targets(network, plain.loss, y, weight, n_outputs, **params)
-    # Classes of which an estimator has not seen any weight.
-    used = ~((plain.intercepts[1] <= NEVER) & np.all(Y <= 0, axis=0))
-    if Y.shape[1] > 1 and not used.all():
-        plain, Y = plain.select(used), Y[:, used]
+    Y, loss, classes = read_targets(network, plain.loss, y, weight, n_outputs, **params)
+    # All but classes of which an estimator has not seen any weight.
+    seen = (plain.intercepts[1] > NEVER) | np.any(Y > 0, axis=0)
+    if n_outputs == 1:
+        seen[:] = True
+    plain, Y = plain.select(seen), Y[:, seen]
     if X.shape[1] != n_features:
         raise ValueError(
             f"X has {counted(X.shape[1], 'feature')}, but the network has {n_features}."
         )
     weight = class_weighted(network, y, weight)
-    return _in_units(plain, *canonical(X, Y, weight), loss, alpha)
+    everyone = np.zeros(len(used))
+    everyone[used] = weight
+    told = {
+        "alpha": alpha,
+        "loss": plain.loss,
+        "epsilon": float(params["epsilon"]) if plain.loss == "huber" else None,
+        "quantile": float(params["quantile"]) if plain.loss == "quantile" else None,
+        "fit_intercept": plain.fit_intercept,
+        "negative_slope": plain.negative_slope,
+        "n_features": n_features,
+        "one_vs_rest": bool(
+            classes is not None and n_outputs > 1 and not isinstance(loss, Softmax)
+        ),
+        "sample_weight": None if np.all(everyone == 1.0) else everyone,
+        # Labels as a file gives them back.
+        "classes": None if classes is None else np.array(classes.tolist()),
+    }
+    *distinct, group = grouped(X, Y, weight)
+    given, units = _in_units(plain, *distinct, loss, alpha)
+    return _Case(given, units, everyone, group, seen, told)
 
 
 def _in_units(network, X, Y, sample_weight, loss, alpha):

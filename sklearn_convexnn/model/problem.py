@@ -53,9 +53,13 @@ class Objective:
 
     def bound(self, N, kappa):
         """Lower bound from a dual point at which no slope exceeds `kappa`."""
-        return best_scaled_value(
-            self.loss, N, self.Y, self.sample_weight, furthest(self.alpha, kappa)
-        )
+        return self.best_multiple(N, kappa)[0]
+
+    def best_multiple(self, N, kappa):
+        """The bound of a dual point as of `bound`, and the multiple that has it."""
+        reach = furthest(self.alpha, kappa)
+        value, scale = best_scale(self.loss, N, self.Y, self.sample_weight, reach)
+        return value, scale * N
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ class Problem(Objective):
         return self.value(self.outputs(network)) + penalty
 
 
-def best_scaled_value(loss, nu, y, weight, reach):
-    """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``.
+def best_scale(loss, nu, y, weight, reach):
+    """Maximum of the concave ``G(t nu)`` over ``0 <= t <= reach``, and its place.
 
     Parameters
     ----------
@@ -143,6 +147,8 @@ def best_scaled_value(loss, nu, y, weight, reach):
     -------
     value : float
         Minus infinity if it cannot be computed.
+    scale : float
+        The number ``t``.
     """
     lower, upper = loss.dual_bounds(y, weight)
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -159,5 +165,7 @@ def best_scaled_value(loss, nu, y, weight, reach):
     found = minimize_scalar(
         lambda scale: -value(scale), bounds=(0.0, reach), method="bounded"
     )
-    values = value(0.0), value(min(1.0, reach)), value(reach), -found.fun
-    return max(filter(np.isfinite, values), default=-np.inf)
+    scales = 0.0, min(1.0, reach), reach, float(found.x)
+    found = [(value(scale), scale) for scale in scales]
+    finite = [pair for pair in found if np.isfinite(pair[0])]
+    return max(finite, default=(-np.inf, 0.0))

@@ -185,12 +185,26 @@ class Program:
         -------
         bound : float
         """
+        feasible = self.feasible(nu, rho)
+        return self.loss.dual_value(feasible, self.y, self.sample_weight)
+
+    def feasible(self, nu, rho):
+        """The dual point, projected and scaled, whose value is the bound.
+
+        Parameters
+        ----------
+        nu, rho
+            As of `dual_bound`.
+
+        Returns
+        -------
+        nu : ndarray of shape (n_samples,)
+        """
         nu = self.loss.project_dual(
             nu, self.y, self.sample_weight, centred=self.fit_intercept
         )
         kappa = float(np.max(self.norms(self.dual_slopes(nu, rho)), initial=0.0))
-        scale = min(1.0, furthest(self.alpha, kappa))
-        return self.loss.dual_value(scale * nu, self.y, self.sample_weight)
+        return min(1.0, furthest(self.alpha, kappa)) * nu
 
     def dual_slopes(self, nu, rho):
         """Slopes of the blocks, whose norms are at most `alpha` if dual feasible.

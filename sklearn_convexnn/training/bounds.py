@@ -50,6 +50,8 @@ _TRIVIAL = 2
 # Relaxations take a few seconds up to so many samples, and samples times rank.
 _TRIANGLE, _SEMIDEFINITE = 500, 1600
 _RELAXATION_TIME = 10.0
+# Width of kinks that are as good as sharp.
+_NARROW = 1e-8
 # Limit of the rounds of column generation.
 _ROUNDS = 200
 
@@ -105,12 +107,22 @@ class GivenNetwork:
 
 @dataclass(frozen=True)
 class LowerBound:
-    """A lower bound; see `Certificate` for the attributes."""
+    """A lower bound; see `Certificate` for the attributes.
+
+    The value of the dual function at `dual`, shape (n_samples, n_outputs), is `value`.
+    """
 
     value: float
     kind: str
+    dual: np.ndarray
     kappa: float = np.nan
     n_patterns: int = 0
+
+    @classmethod
+    def at(cls, problem, N, kappa, kind):
+        """The bound of a dual point at which no slope exceeds `kappa`."""
+        value, dual = problem.best_multiple(N, kappa)
+        return cls(value, kind, dual)
 
 
 def cone_slopes(X, nu, arrangement, *, free_bias=False, negative_slope=0.0):
@@ -181,7 +193,7 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
     p = network.problem
     if not np.any(p.X):
         # No neuron is of any use.
-        return LowerBound(p.objective(p.null()), "global", 0.0)
+        return replace(LowerBound.at(p, _null_dual(p), 0.0, "global"), kappa=0.0)
     arrangement = _arrangement(network, kind, n_arrangements, rng)
     if arrangement is not None:
         if p.n_outputs == 1 or not arrangement.complete:
@@ -189,16 +201,19 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
         # There is no program of several outputs over all patterns.
         kind = "global"
     optimum, known = _bound_of_optimum(network, kind, tol, deadline, rng)
-    value, slope, N = _best_candidate(
+    slope, N = _best_candidate(
         network, lambda N: _searched_slope(network, N, known, rng)
     )
     if optimum.kind == "global":
         # An open proof is of use as well, since there is a better bound.
         allowed = (1.0 + 0.1 * tol) * slope
         slope, _ = _proven_slope(p, N, slope, allowed, 0.1 * tol, deadline)
-        value = p.bound(N, slope)
-    value = max(value, optimum.value)
-    return LowerBound(value, optimum.kind, slope / p.alpha)
+    best = _better(LowerBound.at(p, N, slope, optimum.kind), optimum)
+    return replace(best, kappa=slope / p.alpha)
+
+
+def _better(*bounds):
+    return max(bounds, key=lambda bound: bound.value)
 
 
 def _arrangement(network, kind, n_arrangements, rng):
@@ -225,7 +240,8 @@ def _arrangement(network, kind, n_arrangements, rng):
 def _bound_on_patterns(network, arrangement, tol, deadline, rng):
     """Bound of the networks with neurons of these patterns."""
     p = network.problem
-    value, slope, _ = _best_candidate(
+    kind = "global" if arrangement.complete else "restricted"
+    slope, N = _best_candidate(
         network, lambda N: _slope_on_patterns(network, N, arrangement, tol)
     )
     # The network's own dual point may be far from the best one.
@@ -233,9 +249,11 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
         program = TwoLayerProgram(p, arrangement)
         if program.can_improve:
             result = solve_interior_point(program, deadline=deadline)
+            dual = program.feasible(result.nu, result.rho)[:, None]
+            optimum = LowerBound(result.dual_bound, kind, dual)
         else:
             result = null_result(program)
-        bound = result.dual_bound
+            optimum = LowerBound.at(p, _null_dual(p), 0.0, kind)
     else:
         result = generate_neurons(
             p,
@@ -246,14 +264,11 @@ def _bound_on_patterns(network, arrangement, tol, deadline, rng):
         )
         proven = _cell_bound(p, result.nu, arrangement)
         allowed = proofs.largest_slope_allowed(p, result, tol)
-        bound = p.bound(result.nu, proven if proven <= allowed else result.kappa)
+        kappa = proven if proven <= allowed else result.kappa
+        optimum = LowerBound.at(p, result.nu, kappa, kind)
     _warn_if_short(result, tol)
-    return LowerBound(
-        max(value, bound),
-        "global" if arrangement.complete else "restricted",
-        slope / p.alpha,
-        len(arrangement),
-    )
+    best = _better(LowerBound.at(p, N, slope, kind), optimum)
+    return replace(best, kappa=slope / p.alpha, n_patterns=len(arrangement))
 
 
 def _slope_on_patterns(network, N, arrangement, tol):
@@ -284,7 +299,8 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
         form = form_of_structure(p, tol=tol, deadline=deadline)
         if form is not None:
             _warn_if_short(form, tol)
-            return LowerBound(form.dual_bound, "global"), known
+            dual = form.nu.reshape(p.Y.shape)
+            return LowerBound(form.dual_bound, "global", dual), known
     limits = Limits(tol, _ROUNDS, deadline=deadline)
     if kind == "estimated":
         limits = replace(limits, tol=0.9 * tol)
@@ -294,7 +310,7 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:
-        return LowerBound(proof.dual_bound, "global"), known
+        return LowerBound.at(p, result.nu, proof.kappa, "global"), known
     if proof is not None and proof.neurons is not None:
         known = known.joined(proof.neurons)
     N = result.nu
@@ -308,8 +324,8 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
             p, N, kappa, allowed, 0.1 * tol, deadline, upper=upper
         )
         if closed or kind == "global":
-            return LowerBound(p.bound(N, slope), "global"), known
-    return LowerBound(p.bound(N, kappa), "estimated"), known
+            return LowerBound.at(p, N, slope, "global"), known
+    return LowerBound.at(p, N, kappa, "estimated"), known
 
 
 def _warn_if_short(result, tol):
@@ -325,13 +341,13 @@ def _warn_if_short(result, tol):
 
 
 def _best_candidate(network, slope_of):
-    """The best bound from the network itself, its slope and its dual point."""
-    best = (-np.inf, 0.0, None)
+    """The slope and the dual point of the best bound from the network itself."""
+    best = (-np.inf, 0.0, np.zeros(network.problem.Y.shape))
     for N in _dual_candidates(network):
         slope = slope_of(N)
         value = network.problem.bound(N, slope)
         best = max(best, (value, slope, N), key=lambda candidate: candidate[0])
-    return best
+    return best[1:]
 
 
 def _dual_candidates(network):
@@ -344,6 +360,13 @@ def _dual_candidates(network):
     yield p.dual_point(F)
     if p.loss.smooth:
         return
+    lower, upper = p.loss.dual_bounds(p.Y, p.sample_weight)
+    for width in (1e-2, 0.1, 0.5):
+        yield p.project(np.clip(_smoothed_dual(p, F, width), lower, upper))
+
+
+def _smoothed_dual(p, F, width):
+    """Dual point of a loss with kinks of some width, which may be off its domain."""
     s, Y = p.sample_weight, p.Y
     F = F + p.best_offset(F)
     lower, upper = p.loss.dual_bounds(Y, s)
@@ -351,9 +374,16 @@ def _dual_candidates(network):
     unit = 0.5 * np.ptp(Y, axis=0)
     unit[unit == 0] = 1.0
     kink = p.loss.dual_slope(-p.gradient(F), Y, s)
-    for width in (1e-2, 0.1, 0.5):
-        N = 0.5 * (lower + upper) + s[:, None] * (kink - F) / (width * unit)
-        yield p.project(np.clip(N, lower, upper))
+    return 0.5 * (lower + upper) + s[:, None] * (kink - F) / (width * unit)
+
+
+def _null_dual(p):
+    """The dual point whose value is the loss of the best constant."""
+    F = np.zeros(p.Y.shape)
+    if p.loss.smooth:
+        return p.dual_point(F)
+    # The projection moves nothing but samples that are met, if kinks are narrow.
+    return p.project(_smoothed_dual(p, F, _NARROW))
 
 
 def _searched_slope(network, N, known, rng):

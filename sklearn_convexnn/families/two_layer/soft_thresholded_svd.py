@@ -72,7 +72,8 @@ def soft_thresholded_svd(problem):
     network = Network(neurons, outputs, np.zeros(p.n_outputs))
     objective = p.objective(network)
     N = -p.gradient(p.outputs(network))
-    bound = p.bound(N, np.linalg.norm(X, 2) * np.linalg.norm(N, 2))
+    kappa = np.linalg.norm(X, 2) * np.linalg.norm(N, 2)
+    bound, N = p.best_multiple(N, kappa)
     if objective - bound > _ROUNDING * objective:
         return None
     return ClosedForm(network, N, objective, bound, 0, "optimal")
