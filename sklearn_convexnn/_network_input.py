@@ -196,6 +196,7 @@ def read_samples(X, y, sample_weight):
         Which of the samples these are.
     """
     X, y = read_arrays(X, y)
+    check_consistent_length(X, y)
     if sample_weight is not None and not isinstance(sample_weight, Real):
         sample_weight = in_numpy(sample_weight)
     weight = check_sample_weight(
@@ -223,7 +224,6 @@ def read_arrays(X, y):
     X = check_array(X, accept_sparse="csr", dtype=np.float64)
     if hasattr(X, "toarray"):
         X = X.toarray()
-    check_consistent_length(X, y)
     return X, y
 
 

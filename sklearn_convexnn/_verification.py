@@ -77,15 +77,18 @@ def verify(claim, X, y, n_starts, random_state):
     # Without weight, a sample may have any label, and no dual variable.
     used = s > 0
     dropped, N, s = N[~used], N[used], s[used]
-    Y = encoded(claim, y[used], N.shape[1])
+    Y = _encoded(claim, y[used], N.shape[1])
     rng = check_random_state(random_state)
-    slope, unit = steepest(claim, X[used], N, n_starts, rng)
-    scale, bound = 0.0, 0.0
-    if np.isfinite(slope) and not np.any(dropped):
-        scale, bound = best_multiple(claim, N, Y, s, slope)
+    slope, unit = _steepest(claim, X[used], N, n_starts, rng)
+    # Without a multiple in the domain, that of zero is left.
+    scale, bound, off = 0.0, 0.0, np.any(dropped) or not np.isfinite(slope)
+    if _is_softmax(claim, N.shape[1]):
+        off = off or np.any(np.abs(N.sum(axis=1)) > _ROUNDING * s)
+    if not off:
+        scale, bound = _best_multiple(claim, N, Y, s, slope)
     tolerance = TOLERANCES[claim.kind]
     # What the last digits of the targets are worth, if the claim is not more than that.
-    rounding = 1e-14 * scale * np.sum(np.abs(N * Y))
+    rounding = 1e-14 * scale * np.sum(np.abs(N * Y)) + 1e-30 * np.sum(s @ Y**2)
     least = claim.dual_bound - tolerance * abs(claim.dual_bound) - rounding
     holds = bool(bound >= least)
     return Verification(
@@ -99,7 +102,7 @@ def verify(claim, X, y, n_starts, random_state):
     )
 
 
-def encoded(claim, y, n_outputs):
+def _encoded(claim, y, n_outputs):
     """Targets as the formulas have them, shape (n_samples, n_outputs)."""
     if claim.classes is None:
         Y = np.asarray(y, dtype=float).reshape(len(y), -1)
@@ -113,7 +116,7 @@ def encoded(claim, y, n_outputs):
                 f"{claim.classes}. Give the y that certify was given."
             )
         positive = claim.classes[1:] if n_outputs == 1 else claim.classes
-        Y = np.where(y == positive, 1.0, 0.0 if is_softmax(claim, n_outputs) else -1.0)
+        Y = np.where(y == positive, 1.0, 0.0 if _is_softmax(claim, n_outputs) else -1.0)
     if Y.shape[1] != n_outputs:
         raise ValueError(
             f"y has {Y.shape[1]} outputs, but the dual point of the certificate has "
@@ -122,16 +125,16 @@ def encoded(claim, y, n_outputs):
     return Y
 
 
-def is_softmax(claim, n_outputs):
+def _is_softmax(claim, n_outputs):
     """Whether the log loss is that of the softmax of all outputs."""
     return claim.loss == "log_loss" and n_outputs > 1 and not claim.one_vs_rest
 
 
-def dual_value(claim, N, Y, s):
-    """The dual function ``G(N) = sum_i s_i phi(N_i / s_i)``, minus infinity off it.
+def _dual_value(claim, N, Y, s):
+    """The dual function ``G(N) = sum_i s_i phi(N_i / s_i)``.
 
-    The function ``phi(p) = min_f l(f, y) + p f`` of a loss ``l``, and the box of ``p``
-    where it is finite.
+    The function ``phi(p) = min_f l(f, y) + p f`` of a loss ``l`` is finite in a box,
+    for the softmax in the part of it where rows sum to zero.
     """
     p, infinite = N / s[:, None], np.full(N.shape, np.inf)
     lower, upper = -infinite, infinite
@@ -147,23 +150,20 @@ def dual_value(claim, N, Y, s):
     elif claim.loss == "squared_hinge":
         phi = Y * p - 0.25 * p**2
         lower, upper = np.where(Y > 0, 0.0, -infinite), np.where(Y > 0, infinite, 0.0)
-    elif is_softmax(claim, N.shape[1]):
+    elif _is_softmax(claim, N.shape[1]):
         phi, upper = entr(np.maximum(Y - p, 0.0)), Y
-        if np.any(np.abs(p.sum(axis=1)) > _ROUNDING):
-            return -np.inf
     elif claim.loss in ("hinge", "log_loss"):
         lower, upper = np.minimum(Y, 0.0), np.maximum(Y, 0.0)
         share = np.clip(Y * p, 0.0, 1.0)
         phi = share if claim.loss == "hinge" else entr(share) + entr(1.0 - share)
     else:
         raise ValueError(f"There is no formula for loss={claim.loss!r}.")
-    far = (p < lower - _ROUNDING * np.abs(lower)) | (
-        p > upper + _ROUNDING * np.abs(upper)
-    )
-    return -np.inf if np.any(far) else float(np.sum(s[:, None] * phi))
+    below = p < lower - _ROUNDING * np.abs(lower)
+    above = p > upper + _ROUNDING * np.abs(upper)
+    return -np.inf if np.any(below | above) else float(np.sum(s[:, None] * phi))
 
 
-def best_multiple(claim, N, Y, s, slope):
+def _best_multiple(claim, N, Y, s, slope):
     """The best of the bounds ``G(t N)`` with ``t slope <= alpha``, as (t, bound)."""
     regression = claim.loss in ("squared_error", "huber", "quantile")
     if regression and claim.fit_intercept:
@@ -171,7 +171,7 @@ def best_multiple(claim, N, Y, s, slope):
         Y = Y - Y.mean(axis=0)
 
     def value(t):
-        return dual_value(claim, t * N, Y, s)
+        return _dual_value(claim, t * N, Y, s)
 
     reach = claim.alpha / slope if slope > 0 else 1.0
     low, high = 0.0, reach
@@ -186,7 +186,7 @@ def best_multiple(claim, N, Y, s, slope):
     return max(((t, value(t)) for t in scales), key=lambda pair: pair[1])
 
 
-def steepest(claim, X, N, n_starts, rng):
+def _steepest(claim, X, N, n_starts, rng):
     """The steepest unit that is found: its slope, and (direction, bias)."""
     constant = np.zeros(X.shape[1]), 1.0
     free = claim.fit_intercept
@@ -205,18 +205,18 @@ def steepest(claim, X, N, n_starts, rng):
         i, j = rng.randint(len(X), size=2)
         u = (X.T @ rng.standard_normal(len(X)), X[i], X[i] - X[j])[k % 3]
         if np.any(u):
-            found.append(climb(claim, X, N, rng.choice([-1.0, 1.0]) * u))
+            found.append(_climb(claim, X, N, rng.choice([-1.0, 1.0]) * u))
     slope, u, b = max(found, key=lambda unit: unit[0])
     return slope, (u, float(b - centre @ u))
 
 
-def climb(claim, X, N, u):
+def _climb(claim, X, N, u):
     """The steepest unit on a way uphill from `u`, as (slope, direction, bias)."""
     best = (0.0, u, 0.0)
     for step in _STEPS:
         u = u / np.linalg.norm(u)
         # The unit is zero at its anchor, and stays so when it turns.
-        anchor = best_anchor(claim, X, N, u) if claim.fit_intercept else 0.0 * u
+        anchor = _best_anchor(claim, X, N, u) if claim.fit_intercept else 0.0 * u
         z = X @ u - anchor @ u
         active = np.where(z > 0, 1.0, claim.negative_slope)
         slopes = N.T @ (active * z)
@@ -232,7 +232,7 @@ def climb(claim, X, N, u):
     return best
 
 
-def best_anchor(claim, X, N, u):
+def _best_anchor(claim, X, N, u):
     """The sample at which a unit of this direction is steepest if it is zero there.
 
     The slope is a convex function of the bias between two samples.
