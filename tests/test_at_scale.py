@@ -9,6 +9,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn._utils.deadlines import until
 from sklearn_convexnn.families import base
 from sklearn_convexnn.families.two_layer import starts as starts_module
 from sklearn_convexnn.families.two_layer.placing import (
@@ -99,7 +100,7 @@ def test_batches_come_close_to_descent_on_all(loss):
     start = random_weights(p, 20, rng)
     full = p.objective(improve_neurons(p, network_of(start), 100))
     for problem in (p, single(p)):
-        network = network_of(descend_in_batches(problem, start, rng, epochs=250))
+        network = network_of(descend_in_batches(problem, start, rng, 3000))
         assert p.objective(network) < 1.15 * full
         assert p.objective(network) < 0.5 * p.objective(p.null())
 
@@ -108,7 +109,7 @@ def test_batches_move_only_what_may_move():
     p = planted(600, bias=False)
     rng = np.random.RandomState(0)
     start = random_weights(p, 6, rng)
-    moved = descend_in_batches(p, start, rng, epochs=3)
+    moved = descend_in_batches(p, start, rng, 10)
     assert not np.allclose(moved.output, start.output)
     assert not moved.bias.any() and not moved.offset.any()
 
@@ -118,7 +119,8 @@ def test_batches_end_in_time():
     rng = np.random.RandomState(0)
     weights = random_weights(p, 50, rng)
     start = perf_counter()
-    descend_in_batches(p, weights, rng, epochs=1e6, deadline=start + 0.3)
+    with until(start + 0.3):
+        descend_in_batches(p, weights, rng, 10**8)
     assert perf_counter() - start < 5.0
 
 
@@ -192,8 +194,8 @@ def test_regressor(table, dtype, n_samples, monkeypatch):
     X, Y, s = (part[:n_samples] for part in table)
     X = X.astype(dtype)
     if n_samples < 4200:
-        for module in (at_scale, mini_batches):
-            monkeypatch.setattr(module, "BATCH", 32)
+        monkeypatch.setattr(mini_batches, "_BATCH", 32)
+        monkeypatch.setattr(at_scale, "_FEWEST_SAMPLES", 100)
         monkeypatch.setattr(at_scale, "_MANY", 100)
     assert goes_at_scale(X.shape, 1, "adaptive")
     assert not goes_at_scale(X.shape, 1, "sampled")

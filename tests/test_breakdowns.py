@@ -154,8 +154,8 @@ def check_fit(name, faults, first, monkeypatch, max_iter=20):
     model.set_params(max_iter=max_iter)
     X, y = data(*args)
     if name.startswith("at scale"):
-        for module in (large, mini_batches):
-            monkeypatch.setattr(module, "BATCH", 16)
+        monkeypatch.setattr(mini_batches, "_LEAST", 16)
+        monkeypatch.setattr(large, "_FEWEST_SAMPLES", 100)
         monkeypatch.setattr(large, "_MANY", 100)
     with (
         failing(faults, first) as calls,
@@ -267,8 +267,8 @@ def test_one_sample_far_away_at_scale(monkeypatch):
     X = rng.standard_normal((150, 4))
     f = np.maximum(X[:, 0], 0) - abs(X[:, 1]) + 0.1 * rng.standard_normal(150)
     X[7, 0] = 999999.0
-    for module in (large, mini_batches):
-        monkeypatch.setattr(module, "BATCH", 16)
+    monkeypatch.setattr(mini_batches, "_LEAST", 16)
+    monkeypatch.setattr(large, "_FEWEST_SAMPLES", 100)
     monkeypatch.setattr(large, "_MANY", 100)
     model = ConvexReLUClassifier(alpha=2, random_state=0, max_iter=2)
     with warnings.catch_warnings():

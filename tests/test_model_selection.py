@@ -69,7 +69,7 @@ def assert_is_largest(estimator, X, y, sample_weight=None):
     objectives = {}
     for part in (3.0, 1.001, 0.999):
         model = clone(estimator).set_params(
-            alpha=part * found.value, tol=1e-8, max_iter=5, random_state=0
+            alpha=part * found.value, tol=1e-8, max_iter=10, random_state=0
         )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -247,7 +247,7 @@ def test_path_of_small_data_is_proven():
 
 def test_path_searches_little(monkeypatch):
     X, y = scaled(load_diabetes)
-    counts = {"place": 0, "search": 0}
+    counts = {"bursts": 0, "search": 0}
 
     def counting(name):
         method = getattr(TwoLayer, name)
@@ -264,7 +264,7 @@ def test_path_searches_little(monkeypatch):
         ConvexReLURegressor(random_state=0), X, y, alphas=20, eps=0.1
     )
     assert all(model.dual_gap_ <= 1e-2 * model.objective_ for model in models)
-    assert counts["place"] == 1
+    assert counts["bursts"] == 1
     assert counts["search"] < 14
 
 
@@ -456,13 +456,13 @@ def test_scores_of_the_classifier(params):
 
 def test_scores_by_another_scorer():
     X, y = scaled(load_diabetes, 100)
-    model = ConvexReLURegressorCV(alphas=[20.0], cv=2, scoring="r2", random_state=0)
+    model = ConvexReLURegressorCV(alphas=[30.0], cv=2, scoring="r2", random_state=0)
     model.fit(X, y)
-    base = ConvexReLURegressor(alpha=20.0, tol=1e-3, random_state=0)
+    base = ConvexReLURegressor(alpha=30.0, tol=1e-3, random_state=0)
     base.fit(X[50:], y[50:])
     expected = get_scorer("r2")(base, X[:50], y[:50])
     # Networks of folds are from descent.
-    assert_allclose(model.scores_path_[0, 0], expected, atol=5e-3)
+    assert_allclose(model.scores_path_[0, 0], expected, atol=1e-2)
     assert not hasattr(model, "mse_path_")
     model.set_params(scoring=None).fit(X, y)
     assert model.mse_path_.shape == (1, 2)

@@ -171,6 +171,29 @@ class UnitFamily(GoesByScales, ABC):
         """
         return problem.null().joined(problem.unused(self.random(n_units, rng)))
 
+    def bursts(self, problem, n_units, rng, pays, report):
+        """Networks to start from, by a descent that goes on as long as it pays.
+
+        By default there is one, that of `place`.
+
+        Parameters
+        ----------
+        problem : Problem
+            Of this family.
+        n_units : int
+            At first.
+        rng : RandomState
+        pays : float
+            Relative gain below which the descent ends.
+        report : callable
+            Called with networks on the way.
+
+        Yields
+        ------
+        network : Network
+        """
+        yield self.place(problem, n_units, rng)
+
     def descend(self, problem, network, *, max_iter=200, deadline=np.inf):
         """A network moved by descent on the non-convex objective.
 

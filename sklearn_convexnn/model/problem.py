@@ -1,6 +1,6 @@
 """The training problem: objective and dual bounds of networks."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -126,6 +126,13 @@ class Problem(Objective):
             for rows in self.family.row_chunks(len(network))
         ]
         return np.concatenate(parts) + network.offset
+
+    def with_best_offset(self, network):
+        """The same network with the best output biases, if they are free."""
+        if not self.fit_intercept:
+            return network
+        F = self.outputs(replace(network, offset=0.0 * network.offset))
+        return replace(network, offset=self.best_offset(F))
 
     def objective(self, network):
         """Objective of a network."""

@@ -113,17 +113,22 @@ class Record:
         self.start = perf_counter()
         self.entries = []
 
-    def add(self, run, n_iter, blocks):
+    def note(self, run, blocks=None):
         """Add an entry for the state that `run` is in."""
+        n_neurons = len(run.best)
         values = (
             perf_counter() - self.start,
             run.objective,
             run.bound,
             run.last_kappa / run.problem.alpha,
-            blocks,
-            len(run.best),
+            n_neurons if blocks is None else blocks,
+            n_neurons,
         )
         self.entries.append(dict(zip(HISTORY, values)))
+
+    def add(self, run, n_iter, blocks):
+        """Add an entry for the state after a round."""
+        self.note(run, blocks)
         if self.callback is not None:
             self.callback(n_iter, self.entries[-1])
 

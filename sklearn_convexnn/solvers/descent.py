@@ -10,7 +10,13 @@ from sklearn_convexnn.solvers.weights import Activation, Weights
 _CHUNK = 4_000_000
 
 
-def descend(problem, weights, *, max_iter=200, rtol=2.2e-9, deadline=np.inf):
+# Steps after which weights are reported again, if they gain such a part.
+_STEPS, _GAIN = 10, 1e-3
+
+
+def descend(
+    problem, weights, *, max_iter=200, rtol=2.2e-9, deadline=np.inf, report=None
+):
     """Minimise ``L(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
 
     Parameters
@@ -25,6 +31,8 @@ def descend(problem, weights, *, max_iter=200, rtol=2.2e-9, deadline=np.inf):
         Relative gain of a step below which to stop.
     deadline : float, default=inf
         Value of ``time.perf_counter()`` at which to stop.
+    report : callable or None
+        Called with weights on the way, as they get better.
 
     Returns
     -------
@@ -35,10 +43,25 @@ def descend(problem, weights, *, max_iter=200, rtol=2.2e-9, deadline=np.inf):
         objective.value_and_gradient,
         objective.start(),
         deadline,
-        {"maxiter": max_iter, "maxfun": 2 * max_iter, "ftol": rtol},
+        {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 20, "ftol": rtol},
+        None if report is None else _Reporter(objective, report),
     )
-    W, V, bias, offset = objective.split(found)
-    return Weights(W, V, bias, weights.linear, offset)
+    return objective.weights_of(found)
+
+
+class _Reporter:
+    """Callback of SciPy's minimiser that reports weights now and then."""
+
+    def __init__(self, objective, report):
+        self.objective, self.report = objective, report
+        self.steps, self.value = 0, np.inf
+
+    def __call__(self, intermediate_result):
+        self.steps += 1
+        value = intermediate_result.fun
+        if self.steps >= _STEPS and value < (1.0 - _GAIN) * self.value:
+            self.report(self.objective.weights_of(intermediate_result.x))
+            self.steps, self.value = 0, value
 
 
 class _Objective:
@@ -73,6 +96,11 @@ class _Objective:
         x, (to_V, to_bias, to_offset) = self.units * x, self.ends
         W, V = x[:to_V].reshape(self.shapes[0]), x[to_V:to_bias].reshape(self.shapes[1])
         return W, V, x[to_bias:to_offset], x[to_offset:]
+
+    def weights_of(self, x):
+        """The weights of a vector."""
+        W, V, bias, offset = self.split(x)
+        return Weights(W, V, bias, self.weights.linear, offset)
 
     def value_and_gradient(self, x):
         """The objective at a vector, and its derivatives."""
@@ -158,7 +186,7 @@ def own_units(X, W, V, alpha):
     )
 
 
-def minimize_in_time(value_and_gradient, start, deadline, options):
+def minimize_in_time(value_and_gradient, start, deadline, options, callback=None):
     """The best point that L-BFGS has seen when it ends or the time is up.
 
     Parameters
@@ -170,6 +198,8 @@ def minimize_in_time(value_and_gradient, start, deadline, options):
         Value of ``time.perf_counter()`` at which to stop.
     options : dict
         Of SciPy's minimiser.
+    callback : callable or None
+        Of the same, too.
 
     Returns
     -------
@@ -188,7 +218,12 @@ def minimize_in_time(value_and_gradient, start, deadline, options):
     try:
         with until(deadline):
             found = minimize(
-                remembered, start, jac=True, method="L-BFGS-B", options=options
+                remembered,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                callback=callback,
+                options=options,
             )
     except OutOfTime:
         return best[1]

@@ -4,21 +4,21 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._utils.deadlines import fits
+from sklearn_convexnn._utils.deadlines import fits, left
 from sklearn_convexnn.solvers.weights import Activation
 
-BATCH = 256
-"""Samples in a batch."""
+# Samples in a batch, at most and at least, and as a part of all.
+_BATCH, _LEAST, _PART = 256, 32, 0.25
 
-# Step at the start, relative to the root mean square of the weights.
-_RATE = 0.03
+# Step at the start, relative to the typical norm of the weights of a neuron.
+_RATE = 0.02
 # Forgetting of Adam's means of the derivatives and of their squares.
-_FIRST, _SECOND = 0.9, 0.999
+_FIRST, _SECOND = 0.9, 0.99
 # Batches after which the time that a batch takes is known well enough.
 _TRIAL = 20
 
 
-def descend_in_batches(problem, weights, rng, *, epochs, deadline=np.inf):
+def descend_in_batches(problem, weights, rng, n_steps):
     """Lower the weight-decay objective by Adam with a rate that falls to zero.
 
     The rate is relative to the size of the weights, biases and the offset in the
@@ -31,11 +31,8 @@ def descend_in_batches(problem, weights, rng, *, epochs, deadline=np.inf):
     weights : Weights
         Biases and the offset stay as they are if the problem has no free ones.
     rng : RandomState
-    epochs : float
-        Visits of all samples.
-    deadline : float, default=inf
-        Value of ``time.perf_counter()`` at which to be done: the rate falls
-        faster if time is short.
+    n_steps : int
+        Batches, if there is time; otherwise the rate falls faster.
 
     Returns
     -------
@@ -48,9 +45,8 @@ def descend_in_batches(problem, weights, rng, *, epochs, deadline=np.inf):
     .. [2] Loshchilov, I. and Hutter, F. (2017). "SGDR: Stochastic Gradient
        Descent with Warm Restarts". ICLR. (the cosine schedule)
     """
-    n = len(problem.X)
-    adam, batches = _Adam(problem, weights), _batches(n, rng)
-    schedule = _Schedule(max(int(epochs * n / BATCH), 1), deadline)
+    adam, batches = _Adam(problem, weights), _batches(len(problem.X), rng)
+    schedule = _Schedule(n_steps)
     while not schedule.over:
         rate = schedule.next_rate()
         adam.step(next(batches), rate)
@@ -58,20 +54,36 @@ def descend_in_batches(problem, weights, rng, *, epochs, deadline=np.inf):
     return adam.weights.astype(np.float64)
 
 
+def batch_size(n_samples):
+    """Samples in a batch, of so many.
+
+    Parameters
+    ----------
+    n_samples : int
+
+    Returns
+    -------
+    size : int
+        Zero if they are too few for batches.
+    """
+    size = min(int(_PART * n_samples), _BATCH)
+    return size if size >= _LEAST else 0
+
+
 def _batches(n_samples, rng):
     """Indices of batches without end, in rounds that see a sample at most once."""
+    size = batch_size(n_samples)
     while True:
         order = rng.permutation(n_samples)
-        for i in range(0, max(n_samples - BATCH, 0) + 1, BATCH):
-            yield order[i : i + BATCH]
+        for i in range(0, n_samples - size + 1, size):
+            yield order[i : i + size]
 
 
 class _Schedule:
     """Rates of the steps, along a cosine to zero at the last or when time is up."""
 
-    def __init__(self, n_steps, deadline):
-        self.step, self.n_steps = 0, n_steps
-        self.start, self.deadline = perf_counter(), deadline
+    def __init__(self, n_steps):
+        self.step, self.n_steps, self.start = 0, n_steps, perf_counter()
 
     @property
     def over(self):
@@ -81,17 +93,15 @@ class _Schedule:
     def next_rate(self):
         """Rate of a further step."""
         if self.step == _TRIAL:
-            now = perf_counter()
-            left = (self.deadline - now) / (now - self.start)
-            steps = self.step + max(left, 0.0) * self.step
-            self.n_steps = int(min(self.n_steps, steps))
+            times_more = max(left(), 0.0) / (perf_counter() - self.start)
+            self.n_steps = int(min(self.n_steps, (1.0 + times_more) * self.step))
         progress = self.step / self.n_steps
         self.step += 1
         return _RATE * 0.5 * (1.0 + np.cos(np.pi * progress))
 
     def end_in_time(self):
         """Let the step before have been the last one if the time is up."""
-        if perf_counter() > self.deadline or not fits():
+        if not fits():
             self.n_steps = self.step
 
 
@@ -105,7 +115,7 @@ class _Adam:
         self.activation = Activation(w.linear, p.family.negative_slope)
         self.bent, self.decay = ~w.linear, dtype.type(p.alpha / len(p.X))
         entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
-        self.units = w.units(entry)
+        self.units = self._units(entry)
         self.parts = [w.hidden, w.output]
         if p.fit_intercept:
             self.parts += [w.bias, w.offset]
@@ -116,6 +126,19 @@ class _Adam:
         typical = np.sqrt(np.mean(p.gradient(p.outputs(p.null())) ** 2))
         typical = typical * entry * self.units[0]
         self.tiny = dtype.type(1e-8 * max(typical, 1e-30))
+
+    def _units(self, entry):
+        """Sizes of the weights, biases and the offset, for data of entries so large.
+
+        A weight of a neuron can become as large as all together are: those of many
+        features have most to gain from a few.
+        """
+        w = self.weights
+        m, c = w.output.shape
+        unit, size = np.linalg.norm(w.hidden), np.linalg.norm(w.output)
+        if m:
+            unit, size = unit / np.sqrt(m), size / np.sqrt(m)
+        return unit, size / np.sqrt(c), unit * entry, unit * entry * size * np.sqrt(m)
 
     def step(self, batch, rate):
         """Move all weights, for the samples of these indices."""

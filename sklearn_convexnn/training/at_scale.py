@@ -19,8 +19,6 @@ from sklearn_convexnn._utils.deadlines import (
 )
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
-    network_of,
-    random_weights,
 )
 from sklearn_convexnn.families.two_layer.pricing import merge_candidates
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
@@ -28,19 +26,16 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     sample_residuals,
 )
 from sklearn_convexnn.model.results import DualPoint
-from sklearn_convexnn.solvers.mini_batches import BATCH, descend_in_batches
 from sklearn_convexnn.training.column_generation import Run
 from sklearn_convexnn.training.trained import Trained, null_training, round_printer
 
 # Samples, and numbers in the targets of several outputs, from which this is the faster
 # way.
-_MANY, _MANY_TARGETS = 4000, 10_000
+_MANY, _MANY_TARGETS, _FEWEST_SAMPLES = 4000, 10_000, 1000
 LARGE = 2_000_000
 """Entries of the data from which it is, and from which they are not sorted."""
-# Visits of all samples by the descent that places the neurons, and fewest batches.
-_EPOCHS, _BATCHES = 40, 3000
-# Share of the time that is left for placing, and then for each improvement.
-_PLACING, _IMPROVING = 0.6, 0.4
+# Share of the time that is left for each improvement.
+_IMPROVING = 0.4
 # Steps of L-BFGS before an improvement, where it is only to tell which units are of
 # use, and in it.
 _FIRST_STEPS, _STEPS = 30, 100
@@ -78,7 +73,7 @@ def goes_at_scale(shape, n_outputs, arrangements):
     large : bool
     """
     n, d = shape
-    if arrangements != "adaptive" or d < 2 or n < 4 * BATCH:
+    if arrangements != "adaptive" or d < 2 or n < _FEWEST_SAMPLES:
         return False
     return n > _MANY or n * d > LARGE or n * n_outputs > _MANY_TARGETS
 
@@ -154,20 +149,6 @@ class _RunInChunks(Run):
         """The time at which a share of what is left is over."""
         now = perf_counter()
         return now + share * (self.deadline - now)
-
-    def place(self, n_neurons):
-        start = random_weights(self.problem, n_neurons, self.rng)
-        weights = descend_in_batches(
-            self.problem,
-            start,
-            self.rng,
-            epochs=max(_EPOCHS, _BATCHES * BATCH / len(self.problem.X)),
-            deadline=self._until(_PLACING),
-        )
-        placed = network_of(weights)
-        # Weight decay takes long to bring down what is of no use.
-        typical = np.median(placed.sizes) if len(placed) else 0.0
-        return placed.select(placed.sizes > 0.01 * typical)
 
     def improve(self, neurons):
         return improve_neurons(

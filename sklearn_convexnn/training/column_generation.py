@@ -1,7 +1,6 @@
 """Column generation: from a few placed neurons to the best network of any width."""
 
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 
@@ -32,8 +31,8 @@ _SELECTIONS, _PAYS = 2, 0.05
 _FIRST_SINGLE, _SINGLE, _SINGLE_PAYS = 8, 1, 0.005
 # Operations of a factorisation up to which the solver of the cells moves neurons.
 _MOST_CELL_WORK = 2e10
-# Part of the objective that a descent must gain for another one to follow.
-_DESCENT_PAYS = 1e-3
+# Least relative gain of a burst of descent for another one to follow.
+_LEAST_PAY = 1e-3
 # Part of the median size below which units are let go after a descent.
 _VAGUE = 0.05
 
@@ -155,21 +154,17 @@ class Run(Generation):
     selections = _SELECTIONS
     started = False
     most_cuts = 100
+    # Gain of a burst of descent for another one to follow, as a part of the tolerance.
+    burst_pays = 0.25
 
     def place(self, n_neurons):
-        p = self.problem
-        placed = p.family.place(p, n_neurons, self.rng)
-        before, value = np.inf, p.objective(placed)
-        while self.descends and before - value > _DESCENT_PAYS * value:
-            if perf_counter() > self.deadline:
-                break
-            placed = self.improve(placed)
-            before, value = value, p.objective(placed)
-        return placed
+        return self.problem.family.place(self.problem, n_neurons, self.rng)
 
-    # Whether to go on with the descent of placed units as long as it pays: with many
-    # weights it is cheaper than anything else for long.
-    descends = True
+    def bursts(self, n_neurons):
+        pays = max(self.burst_pays * self.tol, _LEAST_PAY)
+        return self.problem.family.bursts(
+            self.problem, n_neurons, self.rng, pays, self.note
+        )
 
     def improve(self, neurons):
         with until(self.before_pricing()):
@@ -270,12 +265,7 @@ class SingleRun(Run):
     """
 
     sides, pool_bound = None, -np.inf
-    selections, most_cuts = _FIRST_SINGLE, 500
-
-    @property
-    def descends(self):
-        # It takes more steps there, which are cheaper than rounds.
-        return self.problem.family.apart
+    selections, most_cuts, burst_pays = _FIRST_SINGLE, 500, 0.5
 
     def round(self):
         p = self.problem
@@ -400,8 +390,8 @@ class _RunOnCells(Run):
     arrangement = None
     selections = np.inf
 
-    def place(self, n_neurons):
-        return self.best
+    def bursts(self, n_neurons):
+        return iter(())
 
     def improve(self, neurons):
         return neurons

@@ -1,6 +1,5 @@
 """Networks from descent alone: for scores, which need neither bounds nor proofs."""
 
-from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -12,7 +11,7 @@ from sklearn_convexnn.training.trained import trained_at_once
 # Steps from random neurons, and from those of a neighbour.
 _FIRST_STEPS, _STEPS = 300, 100
 # Relative gain of a step below which no score would change.
-_RTOL = 1e-5
+_RTOL = 1e-6
 
 
 def suits_descent(estimator, X):
@@ -37,25 +36,6 @@ def suits_descent(estimator, X):
     return np.linalg.matrix_rank(X - centre) > 1
 
 
-def with_best_offset(problem, neurons):
-    """The network of these neurons with the best offset, if it is free.
-
-    Parameters
-    ----------
-    problem : Problem
-    neurons : Neurons
-
-    Returns
-    -------
-    neurons : of the same type
-    """
-    p = problem
-    if not p.fit_intercept:
-        return neurons
-    F = p.outputs(replace(neurons, offset=0.0 * neurons.offset))
-    return replace(neurons, offset=p.best_offset(F))
-
-
 def train_by_descent(problem, known, settings, task, duals):
     """Train one network by descent on the non-convex objective.
 
@@ -78,7 +58,7 @@ def train_by_descent(problem, known, settings, task, duals):
         rng = check_random_state(settings.seed)
         descended = place_neurons(p, n_neurons, rng, _FIRST_STEPS, **options)
     else:
-        known = with_best_offset(p, known.select(known.sizes > 0))
+        known = p.with_best_offset(known.select(known.sizes > 0))
         descended = improve_neurons(p, known, _STEPS, **options)
     if p.objective(descended) < p.objective(network):
         network = descended

@@ -1,5 +1,6 @@
 """The rounds of column generation, whatever the neurons are."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -83,6 +84,8 @@ class Generation:
         self.best = problem.null()
         self.objective = self.null_objective = problem.objective(self.best)
         self.pool = self.archive = self.cuts = self.best
+        # The descent that places neurons, as long as it goes on, and where it has come.
+        self.placing, self.placing_ends, self.placed = None, np.inf, self.best
         self.duals = []
         self.last_kappa = np.nan
         self.broken = 0
@@ -97,6 +100,10 @@ class Generation:
     def place(self, n_neurons):
         """Neurons from a short descent."""
         raise NotImplementedError
+
+    def bursts(self, n_neurons):
+        """Networks of a descent that goes on as long as it pays."""
+        yield self.place(n_neurons)
 
     def improve(self, neurons):
         """The network after a descent."""
@@ -155,7 +162,7 @@ class Generation:
         -------
         result : GlobalResult
         """
-        record = Record(callback)
+        self.record = record = Record(callback)
         for point in duals:
             bound = self.problem.bound(point.nu, point.kappa)
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
@@ -174,8 +181,9 @@ class Generation:
                 gained = last_objective - self.objective > 0.01 * gap
                 gained |= gap < 0.99 * last_gap
                 waited = 0 if gained else waited + 1
-                objectives.append(self.objective)
-                bounds.append(self.bound)
+                if self.placing is None:
+                    objectives.append(self.objective)
+                    bounds.append(self.bound)
                 last_gap, last_objective = min(gap, last_gap), self.objective
                 if closed:
                     status = "optimal"
@@ -225,17 +233,32 @@ class Generation:
         except OutOfTime:
             if not self.duals:
                 self._price_by_norms(nu)
-        placed = self._place_early(n_neurons)
-        if len(placed) > self.max_neurons and self.deadline < np.inf:
+        if self.max_neurons < np.inf and self.deadline < np.inf:
             # There may be no time to go from many neurons to few.
-            self.keep(self._place_early(int(self.max_neurons)))
-        self.keep(placed)
-        self.pool = self.pool.joined(placed)
+            with until(self.before_pricing()):
+                placed = self.place(int(self.max_neurons))
+                # It may have been cut short.
+                self.keep(self.problem.with_best_offset(placed))
+        self.placing, self.placing_ends = self.bursts(n_neurons), self.before_pricing()
         return None
 
-    def _place_early(self, n_neurons):
-        with until(self.before_pricing()):
-            return self.place(n_neurons)
+    def _burst(self):
+        """Go on with the descent that places neurons; whether that was of use."""
+        if self.placing is None:
+            return False
+        with suppress(OutOfTime), until(self.placing_ends):
+            for placed in self.placing:
+                network = self.problem.with_best_offset(placed)
+                if self.keep(network) or len(network) > self.max_neurons:
+                    self.placed = network
+                return True
+        self.pool, self.placing = self.pool.joined(self.placed), None
+        return False
+
+    def note(self, network):
+        """Keep a network that is not the last of its kind, if it is the best one."""
+        if self.keep(self.problem.with_best_offset(network)):
+            self.record.note(self)
 
     def before_pricing(self):
         """The time at which to stop what leads to a dual point that is to be priced."""
@@ -255,6 +278,8 @@ class Generation:
         try:
             with np.errstate(all="ignore"), until(self.deadline):
                 check()
+                if self._burst():
+                    return len(self.placed), False, False, False
                 if len(self.pool) == 0:
                     # The first search has not come to its end.
                     self.price(self.problem.dual_point(self.problem.outputs(self.best)))

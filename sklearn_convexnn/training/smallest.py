@@ -9,7 +9,6 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, check, svd_work, until
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.solvers.lasso import solve_lasso
-from sklearn_convexnn.training.descents import with_best_offset
 from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from sklearn_convexnn.training.trained import null_training
 
@@ -362,7 +361,7 @@ def shrink(problem, known, settings, task, duals, *, model):
     """
     neurons = problem.null()
     if known is not None:
-        neurons = with_best_offset(problem, known)
+        neurons = problem.with_best_offset(known)
     objective, units = problem.objective(neurons), settings.units
     if abs(units.objective(objective) - model.objective_) > _AGREES * model.objective_:
         raise ValueError(

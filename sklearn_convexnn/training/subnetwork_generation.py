@@ -77,6 +77,9 @@ class SubnetworkRun(Run):
         if self.end < np.inf:
             self.deadline -= _LAST * (self.end - perf_counter())
 
+    def bursts(self, n_neurons):
+        yield self.place(n_neurons)
+
     def place(self, n_neurons):
         try:
             return unless_broken(

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.linalg import svd
 
 from sklearn_convexnn.families.base import UnitFamily
+from sklearn_convexnn.families.two_layer.bursts import descend_in_bursts
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.neurons import Neurons, activation
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
@@ -93,6 +94,9 @@ class TwoLayer(UnitFamily):
 
     def place(self, problem, n_units, rng, **limits):
         return place_neurons(problem, n_units, rng, **limits)
+
+    def bursts(self, problem, n_units, rng, pays, report):
+        return descend_in_bursts(problem, n_units, rng, pays, report)
 
     def descend(self, problem, network, **limits):
         return improve_neurons(problem, network, **limits)

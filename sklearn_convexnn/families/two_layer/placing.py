@@ -55,14 +55,17 @@ def random_weights(problem, n_neurons, rng):
     offset = p.null().offset
     size = np.linalg.norm(p.X) / np.sqrt(n)
     spread = p.loss.spread(np.zeros((n, c)) + offset, p.Y, p.sample_weight)
-    root = 0.5 * np.sqrt(max(spread, 1e-300) * np.sqrt(d) / size)
+    # Outputs of all neurons together are about a third of what they are to be.
+    root = 0.6 * np.sqrt(max(spread, 1e-300) * np.sqrt(d / max(n_neurons, 1)) / size)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
-    V = root * rng.standard_normal((n_neurons, c)) / np.sqrt(c)
+    V = rng.standard_normal((n_neurons, c))
+    V *= root / np.maximum(np.linalg.norm(V, axis=1), 1e-300)[:, None]
     if p.family.apart:
         W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
     bias = np.zeros(n_neurons)
     if p.fit_intercept:
-        bias = -np.einsum("kd,dk->k", p.X[rng.randint(n, size=n_neurons)], W)
+        at = rng.randint(n, size=n_neurons)
+        bias = -0.5 * np.einsum("kd,dk->k", p.X[at] + p.X.mean(axis=0), W)
     linear = np.zeros(n_neurons, dtype=bool)
     return Weights(W, V, bias, linear, offset)
 

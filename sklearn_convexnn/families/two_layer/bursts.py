@@ -1,0 +1,147 @@
+"""Descent from random neurons in bursts, after each of which there is a network."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
+from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.mini_batches import batch_size, descend_in_batches
+from sklearn_convexnn.solvers.weights import Weights
+
+# Floating-point operations of the first burst: a third of a second on one core.
+_FIRST = 1e10
+# Operations that passes over an output of a neuron are worth, besides products, and a
+# step besides all that depends on the data.
+_PASSES, _STEP = 120.0, 3e6
+# Entries of the data up to which full batches come first, and from more neurons: these
+# steps are cheap there, and many neurons have few bad minima.
+_FEW = 20_000
+# Part of a burst that goes into batches, steps at least, and steps of L-BFGS at most.
+_IN_BATCHES, _FEWEST, _MOST = 0.4, 10, 1000
+# Relative gain of a step of L-BFGS below which a burst ends.
+_RTOL = 1e-5
+# How many parts neurons are split into, and operations after which they are.
+_PARTS, _SPLITS = 3, (4e10, 3e11)
+# Outputs of all neurons (160 MB) up to which they are.
+_MOST_OUTPUTS = 4e7
+
+
+def descend_in_bursts(problem, n_neurons, rng, pays, report):
+    """Networks of a descent that goes on as long as it pays, each after a burst.
+
+    A burst is a descent in batches, with a rate that falls to zero, and then one by
+    L-BFGS; each is longer than the one before.  Neurons are few at first, since these
+    get down quickly, and many later, since these get far.
+
+    Parameters
+    ----------
+    problem : Problem
+        The descent is in single precision unless scales are apart.
+    n_neurons : int
+        At first.
+    rng : RandomState
+    pays : float
+        Relative gain of a burst below which no other one follows.
+    report : callable
+        Called with networks within bursts.
+
+    Yields
+    ------
+    network : Network
+        The last one need not be the best.
+
+    References
+    ----------
+    .. [1] Loshchilov, I. and Hutter, F. (2017). "SGDR: Stochastic Gradient Descent
+       with Warm Restarts". ICLR.
+    .. [2] Wu, L., Wang, D. and Liu, Q. (2019). "Splitting Steepest Descent for
+       Growing Neural Architectures". NeurIPS.
+    """
+    family = problem.family
+    if not family.apart:
+        family = replace(family, X=problem.X.astype(np.float32, copy=False))
+    p = replace(problem, family=family)
+    few = p.X.size <= _FEW
+    weights = random_weights(p, _PARTS * n_neurons if few else n_neurons, rng)
+    splits, work, spent, best = list(_SPLITS)[few:], _FIRST, 0.0, np.inf
+    while True:
+        splitting = splits and spent >= splits[0] and _can_split(p, weights)
+        if splitting:
+            weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
+        in_batches = not (few and spent == 0)
+        weights = _burst(
+            p,
+            weights,
+            rng,
+            work,
+            _IN_BATCHES if in_batches else 0.0,
+            lambda weights: report(network_of(weights)),
+        )
+        network = network_of(weights)
+        yield network
+        spent += work
+        work = max(_FIRST, spent)
+        value = p.objective(network)
+        if best - value < pays * value and not splitting:
+            # What neurons gain by splitting takes longer to show.
+            return
+        best = min(best, value)
+
+
+def _can_split(problem, weights):
+    return len(problem.X) * len(weights.output) * _PARTS <= _MOST_OUTPUTS
+
+
+def _burst(problem, weights, rng, work, in_batches, report):
+    """Weights after so many operations, a part of them in batches."""
+    p, n = problem, len(problem.X)
+    passes = 6.0 * (p.X.shape[1] + p.n_outputs) + _PASSES
+    each = passes * len(weights.output)
+    full, batch = _STEP + each * n, batch_size(n)
+    steps = work / full
+    if batch and in_batches and not p.family.apart:
+        if (1.0 - in_batches) * steps < _FEWEST:
+            in_batches = 1.0
+        count = in_batches * work / (_STEP + each * batch)
+        count = int(max(count, _FEWEST))
+        weights = descend_in_batches(p, weights, rng, count)
+        report(weights)
+        steps *= 1.0 - in_batches
+    steps = int(min(steps, _MOST))
+    if steps or not batch:
+        steps = max(steps, _FEWEST)
+        weights = descend(p, weights, max_iter=steps, rtol=_RTOL, report=report)
+    return weights
+
+
+def split_neurons(weights, n_parts, rng):
+    """Weights of parts of neurons, which add up to them but for some noise.
+
+    Parameters
+    ----------
+    weights : Weights
+    n_parts : int
+    rng : RandomState
+
+    Returns
+    -------
+    weights : Weights
+        The noise is as large as the neurons, which together with others like them
+        find their place again, at a better one each.
+    """
+    w, root = weights, np.sqrt(2.0 * n_parts)
+    d, m = w.hidden.shape
+    length = np.linalg.norm(w.hidden, axis=0) / np.sqrt(d)
+
+    def noisy(values):
+        noise = rng.standard_normal((*values.shape[:-1], n_parts * m))
+        return (np.tile(values, n_parts) + np.tile(length, n_parts) * noise) / root
+
+    return Weights(
+        hidden=noisy(w.hidden),
+        output=np.tile(w.output, (n_parts, 1)) / np.sqrt(n_parts),
+        bias=noisy(w.bias),
+        linear=np.tile(w.linear, n_parts),
+        offset=w.offset,
+    )

@@ -1,0 +1,138 @@
+"""Descent in bursts, from random neurons to wider and wider networks."""
+
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from sklearn_convexnn import ConvexReLURegressor
+from sklearn_convexnn.families.two_layer import bursts
+from sklearn_convexnn.families.two_layer.bursts import (
+    descend_in_bursts,
+    split_neurons,
+)
+from sklearn_convexnn.families.two_layer.placing import (
+    network_of,
+    place_neurons,
+    random_weights,
+    weights_of,
+)
+from sklearn_convexnn.losses import Separable, make_loss
+from tests.problems import two_layer_problem
+
+
+def planted(n=300, d=6, c=1, bias=True, alpha=3.0):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n, d))
+    Y = np.maximum(X @ rng.standard_normal((d, 4)), 0.0) @ rng.standard_normal((4, c))
+    Y += 0.1 * rng.standard_normal(Y.shape)
+    loss = Separable(make_loss("squared_error"))
+    return two_layer_problem(X, Y, np.ones(n), loss, alpha, bias)
+
+
+def networks(problem, most=4, pays=-1.0, seed=0, report=lambda network: None):
+    rng = np.random.RandomState(seed)
+    return list(islice(descend_in_bursts(problem, 10, rng, pays, report), most))
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Bursts of some milliseconds, and splits after the first ones."""
+    monkeypatch.setattr(bursts, "_FIRST", 5e8)
+    monkeypatch.setattr(bursts, "_SPLITS", (1e9, 4e9))
+
+
+@pytest.mark.parametrize("few", [True, False])
+@pytest.mark.parametrize(("c", "bias"), [(1, True), (2, False)])
+def test_bursts_get_below_one_descent(c, bias, few, short, monkeypatch):
+    p = planted(c=c, bias=bias)
+    monkeypatch.setattr(bursts, "_FEW", p.X.size if few else 0)
+    reported = []
+    found = networks(p, most=6, report=reported.append)
+    values = [p.objective(network) for network in found]
+    one = p.objective(place_neurons(p, 10, np.random.RandomState(0)))
+    assert min(values) < one
+    assert min(map(p.objective, reported)) < p.objective(p.null())
+    assert all(network.units.biases.any() == bias for network in found)
+
+
+def test_bursts_end_when_they_do_not_pay(short):
+    p = planted()
+    assert len(networks(p, pays=1.0)) == 2
+    assert len(networks(p, most=6)) == 6
+
+
+def test_same_seed_same_bursts(short):
+    p = planted()
+    first, again = networks(p), networks(p)
+    assert len(first) == len(again)
+    for one, other in zip(first, again):
+        assert_array_equal(one.outputs, other.outputs)
+        assert_array_equal(one.units.directions, other.units.directions)
+
+
+def test_networks_become_wider(short, monkeypatch):
+    p = planted()
+    monkeypatch.setattr(bursts, "_FEW", 0)
+    counts = []
+    monkeypatch.setattr(
+        bursts,
+        "split_neurons",
+        lambda weights, *args: (
+            counts.append(len(weights.output)) or split_neurons(weights, *args)
+        ),
+    )
+    networks(p, most=6)
+    assert counts == [10, 30]
+
+
+@pytest.mark.parametrize("n_parts", [2, 5])
+def test_parts_of_neurons(n_parts):
+    p = planted(c=2)
+    rng = np.random.RandomState(0)
+    start = weights_of(place_neurons(p, 20, rng))
+    m = len(start.output)
+    linear = np.arange(m) == 1
+    start = replace(start, linear=linear)
+    parts = split_neurons(start, n_parts, rng)
+    assert len(parts.output) == n_parts * m
+    assert_array_equal(parts.offset, start.offset)
+    assert_array_equal(parts.linear, np.tile(linear, n_parts))
+    # Output weights of the parts have the squares of the neuron, and the same ways.
+    whole = np.sum(np.reshape(parts.output, (n_parts, m, 2)) ** 2, axis=0)
+    assert_allclose(whole, start.output**2)
+    # Hidden ones do on average, and half of them is noise.
+    many = split_neurons(start, 2000, rng)
+    squares = np.reshape(many.hidden**2, (6, 2000, m)).sum(axis=(0, 1))
+    assert_allclose(squares, np.sum(start.hidden**2, axis=0), rtol=0.1)
+    mean = np.reshape(many.hidden, (6, 2000, m)).mean(axis=1) * np.sqrt(2 * 2000)
+    assert_allclose(mean, start.hidden, atol=0.1 * np.abs(start.hidden).max())
+
+
+def test_too_many_outputs_are_not_split(short, monkeypatch):
+    p = planted()
+    monkeypatch.setattr(bursts, "_MOST_OUTPUTS", 300 * 30)
+    monkeypatch.setattr(bursts, "_FEW", 0)
+    assert 10 < max(map(len, networks(p, most=6))) <= 30
+
+
+def test_wide_random_networks_are_no_larger():
+    p = planted()
+    sizes = [
+        np.std(p.outputs(network_of(random_weights(p, m, np.random.RandomState(0)))))
+        for m in (30, 3000)
+    ]
+    assert 1 / 3 < sizes[1] / sizes[0] < 3
+    assert 0.1 < sizes[1] / np.std(p.y) < 1.0
+
+
+def test_history_has_networks_within_bursts():
+    p = planted()
+    model = ConvexReLURegressor(alpha=3.0, random_state=0).fit(p.X, p.y)
+    history = model.history_
+    assert len(history["time"]) > model.n_iter_
+    assert np.all(np.diff(history["objective"]) <= 0)
+    assert np.all(np.diff(history["time"]) >= 0)
+    assert len(history["time"]) == len(history["neurons"]) == len(history["blocks"])
