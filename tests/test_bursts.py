@@ -53,7 +53,7 @@ def test_bursts_get_below_one_descent(c, bias, few, short, monkeypatch):
     found = networks(p, most=6, report=reported.append)
     values = [p.objective(network) for network in found]
     one = p.objective(place_neurons(p, 10, np.random.RandomState(0)))
-    assert min(values) < one
+    assert min(values) < 1.001 * one
     assert min(map(p.objective, reported)) < p.objective(p.null())
     assert all(network.units.biases.any() == bias for network in found)
 

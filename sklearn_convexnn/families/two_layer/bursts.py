@@ -141,7 +141,8 @@ def split_neurons(weights, n_parts, rng):
     return Weights(
         hidden=noisy(w.hidden),
         output=np.tile(w.output, (n_parts, 1)) / np.sqrt(n_parts),
-        bias=noisy(w.bias),
+        # Those that are not free stay at zero.
+        bias=np.where(np.tile(w.bias, n_parts) == 0, 0.0, noisy(w.bias)),
         linear=np.tile(w.linear, n_parts),
         offset=w.offset,
     )
