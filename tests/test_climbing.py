@@ -39,3 +39,25 @@ def test_values_and_gradients(few, slope, n_outputs, hooked, monkeypatch):
     step = 1e-6 * np.eye(4)
     changes = [(norms(U + e) - norms(U - e)) / 2e-6 for e in step]
     assert_allclose(gradient, np.transpose(changes), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_climbs_end_on_summits(scaled):
+    rng = np.random.default_rng(0)
+    X, N = rng.standard_normal((80, 6)), rng.standard_normal((80, 2))
+    U = rng.standard_normal((20, 6))
+    U /= np.linalg.norm(U, axis=1)[:, None]
+    hill = Hill(X, N, 0.0)
+    hill.smooth(np.full(20, 2.0), None)
+    if scaled:
+        hill.spread = np.geomspace(0.5, 2.0, 6)
+    before = hill.evaluate(U, np.arange(20))[0]
+    value, hope, step = hill.climb(U, np.full(20, 0.5), 200)
+    assert_allclose(np.linalg.norm(U, axis=1), 1.0)
+    assert np.all(value >= before)
+    found, gradient = hill.evaluate(U, np.arange(20))
+    assert_allclose(found, value)
+    assert_allclose(np.einsum("kd,kd->k", gradient, U), hope)
+    along = gradient - hope[:, None] * U
+    assert np.all(np.linalg.norm(along, axis=1) < 1e-2 * value)
+    assert np.all(step <= 4.0)

@@ -6,6 +6,8 @@ from sklearn_convexnn._utils.deadlines import check
 
 # Elements of the array of all outputs in one step: it should stay in the cache.
 _CHUNK = 120_000
+# Step size at which a climb ends, and what is far from overflow if divided by.
+_SHORT, _TINY = 1e-3, np.float32(1e-20)
 # Columns of derivatives of all outputs up to which these are formed one by one.
 _FEW = 100
 
@@ -109,39 +111,67 @@ class Hill:
         return U.dtype.type(0.5) * (U.dtype.type(1.0) + outputs)
 
     def climb(self, U, step, max_iter):
-        """Ascend from the unit rows of `U`, in place.
+        """Ascend from the unit rows of `U`, in place, along conjugate directions.
 
         Returns
         -------
         value, hope, step : ndarrays of shape (n_climbers,)
             Value, value as narrower kinks may have it, and step size.
+
+        References
+        ----------
+        .. [1] Polak, E. and Ribière, G. (1969). "Note sur la convergence de méthodes
+           de directions conjuguées". Revue française d'informatique et de recherche
+           opérationnelle 3.
         """
-        tiny = U.dtype.type(1e-20)  # far from overflow of what is divided by it
         live = np.arange(len(U))
         value, gradient = self.evaluate(U, live)
+        tangent, way, steep = self._up(U, gradient)
+        ahead = way.copy()
         for _ in range(max_iter):
-            live = live[step[live] > 1e-3]
+            live = live[step[live] > _SHORT]
             if len(live) == 0:
                 break
-            here = value[live, None] * U[live]
-            if self.spread is None:
-                ahead = self.metric * (gradient[live] - here) + here
-                size = row_norms(ahead)
-            else:
-                stretch = self.stretch(U[live])
-                ahead = (gradient[live] - here) / stretch + here
-                size = row_norms(ahead * np.sqrt(stretch))
-            ahead *= (step[live] / np.maximum(size, tiny))[:, None]
-            ahead += U[live]
-            ahead /= np.maximum(row_norms(ahead), tiny)[:, None]
-            found, slope = self.evaluate(ahead, live)
+            trial = self._moved(U[live], ahead[live], step[live])
+            found, slope = self.evaluate(trial, live)
             better = found > value[live]
-            index = live[better]
-            U[index], value[index] = ahead[better], found[better]
-            gradient[index] = slope[better]
+            moved, back = live[better], live[~better]
+            U[moved], value[moved] = trial[better], found[better]
+            gradient[moved] = slope[better]
+            before, steep_before = tangent[moved], steep[moved]
+            up = self._up(U[moved], gradient[moved])
+            tangent[moved], way[moved], steep[moved] = up
+            gain = steep[moved] - np.einsum("kd,kd->k", before, way[moved])
+            part = np.clip(gain / np.maximum(steep_before, _TINY), 0.0, 2.0)
+            onward = way[moved] + part[:, None] * _along(U[moved], ahead[moved])
+            down = np.einsum("kd,kd->k", onward, gradient[moved]) <= 0
+            ahead[moved] = np.where(down[:, None], way[moved], onward)
+            ahead[back] = way[back]
             step[live] = np.minimum(step[live] * np.where(better, 1.5, 0.4), 4.0)
         # Without what the smoothing takes off, which may come back.
         return value, np.einsum("kd,kd->k", gradient, U), step
+
+    def _up(self, U, gradient):
+        """Gradients along the sphere, the steepest ways, and how steep these are."""
+        tangent = _along(U, gradient)
+        if self.spread is None:
+            way = self.metric * tangent
+        else:
+            way = tangent / self.stretch(U)
+        return tangent, way, np.einsum("kd,kd->k", tangent, way)
+
+    def _moved(self, U, ahead, step):
+        """Unit rows after steps of these sizes."""
+        size = row_norms(ahead)
+        if self.spread is not None:
+            size = row_norms(ahead * np.sqrt(self.stretch(U)))
+        moved = U + ahead * (step / np.maximum(size, _TINY))[:, None]
+        return moved / np.maximum(row_norms(moved), _TINY)[:, None]
+
+
+def _along(U, ways):
+    """What ways from the unit rows of `U` have along the sphere."""
+    return ways - np.einsum("kd,kd->k", ways, U)[:, None] * U
 
 
 def row_norms(rows):

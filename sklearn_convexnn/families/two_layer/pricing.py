@@ -19,14 +19,12 @@ from sklearn_convexnn.families.two_layer.starts import (
     random_directions,
 )
 
-FAR = ((0.5, 0.65), (0.1, 0.9), (0.02, 0.95), (0.004, 0.97))
-NEAR = ((0.01, 0.95), (0.001, 0.97))
+FAR = ((2.0, 0.5, 80), (0.3, 0.93, 80), (0.05, 0.98, 40), (0.005, 0.99, 20))
+NEAR = ((0.05, 0.95, 40), (0.005, 0.97, 20))
 """For starts that are far from or near to a maximiser: widths of the smoothed
-kinks, one after the other, relative to the spread of the outputs; and the part of
-the slope wanted that has to be reached there.  Of the climbs that ended above that
-slope, none had been below these parts (measured on two tables)."""
-# Steps of a climb.
-_STEPS = 80
+kinks, one after the other, relative to the spread of the outputs; the part of the
+slope wanted that has to be reached there, and steps.  Of the climbs that ended above
+that slope, hardly any had been below these parts (measured on eight tables)."""
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
 # Outputs that are sorted at once: they should stay in the cache.
@@ -163,7 +161,7 @@ def search_units(
     parts, finished = [no_candidates(X, N)], []
     try:
         for i in range(0, len(starts), size):
-            U, at = rough.ascend(starts[i : i + size], low, widths, _STEPS, rescale)
+            U, at = rough.ascend(starts[i : i + size], low, widths, rescale)
             parts.append(search.evaluate(U @ axes.T, at))
         if len(X) * len(given) <= _AS_GIVEN:
             # Hills as narrow as rounding, on the hyperplanes of samples that are much
@@ -407,7 +405,7 @@ class SlopeSearch:
         sizes = np.linalg.norm(slopes, axis=1)
         return Candidates(U, biases, slopes / np.maximum(sizes, 1e-300)[:, None], sizes)
 
-    def ascend(self, starts, floor, widths, max_iter, rescale):
+    def ascend(self, starts, floor, widths, rescale):
         """Directions, and samples they hang on, after the ascent."""
         X, dtype = self.X, self.X.dtype
         hill = Hill(X, self.N, self.negative_slope)
@@ -420,12 +418,12 @@ class SlopeSearch:
         hill.metric = (np.min(spread) / spread) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
         at = None
-        for width, part in widths:
+        for width, part, steps in widths:
             if self.free_bias:
                 at = self.anchor(U)
             hill.smooth(width * row_norms(U * spread), at)
             step = np.maximum(step, dtype.type(0.05))
-            value, hope, step = hill.climb(U, step, max(1, max_iter // len(widths)))
+            value, hope, step = hill.climb(U, step, steps)
             keep = np.flatnonzero(np.maximum(value, hope) > part * floor)
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.

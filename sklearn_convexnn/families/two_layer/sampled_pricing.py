@@ -4,14 +4,13 @@ import numpy as np
 
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.pricing import (
-    NEAR,
     Candidates,
     SlopeSearch,
     merge_candidates,
 )
 
-# Steps on all samples.
-_FINISH = 12
+# Widths, parts and steps, as of `NEAR`, on all samples.
+_FINISH = ((0.01, 0.95, 10), (0.001, 0.97, 6))
 
 
 def sample_residuals(problem, N, size, rng):
@@ -73,7 +72,7 @@ def finish_on_all(problem, N, candidates, most):
         **problem.family.geometry,
         apart=problem.family.apart,
     )
-    U, at = search.ascend(best.directions, 0.0, NEAR, _FINISH, True)
+    U, at = search.ascend(best.directions, 0.0, _FINISH, True)
     U = U.astype(np.float64)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     biases = np.zeros(len(U))
