@@ -13,15 +13,15 @@ from sklearn_convexnn._utils.deadlines import (
     COPIES,
     OutOfTime,
     check,
-    fits,
     seconds,
     until,
 )
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
 )
-from sklearn_convexnn.families.two_layer.pricing import merge_candidates
+from sklearn_convexnn.families.two_layer.pricing import FAR
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
+    FINISH,
     finish_on_all,
     sample_residuals,
 )
@@ -39,11 +39,13 @@ _IMPROVING = 0.4
 # Steps of L-BFGS before an improvement, where it is only to tell which units are of
 # use, and in it.
 _FIRST_STEPS, _STEPS = 30, 100
-# Samples, and random directions, with which pricing searches from round to round.
-_SAMPLES, _STARTS = 3000, 60
-# Entries of the data, with an overhead for each sample, in a thorough search; how
-# often it draws others; candidates that are finished, on all samples.
-_WORK, _OVERHEAD, _DRAWS, _FINISHED = 1e6, 20, 2, 24
+# Samples on which pricing begins.
+_SAMPLES = 3000
+# Floating-point operations of a search, and how much longer a thorough one is; of a
+# step of a climber for a sample, besides those of its features.
+_SEARCH, _LONGER, _OVERHEAD = 2e10, 6, 20
+# Random directions, fewest and most, and candidates that climb on, on all samples.
+_STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
 # Neurons of the networks for whose evaluation time is kept.
@@ -194,43 +196,37 @@ class _RunInChunks(Run):
         if not self.duals:
             # Whether there is anything to train, and a first few neurons.
             return _STARTS // 3
-        return 2 * _STARTS if thorough else _STARTS
+        return self._affordable(thorough, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
+
+    def _affordable(self, thorough, n_samples, widths, least, most):
+        """Climbers that half of a search pays for, on so many samples."""
+        n, d = self.problem.X.shape
+        steps = sum(stage[-1] for stage in widths)
+        each = 4.0 * min(n_samples, n) * (d + _OVERHEAD) * steps
+        work = 0.5 * _SEARCH * (_LONGER if thorough else 1)
+        return int(np.clip(work / each, least, most))
 
     def search(self, N, thorough):
-        p, most = self.problem, _FINISHED if thorough else _FINISHED // 3
-        # A longer search at a point that has been searched can only correct it.
-        options = {"polish": most, "partial": thorough}
-        rows = int(_WORK // (p.X.shape[1] + _OVERHEAD)) if thorough else 0
-        rows = max(rows, _SAMPLES)
-        if rows >= len(p.X):
-            check(COPIES * p.X.size)
-            sample = p.X.astype(np.float64, copy=False), N
-            return self._search_on(sample, N, thorough, **options)
-        # Steep units may be active on few samples, all of them left out by chance.
-        found = []
-        for _ in range(_DRAWS if thorough else 1):
-            if found and not fits():
-                break
-            sample = sample_residuals(p, N, rows, self.rng)
-            # To finish on some samples would be in vain.
-            options["polish"] = 0
-            found.append(self._search_on(sample, N, thorough, **options))
-        found = finish_on_all(p, N, merge_candidates(found, p.X, p.family.apart), most)
-        return found.select(found.slopes > _WORTH * p.alpha)
-
-    def _search_on(self, sample, N, thorough, **options):
         p = self.problem
-        return p.family.search(
-            N,
-            self.search_size(thorough, None),
-            self.rng,
-            known=self.pool.units,
-            seen=self.archive.units,
-            thorough=thorough,
-            floor=p.alpha,
-            sample=sample,
-            **options,
-        )
+        n, size = len(p.X), self.search_size(thorough, None)
+        known = p.family.steepest(self.pool.units, N, size)
+        seen = p.family.steepest(self.archive.units, N, size)
+        # A longer search at a point that has been searched can only correct it.
+        options = {"thorough": thorough, "partial": thorough}
+        if n <= _SAMPLES:
+            check(COPIES * p.X.size)
+            options["sample"] = p.X.astype(np.float64, copy=False), N
+            return p.family.search(
+                N, size, self.rng, known=known, seen=seen, floor=p.alpha, **options
+            )
+        # While kinks are wide, some samples stand for all; steep units may then be
+        # active on few of them.
+        options["sample"] = sample_residuals(p, N, _SAMPLES, self.rng)
+        options["widths"], floor = FAR[:2], _WORTH * p.alpha
+        found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
+        most = self._affordable(thorough, n, FINISH, _FINISHED, _MORE_FINISHED)
+        found = finish_on_all(p, N, found, known.joined(seen).directions, most)
+        return found.select(found.slopes > _WORTH * p.alpha)
 
 
 def train_at_scale(problem, known, settings, task=None, duals=()):

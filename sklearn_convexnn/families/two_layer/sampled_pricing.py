@@ -9,8 +9,9 @@ from sklearn_convexnn.families.two_layer.pricing import (
     merge_candidates,
 )
 
-# Widths, parts and steps, as of `NEAR`, on all samples.
-_FINISH = ((0.01, 0.95, 10), (0.001, 0.97, 6))
+FINISH = ((0.3, 0.8, 15), (0.05, 0.93, 30), (0.005, 0.97, 15))
+"""Widths of the kinks, parts of the slope wanted and steps, as of `FAR`, for what comes
+from a search on some samples."""
 
 
 def sample_residuals(problem, N, size, rng):
@@ -45,7 +46,7 @@ def sample_residuals(problem, N, size, rng):
     return problem.X[rows].astype(np.float64), residual
 
 
-def finish_on_all(problem, N, candidates, most):
+def finish_on_all(problem, N, candidates, known, most):
     """Candidates of a search on some samples, with their slopes over all.
 
     Parameters
@@ -53,8 +54,10 @@ def finish_on_all(problem, N, candidates, most):
     problem : Problem
     N : ndarray of shape (n_samples, n_outputs)
     candidates : Candidates
+    known : ndarray of shape (n_known, n_features)
+        Directions of neurons that are known, to start from as well.
     most : int
-        How many climb on, on all samples.
+        How many candidates, and as many known neurons, climb on, on all samples.
 
     Returns
     -------
@@ -63,7 +66,8 @@ def finish_on_all(problem, N, candidates, most):
     """
     hills = _over_all(problem, candidates, N)
     best = hills.select(slice(0, most))
-    if len(best) == 0:
+    starts = np.concatenate([best.directions, known[:most]])
+    if len(starts) == 0:
         return hills
     scale = np.linalg.norm(problem.X) * np.max(np.abs(N))
     search = SlopeSearch(
@@ -72,7 +76,8 @@ def finish_on_all(problem, N, candidates, most):
         **problem.family.geometry,
         apart=problem.family.apart,
     )
-    U, at = search.ascend(best.directions, 0.0, _FINISH, True)
+    floor = problem.alpha / scale
+    U, at = search.ascend(starts, floor, FINISH, True)
     U = U.astype(np.float64)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     biases = np.zeros(len(U))
