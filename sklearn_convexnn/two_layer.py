@@ -238,7 +238,8 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     n_iter_ : int
         Number of rounds or solver iterations.
     history_ : dict of ndarray
-        One entry per round or solver iteration: 'time' in seconds, 'objective',
+        One entry per round or solver iteration, and for better networks within
+        rounds: 'time' in seconds, 'objective',
         'dual_bound', 'kappa' (steepest slope found, divided by `alpha`; nan where
         unknown), 'blocks' (of the program: of patterns, or of units that it selects;
         those in use for gated networks) and 'neurons'.
