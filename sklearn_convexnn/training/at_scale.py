@@ -19,7 +19,7 @@ from sklearn_convexnn._utils.deadlines import (
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
 )
-from sklearn_convexnn.families.two_layer.pricing import FAR
+from sklearn_convexnn.families.two_layer.pricing import FAR, HALFWAY
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     FINISH,
     finish_on_all,
@@ -222,7 +222,7 @@ class _RunInChunks(Run):
         # While kinks are wide, some samples stand for all; steep units may then be
         # active on few of them.
         options["sample"] = sample_residuals(p, N, _SAMPLES, self.rng)
-        options["widths"], floor = FAR[:2], _WORTH * p.alpha
+        options["schedules"], floor = (HALFWAY[:1], FAR[:2]), _WORTH * p.alpha
         found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
         most = self._affordable(thorough, n, FINISH, _FINISHED, _MORE_FINISHED)
         found = finish_on_all(p, N, found, known.joined(seen).directions, most)

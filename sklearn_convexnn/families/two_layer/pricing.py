@@ -20,11 +20,14 @@ from sklearn_convexnn.families.two_layer.starts import (
 )
 
 FAR = ((2.0, 0.5, 80), (0.3, 0.93, 80), (0.05, 0.98, 40), (0.005, 0.99, 20))
+HALFWAY = ((0.3, 0.8, 120), (0.05, 0.95, 60), (0.005, 0.98, 30))
 NEAR = ((0.05, 0.95, 40), (0.005, 0.97, 20))
-"""For starts that are far from or near to a maximiser: widths of the smoothed
-kinks, one after the other, relative to the spread of the outputs; the part of the
-slope wanted that has to be reached there, and steps.  Of the climbs that ended above
-that slope, hardly any had been below these parts (measured on eight tables)."""
+"""For starts that are far from a maximiser, at some distance or near: widths of the
+smoothed kinks, one after the other, relative to the spread of the outputs; the part of
+the slope wanted that has to be reached there, and steps.  Of the climbs that ended
+above that slope, hardly any had been below these parts (measured on eight tables).
+Wide kinks lead up the broad hills; the steepest unit may be on one that they hide, to
+which ten times as many climbs lead that begin halfway."""
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
 # Outputs that are sorted at once: they should stay in the cache.
@@ -111,7 +114,7 @@ def search_units(
     floor : float, default=0.0
         The slope wanted.  Climbs that fall behind are given up.
     widths : tuple
-        `FAR` or `NEAR`.
+        `FAR`, `HALFWAY` or `NEAR`.
     rescale : bool, default=False
         Whether to climb as if the data had the same spread in all directions.
         On some data this finds what is missed otherwise, on some it is the
@@ -181,7 +184,17 @@ def search_units(
     return merge_candidates(finished + parts, X, apart)
 
 
-def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
+def search_widely(
+    X,
+    N,
+    size,
+    rng,
+    *,
+    free_bias,
+    apart=False,
+    schedules=(HALFWAY, FAR, HALFWAY),
+    **options,
+):
     """`search_units` from samples and from random directions of two kinds.
 
     Parameters
@@ -192,6 +205,8 @@ def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
         Random directions of each kind, half as many of the plain one.
     rng : RandomState
     free_bias, apart : bool
+    schedules : tuple
+        Widths, as of `search_units`, for equal parts of the starts.
     **options : dict
         As of `search_units`.
 
@@ -208,17 +223,21 @@ def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
     found = []
     for starts, rescale in ((plain, False), (shaped, True)):
         starts = starts[np.any(starts != 0, axis=1)]
-        found.append(
+        # Those that hang on samples are every second one.
+        part = np.arange(len(starts)) // 2 % len(schedules)
+        found += [
             search_units(
                 X,
                 N,
-                starts,
+                starts[part == i],
                 free_bias=free_bias,
                 rescale=rescale,
                 apart=apart,
+                widths=widths,
                 **options,
             )
-        )
+            for i, widths in enumerate(schedules)
+        ]
     return merge_candidates(found, X, apart)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.pricing import (
+    HALFWAY,
     NEAR,
     along_biases,
     merge_candidates,
@@ -28,6 +29,7 @@ def search_far_and_near(
     floor=0.0,
     mirrored=False,
     sample=None,
+    schedules=None,
     **options,
 ):
     """Candidates from random directions and from neurons that are known.
@@ -50,6 +52,8 @@ def search_far_and_near(
         Whether to start from mirror images of known neurons as well.
     sample : tuple (X, residual) or None
         Samples and dual variables to climb with; by default all.
+    schedules : tuple or None
+        As of `search_widely`.
     **options : dict
         Further ones of `search_units`.
 
@@ -66,13 +70,16 @@ def search_far_and_near(
         "polish": _MORE_POLISHED if thorough else _POLISHED,
         **options,
     }
-    found = [search_widely(X, residual, size, rng, **options)]
+    schedules = {"schedules": schedules} if schedules else {}
+    found = [search_widely(X, residual, size, rng, **schedules, **options)]
     near = []
     if known is not None:
         directions = family.steepest(known, N, size).directions
         near = [directions, family.steepest(seen, N, size).directions]
         if thorough:
             near += [_shaken(family, directions, part, rng) for part in (0.1, 0.4)]
+            starts = _between(directions, size, rng)
+            found.append(search_units(X, residual, starts, widths=HALFWAY, **options))
     if mirrored:
         # With little slope left in the linear part, a neuron and its mirror image are
         # almost equally steep.
@@ -90,6 +97,15 @@ def search_far_and_near(
         )
         found = merge_candidates([found, others], X, True)
     return found
+
+
+def _between(directions, size, rng):
+    """Sums and differences of random pairs of directions."""
+    if len(directions) < 2:
+        return directions[:0]
+    pairs = directions[rng.randint(len(directions), size=(2, size))]
+    starts = pairs[0] + rng.choice([-1.0, 1.0], size=(size, 1)) * pairs[1]
+    return starts[np.any(starts != 0, axis=1)]
 
 
 def _shaken(family, directions, shake, rng):
