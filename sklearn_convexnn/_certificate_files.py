@@ -83,6 +83,7 @@ def read_fields(path):
     except OSError:
         raise
     except Exception as error:
+        # A damaged or foreign file can fail in any step, with an error of any kind.
         raise ValueError(
             f"{path} is not a certificate that Certificate.save has written: {error}"
         ) from error

@@ -444,7 +444,8 @@ class ConvexReLUClassifier(ClassificationMixin, TwoLayerMixin, BaseEstimator):
         As in scikit-learn's MLP.
     n_neurons_, n_arrangements_, n_iter_, n_layers_ : int
     history_ : dict of ndarray
-        One entry per round or solver iteration.
+        One entry per round or solver iteration, and for better networks within
+        rounds.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         If `X` has feature names that are all strings.

@@ -81,8 +81,9 @@ class GlobalResult:
     n_iter : int
         Rounds.
     history : dict of ndarray
-        One entry per round: 'time', 'objective', 'dual_bound', 'kappa' (of the
-        round, divided by alpha), 'blocks' and 'neurons'.
+        One entry per round, and for better networks within rounds: 'time',
+        'objective', 'dual_bound', 'kappa' (of the round, divided by alpha), 'blocks'
+        and 'neurons'.
     """
 
     neurons: object

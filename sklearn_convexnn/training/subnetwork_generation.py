@@ -11,6 +11,7 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.subnetworks.cells import solve_on_blocks
 from sklearn_convexnn.training.column_generation import Run
+from sklearn_convexnn.training.generation import Generation
 
 # Random sub-networks in a thorough search.
 _MOST_STARTS = 1000
@@ -77,8 +78,8 @@ class SubnetworkRun(Run):
         if self.end < np.inf:
             self.deadline -= _LAST * (self.end - perf_counter())
 
-    def bursts(self, n_neurons):
-        yield self.place(n_neurons)
+    # There is one descent, which goes on with what breaks down.
+    bursts = Generation.bursts
 
     def place(self, n_neurons):
         try:
