@@ -37,7 +37,7 @@ def advice(statuses, columns_apart=False):
             "scale the columns of X, for example with "
             "sklearn.preprocessing.StandardScaler"
         ]
-    elif not remedies:
+    elif not remedies and "unseen" not in statuses:
         # The gap was closed until the weights were rounded.
         remedies = ["use data in double precision, centred and scaled"]
     sentence = ", or ".join([*remedies, "loosen tol"])

@@ -262,6 +262,7 @@ def test_one_sample_far_away():
     assert short[0] <= model.objective_ <= short[1] * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_one_sample_far_away_at_scale(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((150, 4))

@@ -284,6 +284,7 @@ def test_kinds_on_data_of_high_rank():
     assert found["global"].dual_bound > 0.5 * model.objective_
 
 
+@pytest.mark.slow
 def test_certificate_of_an_estimator_agrees_with_its_own():
     X, y = noisy_data(90, 8)
     for alpha, bias in ((5.0, True), (2.0, False)):

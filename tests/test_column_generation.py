@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
@@ -26,7 +27,11 @@ from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training import column_generation
 from sklearn_convexnn.training.bounds import cone_slopes
-from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.column_generation import (
+    SingleRun,
+    SoftenedRun,
+    generate_neurons,
+)
 from tests.problems import (
     EPSILON,
     LOSSES,
@@ -205,6 +210,70 @@ def test_one_sided_loss_is_a_lower_hull(name):
     assert_allclose(half.value(f, y, s), half.dual_value(nu, y, s) - f @ nu)
     lower, upper = half.dual_bounds(y, s)
     assert np.all(lower[sides > 0] == 0) and np.all(upper[sides < 0] == 0)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_lasso_of_more_neurons_than_samples_and_of_fewer(loss):
+    problem = make_problem(loss, n=30, d=3)
+    data, term = (problem.y, problem.sample_weight), problem.single_loss
+    Z = np.maximum(problem.X @ np.random.default_rng(0).standard_normal((3, 20)), 0.0)
+    few = solve_lasso(Z, *data, term, 0.5, free_offset=True)
+    # Neurons that cost more than they bring change nothing.
+    many = solve_lasso(
+        np.tile(Z, 3) / [[1.0] * 20 + [2.0] * 40], *data, term, 0.5, free_offset=True
+    )
+    assert_allclose(many.objective, few.objective, rtol=1e-6)
+    assert_allclose(many.dual_bound, few.dual_bound, rtol=1e-6)
+    assert_allclose(many.values[:20], few.values, atol=1e-2)
+
+
+def kinked_problem(loss):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((150, 5))
+    y = np.sign(np.abs(X[:, 0]) + X[:, 1] * X[:, 2] - 0.8)
+    if loss == "quantile":
+        y = y + 0.5 * rng.standard_normal(150)
+    return problem_of_one(X, y, np.ones(150), loss_of(loss), 1.0, True, 0.0)
+
+
+def run_of(kind, problem, max_iter):
+    limits = Limits(tol=1e-2, max_iter=max_iter)
+    run = kind(problem, np.random.RandomState(0), limits)
+    return run, run.solve(60, None, (), None, FitTask())
+
+
+@pytest.mark.parametrize("loss", ["hinge", "quantile"])
+def test_kinks_are_rounded_off_at_first(loss):
+    problem = kinked_problem(loss)
+    run = SoftenedRun(problem, np.random.RandomState(0), Limits(tol=1e-2))
+    placed = problem.objective(run.place(60))
+    # On kinks a descent gets stuck.
+    stuck = place_neurons(problem, 60, np.random.RandomState(0))
+    assert placed < 0.97 * problem.objective(stuck)
+    # While it lasts; networks are compared by the loss as it is.
+    assert run.problem is problem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["hinge", "quantile"])
+def test_rounded_kinks_end_sharp(loss):
+    problem = kinked_problem(loss)
+    run, result = run_of(SoftenedRun, problem, 100)
+    assert result.status == "optimal"
+    assert result.dual_bound <= result.objective <= result.dual_bound / 0.99
+    assert_allclose(result.objective, problem.objective(result.neurons))
+    assert_allclose(result.dual_bound, problem.bound(result.nu, result.kappa))
+    _, other = run_of(SingleRun, problem, 100)
+    assert_allclose(result.objective, other.objective, rtol=5e-3)
+
+
+@pytest.mark.slow
+def test_known_neurons_start_with_sharp_kinks():
+    problem = kinked_problem("hinge")
+    known = run_of(SoftenedRun, problem, 100)[1].neurons
+    run = SoftenedRun(problem, np.random.RandomState(0), Limits(tol=1e-2, max_iter=3))
+    run.solve(60, known, (), None, FitTask())
+    assert run.width == 0.0
 
 
 @pytest.mark.parametrize("bias", [False, True])

@@ -99,6 +99,7 @@ def test_samples_without_weight_do_not_count():
     assert not messages(lambda: model.fit(X, y, sample_weight=weight))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The scales")
 def test_fits_that_stop_short_name_the_cure():
     X, y = raw_data(20)

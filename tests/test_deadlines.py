@@ -34,6 +34,7 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.solvers.descent import minimize_in_time
 from sklearn_convexnn.training import at_scale as large, column_generation
+from sklearn_convexnn.training.generation import CLAIM, GLANCE, SHORT
 from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from tests.problems import loss_of, problem_of_one, tiny_data, two_layer_problem
 
@@ -323,10 +324,10 @@ def test_unconfirmed_gap_is_not_claimed(n_outputs, monkeypatch):
     kind = column_generation.Run if n_outputs > 1 else column_generation.SingleRun
     search = kind.search
 
-    def short_only(self, nu, thorough):
-        if thorough:
+    def short_only(self, nu, effort):
+        if effort > SHORT:
             raise OutOfTime
-        return search(self, nu, thorough)
+        return search(self, nu, effort)
 
     monkeypatch.setattr(kind, "search", short_only)
     model = ConvexReLURegressor(alpha=1.0, tol=0.1, random_state=0, max_time=100.0)
@@ -341,11 +342,11 @@ def test_last_search_at_scale(monkeypatch):
     X, y = data(1, n=4200, d=2)
     price, calls = large._RunInChunks.price, []
 
-    def late_at_first(self, nu, thorough=False):
-        calls.append(thorough)
+    def late_at_first(self, nu, effort=SHORT):
+        calls.append(effort)
         if len(calls) <= 2:
             raise OutOfTime
-        price(self, nu, thorough)
+        price(self, nu, effort)
 
     monkeypatch.setattr(large._RunInChunks, "price", late_at_first)
     model = ConvexReLURegressor(
@@ -353,7 +354,7 @@ def test_last_search_at_scale(monkeypatch):
     )
     with pytest.warns(ConvergenceWarning, match="time limit"):
         model.fit(X, y)
-    assert len(calls) == 3
+    assert calls == [SHORT, GLANCE, SHORT, CLAIM]
     # By norms alone next to nothing is known.
     assert model.dual_bound_ > 0.3 * model.objective_
 

@@ -261,6 +261,7 @@ def test_warm_start(wine):
     assert model.n_iter_ <= 5
 
 
+@pytest.mark.slow
 def test_limits_keep_the_best_network(wine):
     X, y = wine
     for limit in ({"max_iter": 1}, {"max_neurons": 2}, {"max_time": 1e-3}):

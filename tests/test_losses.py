@@ -8,6 +8,7 @@ from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
     Separable,
+    Softened,
     make_loss,
 )
 from tests.problems import EPSILON, LOSSES, QUANTILE, as_targets, loss_of, tiny_data
@@ -116,6 +117,35 @@ def test_dual_derivatives(name):
     )
     bends = (2 * terms[1] - terms[0] - terms[2]) / h**2
     assert_allclose(loss.dual_curvature(middle, y, s), bends, atol=1e-4)
+
+
+@pytest.mark.parametrize("width", [0.03, 0.7])
+@pytest.mark.parametrize("name", [name for name in LOSSES if not loss_of(name).smooth])
+def test_softened_loss_is_the_moreau_envelope(name, width):
+    f, y, s = sample(name)
+    loss = loss_of(name)
+    soft = Softened(loss, width)
+    step = 2e-4 * width
+    near = f[:, None] + step * np.arange(-10_000, 10_001)
+    envelope = FORMULAS[name](near, y[:, None]) + (near - f[:, None]) ** 2 / 2 / width
+    assert_allclose(soft.terms(f, y), envelope.min(axis=1), atol=step)
+    nu = -soft.gradient(f, y, s)
+    assert_allclose(soft.dual_value(nu, y, s) - f @ nu, soft.value(f, y, s))
+    # What a dual point of it bounds is the loss, at least as well.
+    hidden = np.sum(0.5 * width * nu**2 / s)
+    assert_allclose(loss.dual_value(nu, y, s) - soft.dual_value(nu, y, s), hidden)
+    assert soft.value(f, y, s) <= loss.value(f, y, s)
+    h = 1e-6
+    slopes = (s * soft.terms(f + h, y) - s * soft.terms(f - h, y)) / (2 * h)
+    assert_allclose(soft.gradient(f, y, s), slopes, atol=1e-6)
+    bends = (soft.gradient(f + h, y, s) - soft.gradient(f - h, y, s)) / (2 * h)
+    assert_allclose(soft.curvature(f, y, s), bends, atol=1e-6)
+    assert np.max(soft.bends(f, y)) <= soft.largest_bend
+    h, nu = 1e-5, 0.5 * nu
+    terms = [soft.dual_terms(nu + e, y, s) for e in (-h, 0.0, h)]
+    assert_allclose(soft.dual_slope(nu, y, s), (terms[2] - terms[0]) / 2 / h, atol=1e-6)
+    bends = (2 * terms[1] - terms[0] - terms[2]) / h**2
+    assert_allclose(soft.dual_curvature(nu, y, s), bends, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", LOSSES)

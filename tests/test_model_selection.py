@@ -245,6 +245,7 @@ def test_path_of_small_data_is_proven():
         assert exact.dual_bound_ <= (1.0 + 1e-12) * model.objective_
 
 
+@pytest.mark.slow
 def test_path_searches_little(monkeypatch):
     X, y = scaled(load_diabetes)
     counts = {"bursts": 0, "search": 0}
@@ -681,6 +682,7 @@ def test_several_outputs_and_sparse_data():
     assert_allclose(sparse.mse_path_, model.mse_path_)
 
 
+@pytest.mark.slow
 def test_one_warning_for_all_fits():
     X, y = scaled(load_diabetes, 150)
     params = {"max_iter": 1, "tol": 1e-9, "random_state": 0}

@@ -35,6 +35,7 @@ from sklearn_convexnn.patterns.blocks import blocks_of
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.solvers import solve_penalised
 from sklearn_convexnn.training import subnetwork_generation as column_generation
+from sklearn_convexnn.training.generation import CLAIM
 from sklearn_convexnn.training.subnetwork_generation import SubnetworkRun
 from tests.problems import subnetwork_problem
 
@@ -173,7 +174,7 @@ def test_what_a_cut_search_has_found_corrects_the_bound(monkeypatch):
     with pytest.raises(OutOfTime), until(perf_counter() + 1e6):
         # During the climb.
         stop_after(monkeypatch, 30)
-        run.price(nu, thorough=True)
+        run.price(nu, CLAIM)
     assert problem.alpha < run.duals[0].kappa <= 1.5 * known
     assert not run.duals[0].confirmed
 

@@ -392,8 +392,8 @@ def test_the_tolerance_is_that_of_the_kind(honest):
     certificate, X, y = honest
     found = certificate.verify(X, y, **QUICK)
     room = found.dual_bound / certificate.dual_bound
-    assert (found.tolerance, found.n_starts) == (1e-3, 12)
-    for kind, tolerance in ("estimated", 1e-3), ("global", 1e-6):
+    assert (found.tolerance, found.n_starts) == (3e-3, 12)
+    for kind, tolerance in ("estimated", 3e-3), ("global", 1e-6):
         for share, holds in (0.5, True), (1.5, False):
             claimed = certificate.dual_bound * room * (1 + share * tolerance)
             claim = replace(certificate, kind=kind, dual_bound=claimed)

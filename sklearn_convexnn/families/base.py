@@ -37,6 +37,13 @@ class Candidates:
         """The candidates at index or mask `keep`."""
         return replace(self, units=self.units.select(keep), slopes=self.slopes[keep])
 
+    def allow_for_unseen(self, found):
+        """The steepest slope that more of the same search would find.
+
+        There is no estimate; it is the slope `found` so far.
+        """
+        return found
+
 
 @dataclass(frozen=True)
 class UnitFamily(GoesByScales, ABC):
@@ -130,6 +137,19 @@ class UnitFamily(GoesByScales, ABC):
         size : int
         """
         return _MOST_STARTS
+
+    def starts_of_claim(self, n_outputs):
+        """The least size of a search before a bound is believed.
+
+        Parameters
+        ----------
+        n_outputs : int
+
+        Returns
+        -------
+        size : int
+        """
+        return 0
 
     def linear(self, N, floor):
         """Units that are linear on all samples and steep; of use where biases are free.

@@ -11,6 +11,7 @@ from sklearn_convexnn.losses.one_sided import OneSided
 from sklearn_convexnn.losses.pinball import Pinball
 from sklearn_convexnn.losses.poisson import Poisson
 from sklearn_convexnn.losses.separable import Separable
+from sklearn_convexnn.losses.softened import Softened
 from sklearn_convexnn.losses.softmax import Softmax
 from sklearn_convexnn.losses.squared_error import SquaredError
 from sklearn_convexnn.losses.squared_hinge import SquaredHinge
@@ -30,6 +31,7 @@ __all__ = [
     "Poisson",
     "Scaled",
     "Separable",
+    "Softened",
     "Softmax",
     "SquaredError",
     "SquaredHinge",

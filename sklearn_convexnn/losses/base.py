@@ -119,7 +119,7 @@ class Loss:
         Bound of `bends`, if there is one.
     smooth : bool
         Whether the gradient is single-valued, so that ``nu`` follows from
-        ``f``.  Otherwise ``nu`` has to come from a solver.
+        ``f``.  Otherwise ``nu`` has to come from a solver, and ``G(nu)`` is ``y @ nu``.
     """
 
     name: str | None = None

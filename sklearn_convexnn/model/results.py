@@ -13,6 +13,7 @@ MESSAGES = {
     "max_neurons": "the limit of neurons was reached",
     "callback": "a callback asked to stop",
     "scales": "the scales of the columns of X are far apart and progress is slow",
+    "unseen": "steeper neurons than the search has found cannot be ruled out",
     "stalled": "rounding prevents further progress",
     "breakdown": "a factorisation broke down, or numbers became too large",
 }
@@ -76,7 +77,10 @@ class GlobalResult:
     objective, dual_bound : float
         The bound rests on a search for the steepest neuron.
     kappa : float
-        Slope of that neuron.
+        Slope of that neuron, or what the search says of neurons it has not seen if
+        that is more.
+    found : float
+        Slope of the steepest neuron found.
     status, message : str
     n_iter : int
         Rounds.
@@ -91,6 +95,7 @@ class GlobalResult:
     objective: float
     dual_bound: float
     kappa: float
+    found: float
     status: str
     message: str
     n_iter: int
@@ -133,14 +138,19 @@ class Record:
         if self.callback is not None:
             self.callback(n_iter, self.entries[-1])
 
-    def result(self, run, nu, kappa, message, status, n_iter):
-        """The `GlobalResult` of a finished run."""
+    def result(self, run, nu, slopes, message, status, n_iter):
+        """The `GlobalResult` of a finished run.
+
+        Of the `slopes` one was found, and the other allows for what was not.
+        """
+        found, kappa = slopes
         return GlobalResult(
             neurons=run.best,
             nu=nu,
             objective=run.objective,
-            dual_bound=run.bound,
+            dual_bound=run.problem.bound(nu, kappa),
             kappa=kappa,
+            found=found,
             status=status,
             message=message,
             n_iter=n_iter,

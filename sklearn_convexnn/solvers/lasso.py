@@ -52,7 +52,7 @@ def solve_lasso(
     A primal-dual predictor-corrector method over the positive and negative parts of
     the coefficients.  As in the solver of the cells the loss enters by its dual over
     a box, so that every loss goes the same way.  An iteration costs the Gram matrix
-    of `Z`.
+    of the rows or the columns of `Z`, whichever are fewer.
 
     Parameters
     ----------
@@ -86,8 +86,8 @@ def solve_lasso(
     if Z.shape[1] == 0:
         return Coefficients(best[1], best[2], dual[1], best[0], dual[0])
     iterate = unless_broken(None, _Iterate, *args)
-    m = Z.shape[1]
-    work = 2.0 * Z.size * m + m**3 / 3.0
+    least = min(Z.shape)
+    work = Z.size * least + least**3 / 3.0
     for _ in range(_MOST_STEPS if iterate else 0):
         objective, bound = iterate.objective(), iterate.dual_bound()
         if objective < best[0]:
@@ -219,9 +219,17 @@ class _NewtonSystem:
         self.dual_error = it.alpha - it.signs * (it.Z.T @ nu) - it.rho
         self.freedom = it.c / it.rho
         self.total = np.sum(self.freedom, axis=0)
-        matrix = (it.Z.T * self.compliance) @ it.Z
-        matrix.flat[:: len(self.total) + 1] += 1.0 / self.total
-        self.factor, info = dpotrf(matrix, lower=1, overwrite_a=1)
+        # Whichever of the two is smaller is eliminated last.
+        self.by_samples = len(nu) < len(self.total)
+        kept, left = self.compliance, self.total
+        root = it.Z.T
+        if self.by_samples:
+            kept, left, root = left, kept, it.Z
+        # The product of an array and its own transpose takes half the time.
+        root = root * np.sqrt(kept)
+        matrix = root @ root.T
+        matrix.flat[:: len(left) + 1] += 1.0 / left
+        self.factor, info = dpotrf(matrix.T, lower=1, overwrite_a=1)
         self.factored = not info
         if self.factored and it.free:
             zeros, ones = np.zeros(len(self.total)), np.ones(len(nu))
@@ -230,6 +238,9 @@ class _NewtonSystem:
     def _solve(self, h, q):
         """Changes of coefficients and dual variable, of these right sides."""
         Z, give = self.iterate.Z, self.compliance
+        if self.by_samples:
+            dnu = dpotrs(self.factor, q - Z @ h, lower=1)[0]
+            return h + self.total * (Z.T @ dnu), dnu
         dv = dpotrs(self.factor, h / self.total + Z.T @ (q * give), lower=1)[0]
         return dv, (q - Z @ dv) * give
 

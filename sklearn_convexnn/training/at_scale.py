@@ -14,7 +14,6 @@ from sklearn_convexnn._utils.deadlines import (
     OutOfTime,
     check,
     seconds,
-    until,
 )
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
@@ -27,6 +26,7 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
 )
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.column_generation import Run
+from sklearn_convexnn.training.generation import CLAIM, GLANCE, SHORT
 from sklearn_convexnn.training.trained import Trained, null_training, round_printer
 
 # Samples, and numbers in the targets of several outputs, from which this is the faster
@@ -41,17 +41,15 @@ _IMPROVING = 0.4
 _FIRST_STEPS, _STEPS = 30, 100
 # Samples on which pricing begins.
 _SAMPLES = 3000
-# Floating-point operations of a search, and how much longer a thorough one is; of a
+# Floating-point operations of a search, and how much longer a long one is; of a
 # step of a climber for a sample, besides those of its features.
-_SEARCH, _LONGER, _OVERHEAD = 2e10, 6, 20
+_SEARCH, _LONGER, _OVERHEAD = 2e10, 20, 20
 # Random directions, fewest and most, and candidates that climb on, on all samples.
 _STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
 # Neurons of the networks for whose evaluation time is kept.
 _TYPICAL = 100
-# Share of the time that is kept for a thorough search.
-_LAST = 0.15
 # Unknowns of the group lasso up to which a second-order method is faster; for a loss
 # without curvature, on which descent gets stuck, the operations it may take.
 _FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
@@ -139,13 +137,11 @@ def generate_at_scale(
 class _RunInChunks(Run):
     def __init__(self, problem, rng, limits):
         super().__init__(problem, rng, limits)
-        self.end = limits.deadline
         if np.isfinite(self.end):
             n, d = problem.X.shape
             # The network has to be evaluated after the last descent and in the end.
-            self.end -= seconds(3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD))
-            self.deadline = self.end
-            self.deadline = self._until(1.0 - _LAST)
+            work = 3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD)
+            self.keep_time(self.end - seconds(work))
 
     def _until(self, share):
         """The time at which a share of what is left is over."""
@@ -180,35 +176,23 @@ class _RunInChunks(Run):
             return unknowns <= _FEW_UNKNOWNS
         return len(p.X) * unknowns**2 <= _MOST_WORK
 
-    def conclude(self):
-        # Whatever ended the rounds, the bound is to be one that was looked at, as far
-        # as the time that was kept for it goes.
-        point, p = self.duals[0], self.problem
-        with suppress(OutOfTime), until(self.end):
-            if point.by_norms:
-                # Any search is worth more.
-                self.price(p.dual_point(p.outputs(self.best)))
-            elif not point.confirmed:
-                self.price(point.nu, thorough=True)
-        self.refute()
-
-    def search_size(self, thorough, most):
-        if not self.duals:
+    def search_size(self, effort, n_outputs):
+        if not self.duals or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _STARTS // 3
-        return self._affordable(thorough, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
+        return self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
 
-    def _affordable(self, thorough, n_samples, widths, least, most):
+    def _affordable(self, effort, n_samples, widths, least, most):
         """Climbers that half of a search pays for, on so many samples."""
         n, d = self.problem.X.shape
         steps = sum(stage[-1] for stage in widths)
         each = 4.0 * min(n_samples, n) * (d + _OVERHEAD) * steps
-        work = 0.5 * _SEARCH * (_LONGER if thorough else 1)
+        work = 0.5 * _SEARCH * (_LONGER if effort == CLAIM else 1)
         return int(np.clip(work / each, least, most))
 
-    def search(self, N, thorough):
-        p = self.problem
-        n, size = len(p.X), self.search_size(thorough, None)
+    def search(self, N, effort):
+        p, thorough = self.problem, effort > SHORT
+        n, size = len(p.X), self.search_size(effort, p.n_outputs)
         known = p.family.steepest(self.pool.units, N, size)
         seen = p.family.steepest(self.archive.units, N, size)
         # A longer search at a point that has been searched can only correct it.
@@ -224,7 +208,7 @@ class _RunInChunks(Run):
         options["sample"] = sample_residuals(p, N, _SAMPLES, self.rng)
         options["schedules"], floor = (HALFWAY[:1], FAR[:2]), _WORTH * p.alpha
         found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
-        most = self._affordable(thorough, n, FINISH, _FINISHED, _MORE_FINISHED)
+        most = self._affordable(effort, n, FINISH, _FINISHED, _MORE_FINISHED)
         found = finish_on_all(p, N, found, known.joined(seen).directions, most)
         return found.select(found.slopes > _WORTH * p.alpha)
 

@@ -201,8 +201,9 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
         # There is no program of several outputs over all patterns.
         kind = "global"
     optimum, known = _bound_of_optimum(network, kind, tol, deadline, rng)
+    corrected = optimum.kind == "estimated"
     slope, N = _best_candidate(
-        network, lambda N: _searched_slope(network, N, known, rng)
+        network, lambda N: _searched_slope(network, N, known, rng, corrected)
     )
     if optimum.kind == "global":
         # An open proof is of use as well, since there is a better bound.
@@ -315,17 +316,17 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
         known = known.joined(proof.neurons)
     N = result.nu
     # The search may have missed what the networks at hand have.
-    kappa = max(result.kappa, p.family.slopes(known.units, N).max(initial=0.0))
+    found = max(result.found, p.family.slopes(known.units, N).max(initial=0.0))
     every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
     if kind == "global" or every_pattern:
         upper = None if proof is None else proof.kappa
         allowed = proofs.largest_slope_allowed(p, result, tol)
         slope, closed = _proven_slope(
-            p, N, kappa, allowed, 0.1 * tol, deadline, upper=upper
+            p, N, found, allowed, 0.1 * tol, deadline, upper=upper
         )
         if closed or kind == "global":
             return LowerBound.at(p, N, slope, "global"), known
-    return LowerBound.at(p, N, kappa, "estimated"), known
+    return LowerBound.at(p, N, max(found, result.kappa), "estimated"), known
 
 
 def _warn_if_short(result, tol):
@@ -386,21 +387,28 @@ def _null_dual(p):
     return p.project(_smoothed_dual(p, F, _NARROW))
 
 
-def _searched_slope(network, N, known, rng):
-    """Slope of the steepest neuron found, and of the known ones."""
+def _searched_slope(network, N, known, rng, corrected):
+    """Slope of the steepest neuron found, and of the known ones.
+
+    Or, if `corrected`, what the search says of neurons that it has not seen.
+    """
     p, X = network.problem, network.problem.X
     size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
+    if corrected:
+        size = max(size, p.family.starts_of_claim(p.n_outputs))
     starts = network.coefs[0].T
     starts = starts[np.any(starts != 0, axis=1)]
+    found = search_widely(X, N, size, rng, **p.family.geometry)
     slopes = [
         p.family.slopes(known.units, N),
-        search_widely(X, N, size, rng, **p.family.geometry).slopes,
+        found.slopes,
         search_units(X, N, starts, **p.family.geometry).slopes,
     ]
     if p.fit_intercept:
         # A neuron that is active everywhere.
         slopes.append(np.atleast_1d(np.linalg.norm(X.T @ N, ord=2)))
-    return float(np.concatenate(slopes).max(initial=0.0))
+    slope = float(np.concatenate(slopes).max(initial=0.0))
+    return found.allow_for_unseen(slope) if corrected else slope
 
 
 def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):

@@ -1,5 +1,6 @@
 """Column generation: from a few placed neurons to the best network of any width."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -14,11 +15,11 @@ from sklearn_convexnn.families.two_layer.neurons import (
     out_of_basis,
     row_space_in_time,
 )
-from sklearn_convexnn.losses import Softmax
+from sklearn_convexnn.losses import Separable, Softened, Softmax
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.lasso import solve_lasso
-from sklearn_convexnn.training.generation import Generation
+from sklearn_convexnn.training.generation import SHORT, THOROUGH, Generation
 
 # Neurons that go on to the next round, for each number in the targets.
 _SPARE = 3
@@ -33,6 +34,13 @@ _FIRST_SINGLE, _SINGLE, _SINGLE_PAYS = 8, 1, 0.005
 _MOST_CELL_WORK = 2e10
 # Least relative gain of a burst of descent for another one to follow.
 _LEAST_PAY = 1e-3
+# Parts of the objective that a rounded kink may hide: of the network without neurons,
+# at first; of the best one, from which on the loss is as it is.
+_ROUNDED, _SHARP = 0.3, 0.015
+# Widths of the kinks when neurons are placed, relative to the first one; by how much it
+# shrinks; and the part of the gap that is not hidden, or the rounds without a better
+# bound, at which it does.
+_PLACING_WIDTHS, _SHRINKS, _LEFT, _FRUITLESS = (1.0, 0.3, 0.1), 0.3, 0.1, 8
 # Part of the median size below which units are let go after a descent.
 _VAGUE = 0.05
 
@@ -49,6 +57,7 @@ def generate_neurons(
     callback=None,
     task=None,
     arrangement=None,
+    to_be_proven=False,
 ):
     r"""Train a network of any width to a small duality gap.
 
@@ -76,6 +85,9 @@ def generate_neurons(
     arrangement : Arrangement or None
         Patterns to which the neurons, and the bound, are restricted.  They are
         then searched for in these cells only, and neither placed nor moved.
+    to_be_proven : bool, default=False
+        Whether a proof follows, so that rounds do not allow for neurons that the
+        search has not seen.
 
     Returns
     -------
@@ -104,6 +116,7 @@ def generate_neurons(
             callback=callback,
             task=None if task is None else task.through(lambda n: _for_all(n, seen)),
             arrangement=arrangement,
+            to_be_proven=to_be_proven,
         )
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
@@ -118,14 +131,15 @@ def generate_neurons(
         if task is None
         else task.through(lambda network: out_of_basis(network, basis))
     )
-    kind = Run if problem.n_outputs > 1 else SingleRun
-    run = kind(reduced, rng, limits)
+    kind = SingleRun if problem.loss.smooth else SoftenedRun
+    run = (Run if problem.n_outputs > 1 else kind)(reduced, rng, limits)
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
         gates = np.column_stack([gates[:, :d] @ basis, gates[:, d:]])
         run = _RunOnCells(reduced, rng, limits)
         run.arrangement = replace(arrangement, gates=gates)
+    run.to_be_proven = to_be_proven
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
         result = run.solve(n_neurons, known, duals, callback, task)
@@ -192,7 +206,7 @@ class Run(Generation):
         self.pool = selected
         if not (self.closed and self.confirm()):
             # What starts from the neurons of a network like it often ends here.
-            self.price(self.problem.project(N), thorough=first)
+            self.price(self.problem.project(N), THOROUGH if first else SHORT)
         paid = before - self.objective >= _PAYS * (before - self.bound)
         again = paid or not self.started
         self.selections = self.selections - 1 if again else 0
@@ -290,7 +304,7 @@ class SingleRun(Run):
             # the search remembers them.
             self.pool = selected
             # What starts from the neurons of a network like it often ends here.
-            self.price(p.project(N), thorough=not self.duals)
+            self.price(p.project(N), SHORT if self.duals else THOROUGH)
             return len(selected), False
         limited = len(selected) > self.max_neurons
         if limited:
@@ -301,7 +315,7 @@ class SingleRun(Run):
         if not better:
             self.pool = moved.joined(selected)
         # The solver's dual variable is far more exact than the residual.
-        self.price(p.project(N), thorough=not large)
+        self.price(p.project(N), SHORT if large else THOROUGH)
         self.selections, self.started = _SINGLE, False
         return blocks, limited
 
@@ -317,7 +331,9 @@ class SingleRun(Run):
         if self._work(selected) > _MOST_CELL_WORK:
             # With so many samples kinks are hardly felt, and descent does well.
             moved = self.improve(selected)
-            return moved, p.dual_point(p.outputs(moved)), len(selected)
+            if p.loss.smooth:
+                N = p.dual_point(p.outputs(moved))
+            return moved, N, len(selected)
         gap = (self.objective - self.bound) / max(self.objective, 1e-300)
         moved, nu, n_blocks = solve_on_cells(
             p,
@@ -340,9 +356,16 @@ class SingleRun(Run):
             return self.sides
         return np.where(self.sides == before, self.sides, 0.0)
 
+    @property
+    def lasso_loss(self):
+        """The loss of which the lasso is solved."""
+        return self.problem.single_loss
+
     def select(self):
         """Neurons of the pool that the lasso needs, and its dual point."""
-        p, pool = self.problem, self.pool.joined(self.cuts)
+        p, loss, pool = self.problem, self.lasso_loss, self.pool
+        if p.family.apart or not loss.smooth:
+            pool = pool.joined(self.cuts)
         if p.family.apart:
             units = pool.units
             rows = np.column_stack([units.directions, units.biases, units.linear])
@@ -352,11 +375,14 @@ class SingleRun(Run):
         alive = size > 1e-12 * size.max(initial=0.0)
         pool, Z = pool.select(alive), Z[:, alive]
         solution = solve_lasso(
-            Z, p.y, p.sample_weight, p.single_loss, p.alpha, free_offset=p.fit_intercept
+            Z, p.y, p.sample_weight, loss, p.alpha, free_offset=p.fit_intercept
         )
         self.pool_bound = solution.dual_bound
         sizes = np.abs(solution.values)
         needed = sizes > 1e-6 * np.sum(sizes)
+        # Many that are tiny by themselves can be of use together.
+        order = np.argsort(sizes, kind="stable")
+        needed[order] |= np.cumsum(sizes[order]) > 1e-5 * np.sum(sizes)
         if p.family.apart:
             # With features of a large scale small coefficients can be large outputs.
             outputs = sizes * size[alive]
@@ -369,19 +395,104 @@ class SingleRun(Run):
             return self.best, self._best_dual(N)
         return selected, N
 
-    def search(self, N, thorough):
+    def search(self, N, effort):
         p = self.problem
-        size = self.search_size(thorough, p.family.most_starts(1))
         return p.family.search(
             N,
-            size,
+            self.search_size(effort, 1),
             self.rng,
             known=self.pool.units,
             seen=self.archive.units,
-            thorough=thorough,
+            thorough=effort > SHORT,
             floor=p.alpha,
             mirrored=True,
         )
+
+
+class SoftenedRun(SingleRun):
+    """Rounds of a loss with kinks, which are rounded off at first.
+
+    Descent gets stuck on kinks, and the dual point of the lasso jumps from corner to
+    corner, most of them of poor bounds.  Where kinks are rounded there is one dual
+    point.  Bounds and objectives are those of the loss as it is.  When the rounding
+    hides most of the gap between them, the kinks get narrower.
+    """
+
+    width, fruitless = 0.0, 0
+    # Descent is slow where kinks are narrow.
+    burst_pays = 2.0
+
+    @contextmanager
+    def _softened(self, width):
+        """The problem with kinks of that width, while this lasts."""
+        exact = self.problem
+        if width > 0:
+            loss = Separable(Softened(exact.single_loss, width))
+            self.problem = replace(exact, loss=loss)
+        try:
+            yield self.problem
+        finally:
+            self.problem = exact
+
+    @property
+    def lasso_loss(self):
+        with self._softened(self.width) as soft:
+            return soft.single_loss
+
+    def _start(self, n_neurons, known):
+        if known is None or not len(known):
+            # Known neurons are close to where they belong.
+            self.width = self._first_width()
+        return super()._start(n_neurons, known)
+
+    def _first_width(self):
+        hidden = self._hidden(1.0, self.problem.null_dual())
+        return _ROUNDED * self.null_objective / hidden if hidden > 0 else 0.0
+
+    def place(self, n_neurons):
+        placed, first = None, self._first_width()
+        for part in _PLACING_WIDTHS:
+            with self._softened(part * first):
+                if placed is None:
+                    placed = super().place(n_neurons)
+                else:
+                    placed = self.improve(placed)
+        return placed
+
+    def bursts(self, n_neurons):
+        with self._softened(_PLACING_WIDTHS[-1] * self._first_width()):
+            return super().bursts(n_neurons)
+
+    def _hidden(self, width, N):
+        """By how much a bound of the softened problem is below that of the other."""
+        return float(np.sum(0.5 * width * N[:, 0] ** 2 / self.problem.sample_weight))
+
+    def round(self):
+        if not self.width:
+            return super().round()
+        selected, N = self.select()
+        if self.closed and self.confirm():
+            return len(selected), False
+        before = self.bound
+        self.pool, self.started = selected, True
+        self.price(self.problem.project(N), SHORT if self.duals else THOROUGH)
+        self.fruitless = 0 if self.bound > before else self.fruitless + 1
+        self._narrow(selected)
+        return len(selected), False
+
+    def _narrow(self, network):
+        """Make the kinks narrower if there is no more to be gained by this width."""
+        spent = self.fruitless >= _FRUITLESS
+        while self.width:
+            with self._softened(self.width) as soft:
+                left = soft.objective(network) - self.bound
+                if not spent and left > _LEFT * (self.objective - self.bound):
+                    return
+            self.width *= _SHRINKS
+            self.fruitless, spent = 0, False
+            if self._hidden(self.width, self.duals[0].nu) < _SHARP * self.objective:
+                # The program on the cells meets kinks exactly.
+                self.width, self.selections = 0.0, 0
 
 
 class _RunOnCells(Run):
@@ -396,7 +507,7 @@ class _RunOnCells(Run):
     def improve(self, neurons):
         return neurons
 
-    def search(self, N, thorough):
+    def search(self, N, effort):
         p, units = self.problem, self.pool.units
         starts = units.directions
         if p.fit_intercept:
@@ -408,5 +519,5 @@ class _RunOnCells(Run):
             starts=starts,
             **p.family.geometry,
             floor=p.alpha,
-            n_starts=8 if thorough else 2,
+            n_starts=8 if effort > SHORT else 2,
         )

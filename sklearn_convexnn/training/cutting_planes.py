@@ -447,12 +447,14 @@ class _Run:
                     status = "callback"
                 if status is None and n_iter == self.max_iter:
                     status = "max_iter"
+            if status not in (None, "optimal") and self.pricing == "search":
+                with suppress(OutOfTime), until(self.deadline):
+                    unless_broken(None, self._price, self.nu, _EFFORT)
             record.add(self, n_iter, self.size)
             if status is not None:
                 break
-        return record.result(
-            self, self.nu, self.kappa, _MESSAGES[status], status, n_iter
-        )
+        slopes = self.kappa, self.kappa
+        return record.result(self, self.nu, slopes, _MESSAGES[status], status, n_iter)
 
     def _begin(self, known):
         """Price the network without neurons, for the first cuts; status if optimal."""
@@ -508,6 +510,8 @@ class _Run:
             return "loose"
         if idle and price.final and self.pricing == "exact":
             return "unproven"
+        if idle and price.upper > price.lower and self.pricing == "search":
+            return "unseen"
         return None if self.cuts.add(price.found, nu) else "stalled"
 
     def _keep(self, neurons):
@@ -532,6 +536,8 @@ class _Run:
         # A search that missed a neuron may find it later.
         steeper = p.family.slopes(_neurons(p, price.found).units, self.nu)
         self.kappa = float(np.maximum(self.kappa, steeper.max(initial=0.0)))
+        if nu is self.nu:
+            self.kappa = max(self.kappa, price.upper)
         self.bound = p.bound(self.nu, self.kappa)
         bound = p.bound(nu, price.upper)
         if bound > self.bound:
@@ -564,6 +570,8 @@ class _Run:
         elif self.pricing in _RELAXATIONS:
             relaxed = _RELAXATIONS[self.pricing](p.X, nu, **self.geometry)
             upper = max(lower, min(relaxed, ceiling))
+        elif self.pricing == "search" and effort > 1:
+            upper = min(found.allow_for_unseen(lower), max(lower, ceiling))
         steepest = [
             np.flatnonzero(found.outputs[:, 0] * sign > 0)[:1] for sign in (1.0, -1.0)
         ]
@@ -606,4 +614,4 @@ class _Run:
         options = {**self.geometry, "floor": p.alpha}
         far = search_widely(p.X, N, effort * _STARTS, self.rng, **options)
         near = search_units(p.X, N, np.concatenate([known, -known]), **options)
-        return merge_candidates([far, near], p.X)
+        return merge_candidates([far, near.uncounted()], p.X)

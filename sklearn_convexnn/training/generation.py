@@ -10,6 +10,9 @@ from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_b
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn.model.results import MESSAGES, Record
 
+GLANCE, SHORT, THOROUGH, CLAIM = range(4)
+"""Efforts of a search: for a first bound, in a round, at a dual point that is to be the
+best for long, and before a bound is believed."""
 # Dual points that are kept, since later neurons may prove the best one wrong.
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
@@ -20,11 +23,18 @@ _PATIENCE = 25
 _WINDOW, _FALLS, _RISES, _CLOSE = 4, 0.5, 0.5, 0.03
 # Rounds in a row that may break down; another one draws other starting points.
 _BREAKDOWNS = 2
+# Part of a gap that rounds may still close; the rest allows for neurons that a search
+# has not seen.
+_LEFT = 0.15
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
 # Parts of the time left that the first pricing and each descent may take: a network
 # is worth more with a bound.
 _FIRST_PRICING, _DESCENT = 0.2, 0.5
+# Entries of the data, for each output, up to which a look at the bound costs little.
+_LOOK = 20_000
+# Part of the time that is kept for a long search.
+_LAST = 0.15
 # Random directions of the first search.
 _FIRST_SEARCH = 25
 # Outputs (samples times neurons) of the neurons that the search remembers.
@@ -35,7 +45,8 @@ _ARCHIVE = 4_000_000
 class _DualPoint:
     """A dual point, the steepest slope known there, and the bound it gives.
 
-    Whether a longer search has confirmed the slope; one by norms needs none.
+    What the longest search there allows for, with what it has not seen.  Whether a
+    long one has confirmed the slope; one by norms needs none.
     """
 
     nu: np.ndarray
@@ -43,6 +54,12 @@ class _DualPoint:
     bound: float
     confirmed: bool = False
     by_norms: bool = False
+    unseen: float = 0.0
+
+    @property
+    def corrected(self):
+        """The slope that no neuron is expected to have."""
+        return max(self.kappa, self.unseen)
 
 
 def _slow(objectives, bounds):
@@ -78,7 +95,8 @@ class Generation:
 
     def __init__(self, problem, rng, limits):
         self.problem, self.rng = problem, rng
-        self.tol, self.deadline = limits.tol, limits.deadline
+        self.tol = limits.tol
+        self.keep_time(limits.deadline)
         self.max_iter, most = limits.max_iter, limits.max_neurons
         self.max_neurons = np.inf if most is None else most
         self.best = problem.null()
@@ -89,13 +107,25 @@ class Generation:
         self.duals = []
         self.last_kappa = np.nan
         self.broken = 0
+        # By how much the last long search has corrected a slope, as a factor.
+        self.caution = 1.0
         # Seconds of a search for each random direction.
         self.pace = 0.0
 
+    # Whether a first bound has been looked for.
+    looked = False
+    # Whether a proof that needs no estimate is to follow.
+    to_be_proven = False
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
     # Networks to train from random neurons when their number is limited.
     n_narrow = 5
+
+    def keep_time(self, end):
+        """Keep a part of the time until `end` for a long search."""
+        self.end = self.deadline = end
+        if end < np.inf:
+            self.deadline -= _LAST * (end - perf_counter())
 
     def place(self, n_neurons):
         """Neurons from a short descent."""
@@ -121,18 +151,23 @@ class Generation:
         """
         raise NotImplementedError
 
-    def search(self, N, thorough):
+    def search(self, N, effort):
         """Units that are steep at a dual point, as candidates."""
         p = self.problem
         return p.family.search(
             N,
-            self.search_size(thorough, p.family.most_starts(p.n_outputs)),
+            self.search_size(effort, p.n_outputs),
             self.rng,
             known=self.pool.units,
             seen=self.archive.units,
-            thorough=thorough,
+            thorough=effort > SHORT,
             floor=p.alpha,
         )
+
+    @property
+    def claim(self):
+        """The effort of a search before a bound is believed."""
+        return THOROUGH if self.to_be_proven else CLAIM
 
     @property
     def bound(self):
@@ -197,6 +232,8 @@ class Generation:
                     status = "scales"
                 elif self.broken == _BREAKDOWNS:
                     status = "breakdown"
+                elif self._settled():
+                    status = "unseen"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:
@@ -208,15 +245,16 @@ class Generation:
                 except BREAKDOWNS:
                     # What was to be looked at again is not to be relied on.
                     self.duals = [point for point in self.duals if point.confirmed]
+                if self.closed and self.duals[0].confirmed:
+                    status = "optimal"
             if status == "max_time" and self.closed and not self.duals[0].confirmed:
                 status = "unconfirmed"
             record.add(self, n_iter, blocks)
             if status is not None:
                 break
         best = self.duals[0] if self.duals else self.trivial()
-        return record.result(
-            self, best.nu, best.kappa, MESSAGES[status], status, n_iter
-        )
+        slopes = best.kappa, best.corrected
+        return record.result(self, best.nu, slopes, MESSAGES[status], status, n_iter)
 
     def _start(self, n_neurons, known):
         """The first neurons; the status if none are needed."""
@@ -255,6 +293,18 @@ class Generation:
         self.pool, self.placing = self.pool.joined(self.placed), None
         return False
 
+    def _look_early(self):
+        """Whether the gap is closed after a burst, where a look costs next to nothing.
+
+        There is one look as soon as there is a network.
+        """
+        p = self.problem
+        if self.looked or not p.loss.smooth or p.X.size * p.n_outputs > _LOOK:
+            return False
+        self.looked = True
+        self.price(p.dual_point(p.outputs(self.best)), GLANCE)
+        return self.closed
+
     def note(self, network):
         """Keep a network that is not the last of its kind, if it is the best one."""
         if self.keep(self.problem.with_best_offset(network)):
@@ -279,7 +329,8 @@ class Generation:
             with np.errstate(all="ignore"), until(self.deadline):
                 check()
                 if self._burst():
-                    return len(self.placed), False, False, False
+                    closed = self._look_early() and self.confirm()
+                    return len(self.placed), False, closed, False
                 if len(self.pool) == 0:
                     # The first search has not come to its end.
                     self.price(self.problem.dual_point(self.problem.outputs(self.best)))
@@ -320,8 +371,46 @@ class Generation:
         self.duals = [point]
         return point
 
+    def _settled(self):
+        """Whether most of the gap is what a search may not have seen."""
+        if not self.duals or self.caution == 1.0:
+            return False
+        seen = max(self.problem.bound(point.nu, point.kappa) for point in self.duals)
+        gap = self.objective - self.bound
+        return self.objective - seen <= _LEFT * gap
+
     def conclude(self):
-        """What is left to do when the rounds end early."""
+        """Look again at the dual points whose bounds are to be told.
+
+        Whatever ended the rounds, as far as there is time.
+        """
+        with suppress(OutOfTime), until(self.end):
+            if self.duals[0].by_norms:
+                # Any search is worth more.
+                p = self.problem
+                self.price(p.dual_point(p.outputs(self.best)))
+            while True:
+                for point in self.duals:
+                    self.rate(point, final=True)
+                self.duals.sort(key=lambda point: -point.bound)
+                if self.duals[0].confirmed:
+                    break
+                self.price(self.duals[0].nu, self.claim)
+        self.refute()
+
+    def rate(self, point, final=False):
+        """Find the bound that a dual point gives.
+
+        Without a long search it is corrected as the last one was, or in the end by
+        what its own search tells.
+        """
+        kappa = point.kappa
+        if not self.to_be_proven:
+            if final or point.confirmed:
+                kappa = point.corrected
+            elif not point.by_norms:
+                kappa = kappa * self.caution
+        point.bound = self.problem.bound(point.nu, kappa)
 
     def refute(self):
         """Give up dual points whose bounds are above a network that is known.
@@ -332,17 +421,17 @@ class Generation:
         for point in self.duals:
             if point.bound > least:
                 point.kappa = np.inf
-                point.bound = self.problem.bound(point.nu, np.inf)
+                self.rate(point)
         self.duals.sort(key=lambda point: -point.bound)
 
     def confirm(self):
-        """Whether the gap stays closed after a longer search at the dual point."""
+        """Whether the gap stays closed after a long search at the dual point."""
         while self.closed:
             point = self.duals[0]
             if point.confirmed:
                 return True
             check()
-            self.price(point.nu, thorough=True)
+            self.price(point.nu, self.claim)
         return False
 
     def keep(self, neurons):
@@ -374,15 +463,15 @@ class Generation:
             self.keep(self.place(self.max_neurons))
         return neurons
 
-    def price(self, nu, thorough=False):
+    def price(self, nu, effort=SHORT):
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
         check_finite(nu)
         start = perf_counter()
         try:
-            found = self.search(nu, thorough)
+            found = self.search(nu, effort)
         finally:
-            if not thorough:
+            if effort == SHORT:
                 size = max(3 * len(self.best), 75) if self.duals else _FIRST_SEARCH
                 self.pace = (perf_counter() - start) / size
         neurons = self.problem.unused(found.units)
@@ -393,7 +482,6 @@ class Generation:
             slopes = p.family.slopes(neurons.units, point.nu)
             # Of NumPy: what is not a number is to be seen in the bound.
             point.kappa = float(np.maximum(point.kappa, slopes.max(initial=0.0)))
-            point.bound = p.bound(point.nu, point.kappa)
         # Candidates well below alpha are not even reported.
         slopes = np.append(found.slopes, p.family.slopes(self.archive.units, nu))
         kappa = float(slopes.max(initial=p.alpha))
@@ -403,11 +491,17 @@ class Generation:
             straight = p.unused(units)
             kappa = float(np.maximum(kappa, slope))
         self.last_kappa = kappa
-        if not any(point.nu is nu for point in self.duals):
-            self.duals.append(_DualPoint(nu, kappa, p.bound(nu, kappa)))
-        if thorough and fits():
-            for point in self.duals:
-                point.confirmed |= point.nu is nu
+        here = next((point for point in self.duals if point.nu is nu), None)
+        if here is None:
+            here = _DualPoint(nu, kappa, -np.inf)
+            self.duals.append(here)
+        if effort == self.claim or not here.confirmed:
+            here.unseen = found.allow_for_unseen(kappa)
+        if effort == self.claim and fits():
+            here.confirmed = True
+            self.caution = here.corrected / here.kappa
+        for point in self.duals:
+            self.rate(point)
         self.duals.sort(key=lambda point: -point.bound)
         del self.duals[_DUAL_POINTS:]
         new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
@@ -420,20 +514,23 @@ class Generation:
         if straight is not None:
             self.pool = self.pool.joined(straight)
 
-    def search_size(self, thorough, most):
+    def search_size(self, effort, n_outputs):
         """How many random directions to search from.
 
         There are more hills to find where the network needs more neurons.
         """
-        if not self.duals:
+        if not self.duals or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _FIRST_SEARCH
-        size = np.clip(3 * len(self.best), 75, max(most, 75))
-        if self.deadline < np.inf and self.pace > 0:
-            # A few that come to an end are worth more than many that do not.
-            left = self.deadline - perf_counter()
-            size = np.clip(0.5 * left / self.pace, 75, size)
-        if thorough:
+        family = self.problem.family
+        size = np.clip(3 * len(self.best), 75, max(family.most_starts(n_outputs), 75))
+        if effort > SHORT:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
+        if effort == CLAIM:
+            size = max(size, family.starts_of_claim(n_outputs))
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            left = self.end - perf_counter()
+            size = np.clip(0.5 * left / self.pace, 75, size)
         return int(size)

@@ -112,12 +112,12 @@ def prove(problem, result, tol, deadline, nodes=None):
         problem.X,
         result.nu,
         **problem.family.geometry,
-        target=max(allowed, (1.0 + rtol) * result.kappa),
+        target=max(allowed, (1.0 + rtol) * result.found),
         rtol=rtol,
         deadline=deadline,
         max_nodes=nodes,
     )
-    kappa = max(found.upper, result.kappa)
+    kappa = max(found.upper, result.found)
     bound = problem.bound(result.nu, kappa)
     wanted = (1.0 - tol) * result.objective
     missed = None
@@ -143,7 +143,7 @@ def largest_slope_allowed(problem, result, tol):
         At least that of the steepest neuron found.
     """
     wanted = (1.0 - tol) * result.objective
-    slope, high = result.kappa, 10.0 * result.kappa + problem.alpha
+    slope, high = result.found, 10.0 * result.found + problem.alpha
     for _ in range(40):
         middle = 0.5 * (slope + high)
         if problem.bound(result.nu, middle) >= wanted:

@@ -178,6 +178,9 @@ def _train_adaptively(problem, known, settings, task, duals, nodes):
     elif exact and result.status == "optimal":
         # There was no time for the proof that was asked for.
         ended = {"status": "unconfirmed", "message": MESSAGES["unconfirmed"]}
+    elif result.status == "optimal" and bound < (1.0 - settings.tol) * result.objective:
+        # The proof is open, and the search may have missed neurons.
+        ended = {"status": "unseen", "message": MESSAGES["unseen"]}
     kappa = result.kappa if kappa is None else kappa
     return Trained.of(
         result,
@@ -220,6 +223,7 @@ def generate_and_prove(
         None if there was no attempt.
     """
     start = perf_counter()
+    nodes = node_limit(problem) if nodes is None else nodes
     offset, rounds, histories = 0.0, 0, []
 
     def report(n_iter, entry):
@@ -238,6 +242,7 @@ def generate_and_prove(
             known=known,
             duals=duals,
             callback=report,
+            to_be_proven=nodes > 0,
             **options,
         )
         histories.append(

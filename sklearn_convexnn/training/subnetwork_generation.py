@@ -1,23 +1,19 @@
 """Column generation over whole sub-networks."""
 
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 
 from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn._utils.breakdown import unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime, until
+from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.subnetworks.cells import solve_on_blocks
 from sklearn_convexnn.training.column_generation import Run
-from sklearn_convexnn.training.generation import Generation
+from sklearn_convexnn.training.generation import SHORT, Generation
 
 # Random sub-networks in a thorough search.
 _MOST_STARTS = 1000
-# Thorough searches at the end of a fit that stops short, and the share of the time
-# that is kept for them.
-_LAST_LOOKS, _LAST = 3, 0.2
 # Relative gap from which on the program over the patterns at hand is solved.
 _CLOSE = 0.1
 
@@ -71,12 +67,10 @@ class SubnetworkRun(Run):
 
     # Few sub-networks have more poor local minima than few neurons.
     n_narrow = 20
-
-    def __init__(self, problem, rng, limits):
-        super().__init__(problem, rng, limits)
-        self.end, self.cut = limits.deadline, False
-        if self.end < np.inf:
-            self.deadline -= _LAST * (self.end - perf_counter())
+    # Whether a search has not come to its end.
+    cut = False
+    # There is one descent, and then the first bound.
+    looked = True
 
     # There is one descent, which goes on with what breaks down.
     bursts = Generation.bursts
@@ -121,11 +115,11 @@ class SubnetworkRun(Run):
             selected, N = self.best, p.dual_point(p.outputs(self.best))
         return selected, N
 
-    def price(self, nu, thorough=False):
+    def price(self, nu, effort=SHORT):
         self.cut = False
         known = any(point.nu is nu for point in self.duals)
-        super().price(nu, thorough)
-        if self.cut and (thorough or not known):
+        super().price(nu, effort)
+        if self.cut and (effort > SHORT or not known):
             self._bound_without_search(nu)
 
     def _bound_without_search(self, nu):
@@ -133,20 +127,20 @@ class SubnetworkRun(Run):
         for point in self.duals:
             if point.nu is nu:
                 point.kappa = max(point.kappa, self.slope_limit(nu))
-                point.bound = self.problem.bound(nu, point.kappa)
-                point.confirmed = True
+                point.unseen, point.confirmed = 0.0, True
+                self.rate(point)
         self.duals.sort(key=lambda point: -point.bound)
 
-    def search_size(self, thorough, most):
-        size = super().search_size(thorough, most)
-        if thorough:
+    def search_size(self, effort, n_outputs):
+        size = super().search_size(effort, n_outputs)
+        if effort > SHORT:
             # The smaller the gap that is claimed, the longer the search.
             size = max(size, int(_MOST_STARTS * np.clip(1e-2 / self.tol, 0.05, 1.0)))
         return size
 
-    def search(self, N, thorough):
+    def search(self, N, effort):
         try:
-            found = super().search(N, thorough)
+            found = super().search(N, effort)
         except OutOfTime as late:
             self._correct(N, late)
             raise
@@ -158,21 +152,11 @@ class SubnetworkRun(Run):
         for point in self.duals:
             if point.nu is N:
                 point.kappa = max(point.kappa, getattr(late, "steepest", 0.0))
-                point.bound = self.problem.bound(N, point.kappa)
+                self.rate(point)
         self.duals.sort(key=lambda point: -point.bound)
 
     def conclude(self):
-        # Bounds of short searches alone can be far above what is known.
-        try:
-            with until(self.end):
-                for _ in range(_LAST_LOOKS):
-                    point = self.duals[0]
-                    if point.confirmed:
-                        break
-                    self.price(point.nu, thorough=True)
-        except OutOfTime:
-            pass
-        self.refute()
+        super().conclude()
         # Where the time is too short for a search, this may be more than was found.
         nu = self.problem.dual_point(self.problem.outputs(self.best))
         self.duals.append(replace(self.duals[0], nu=nu, kappa=0.0))

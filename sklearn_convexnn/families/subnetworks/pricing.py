@@ -115,7 +115,7 @@ def ranked(family, N, units, most):
     probe = np.random.RandomState(0).standard_normal((len(family.X), 8))
     points = family.features(units).T @ probe
     points /= np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-300)
-    keep = first_of_each(points, np.zeros(len(points)), 1e-4)[:most]
+    keep = first_of_each(points, np.zeros(len(points)), 1e-4)[0][:most]
     return Candidates(units.select(keep), slopes[keep])
 
 

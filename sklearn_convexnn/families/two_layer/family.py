@@ -21,6 +21,9 @@ from sklearn_convexnn.families.two_layer.starts import random_directions
 # Outputs (samples times outputs times random directions) of one search, and random
 # directions of each kind, at most.
 _MOST_OUTPUTS, _MOST_STARTS = 2_000_000, 600
+# Random directions of each kind before a bound is believed, fewest and most; samples
+# times outputs times features times directions, and features that an output is worth.
+_FEWEST_STARTS, _CLAIM_STARTS, _CLAIM_WORK, _OVERHEAD = 75, 1200, 150_000_000, 20
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,11 @@ class TwoLayer(UnitFamily):
 
     def most_starts(self, n_outputs):
         return min(_MOST_OUTPUTS // (len(self.X) * n_outputs), _MOST_STARTS)
+
+    def starts_of_claim(self, n_outputs):
+        n, d = self.X.shape
+        size = _CLAIM_WORK / (n * n_outputs * (d + _OVERHEAD))
+        return int(np.clip(size, _FEWEST_STARTS, _CLAIM_STARTS))
 
     def linear(self, N, floor):
         slopes = sum(self.X[rows].T @ N[rows] for rows in self.row_chunks(1))

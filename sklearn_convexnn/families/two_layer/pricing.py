@@ -5,7 +5,7 @@ network if ``||N^T act(X u + b)|| > alpha``.  The search finds local maximisers;
 what it does not find is not proven to be absent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from sklearn_convexnn.families.two_layer.starts import (
     principal_axes,
     random_directions,
 )
+from sklearn_convexnn.families.two_layer.unseen import allow_for_unseen
 
 FAR = ((2.0, 0.5, 80), (0.3, 0.93, 80), (0.05, 0.98, 40), (0.005, 0.99, 20))
 HALFWAY = ((0.3, 0.8, 120), (0.05, 0.95, 60), (0.005, 0.98, 30))
@@ -36,6 +37,8 @@ _SORTED = 40_000
 _AS_GIVEN = 300_000
 # Directions in a batch if each one counts when time is short.
 _IN_TIME = 64
+# Attributes of candidates, one entry for each of them.
+_ARRAYS = ("directions", "biases", "outputs", "slopes", "hits")
 # Biases of one direction that are kept.
 _PEAKS = 20
 # Below this part of the slope wanted a candidate is not worth finishing.
@@ -53,15 +56,32 @@ class Candidates:
     biases, slopes : ndarray of shape (n_candidates,)
     outputs : ndarray of shape (n_candidates, n_outputs)
         Unit rows; the slope is ``act(X direction + bias)^T N outputs^T``.
+    hits : ndarray of shape (n_candidates,)
+        Climbs from random starts that ended there; by default none.
+    n_starts : int
+        Random starts, with those that ended nowhere.
     """
 
     directions: np.ndarray
     biases: np.ndarray
     outputs: np.ndarray
     slopes: np.ndarray
+    hits: np.ndarray = None
+    n_starts: int = 0
+
+    def __post_init__(self):
+        if self.hits is None:
+            object.__setattr__(self, "hits", np.zeros(len(self.slopes)))
 
     def __len__(self):
         return len(self.slopes)
+
+    def allow_for_unseen(self, found):
+        """The steepest slope that more of the same search would find.
+
+        `found` is the steepest one that is known.
+        """
+        return allow_for_unseen(found, self.slopes, self.hits, self.n_starts)
 
     @property
     def units(self):
@@ -70,12 +90,12 @@ class Candidates:
 
     def select(self, keep):
         """The candidates at index or mask `keep`."""
-        return Candidates(
-            self.directions[keep],
-            self.biases[keep],
-            self.outputs[keep],
-            self.slopes[keep],
-        )
+        parts = (getattr(self, name)[keep] for name in _ARRAYS)
+        return Candidates(*parts, self.n_starts)
+
+    def uncounted(self):
+        """The candidates as those of starts that are not random."""
+        return replace(self, hits=None, n_starts=0)
 
 
 # Many parameters: each caller sets a few of the options, and leaves the others.
@@ -164,8 +184,10 @@ def search_units(
     parts, finished = [no_candidates(X, N)], []
     try:
         for i in range(0, len(starts), size):
-            U, at = rough.ascend(starts[i : i + size], low, widths, rescale)
-            parts.append(search.evaluate(U @ axes.T, at))
+            some = starts[i : i + size]
+            U, at, hits = rough.ascend(some, low, widths, rescale)
+            climbed = search.evaluate(U @ axes.T, at)
+            parts.append(replace(climbed, hits=hits, n_starts=len(some)))
         if len(X) * len(given) <= _AS_GIVEN:
             # Hills as narrow as rounding, on the hyperplanes of samples that are much
             # longer than others, are lost in single precision.
@@ -176,7 +198,8 @@ def search_units(
         found = merge_candidates(parts, X, apart)
         worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
         if worth:
-            finished = [search.polish(found.select(slice(0, worth)))]
+            polished = search.polish(found.select(slice(0, worth)))
+            finished = [replace(polished, n_starts=0)]
             parts = [found.select(slice(worth, None))]
     except OutOfTime:
         if not partial:
@@ -256,13 +279,14 @@ def merge_candidates(parts, X, apart=False):
         At most 400.
     """
     found = _joined(parts).select(slice(0, 1600))
-    keep = first_of_each(
+    keep, group = first_of_each(
         unit_points(found, X),
         np.zeros(len(found)),
         1e-3,
         unit_points(found, X, column_spread(X, apart=True)) if apart else None,
     )
-    return found.select(keep[:400])
+    hits = np.bincount(group, found.hits, minlength=len(keep))
+    return replace(found.select(keep), hits=hits).select(slice(0, 400))
 
 
 def unit_points(candidates, X, spread=None):
@@ -292,7 +316,7 @@ def unit_points(candidates, X, spread=None):
 
 
 def first_of_each(points, kinds, tol, outputs=None):
-    """Indices of unit rows that no earlier one of their kind is parallel to.
+    """Unit rows that no earlier one of their kind is parallel to.
 
     If there are unit rows that stand for `outputs`, these have to be parallel too.
 
@@ -307,17 +331,21 @@ def first_of_each(points, kinds, tol, outputs=None):
     Returns
     -------
     indices : ndarray of int
+        Of these rows.
+    group : ndarray of shape (n_points,)
+        Which of them each row is parallel to.
     """
     close = (points @ points.T > 1.0 - tol) & (kinds[:, None] == kinds)
     if outputs is not None:
         close &= outputs @ outputs.T > 1.0 - tol
     keep = []
-    free = np.ones(len(points), dtype=bool)
+    group = np.full(len(points), -1)
     for i in range(len(points)):
-        if free[i]:
+        if group[i] < 0:
+            group[close[i] & (group < 0)] = len(keep)
+            group[i] = len(keep)
             keep.append(i)
-            free &= ~close[i]
-    return np.array(keep, dtype=int)
+    return np.array(keep, dtype=int), group
 
 
 def along_biases(X, N, directions, negative_slope, floor, most=50):
@@ -367,9 +395,9 @@ def no_candidates(X, N):
 
 def _joined(parts):
     """All candidates, steepest first."""
-    names = ("directions", "biases", "outputs", "slopes")
     found = Candidates(
-        *(np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        *(np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS),
+        sum(part.n_starts for part in parts),
     )
     return found.select(np.argsort(-found.slopes, kind="stable"))
 
@@ -424,9 +452,13 @@ class SlopeSearch:
         sizes = np.linalg.norm(slopes, axis=1)
         return Candidates(U, biases, slopes / np.maximum(sizes, 1e-300)[:, None], sizes)
 
-    def ascend(self, starts, floor, widths, rescale):
-        """Directions, and samples they hang on, after the ascent."""
+    def ascend(self, starts, floor, widths, rescale, hits=None):
+        """Directions, samples they hang on, and hits, after the ascent.
+
+        Each start counts as one, or as many as `hits` says.
+        """
         X, dtype = self.X, self.X.dtype
+        hits = np.ones(len(starts)) if hits is None else hits
         hill = Hill(X, self.N, self.negative_slope)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
         spread = column_spread(X, self.free_bias, self.apart)
@@ -451,12 +483,14 @@ class SlopeSearch:
             if self.apart:
                 outputs = U[keep] * spread
                 outputs /= row_norms(outputs)[:, None]
-            keep = keep[first_of_each(U[keep], kinds[keep], 1e-3, outputs)]
+            first, group = first_of_each(U[keep], kinds[keep], 1e-3, outputs)
+            hits = np.bincount(group, hits[keep], minlength=len(first))
+            keep = keep[first]
             U, step = U[keep], step[keep]
             at = None if at is None else at[keep]
             if len(U) == 0:
                 break
-        return U, np.zeros(len(U), dtype=int) if at is None else at
+        return U, np.zeros(len(U), dtype=int) if at is None else at, hits
 
     def polish(self, candidates, rounds=4):
         """Convex-concave steps with the outputs fixed in each; slopes never fall."""
@@ -487,4 +521,6 @@ class SlopeSearch:
         biases = candidates.biases
         if self.free_bias:
             biases = -np.einsum("kd,dk->k", self.X[at], U)
-        return Candidates(U.T, biases, outputs, value)
+        return replace(
+            candidates, directions=U.T, biases=biases, outputs=outputs, slopes=value
+        )

@@ -1,5 +1,7 @@
 """Pricing on many samples: search on some of them, then finish on all."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.climbing import row_norms
@@ -77,16 +79,19 @@ def finish_on_all(problem, N, candidates, known, most):
         apart=problem.family.apart,
     )
     floor = problem.alpha / scale
-    U, at = search.ascend(starts, floor, FINISH, True)
+    hits = np.concatenate([best.hits, np.zeros(len(starts) - len(best))])
+    U, at, hits = search.ascend(starts, floor, FINISH, True, hits)
     U = U.astype(np.float64)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     biases = np.zeros(len(U))
     if problem.fit_intercept:
         biases = -np.einsum("kd,kd->k", problem.X[at], U)
-    climbed = Candidates(U, biases, np.zeros((len(U), N.shape[1])), biases)
-    return merge_candidates(
-        [_over_all(problem, climbed, N), hills], problem.X, problem.family.apart
-    )
+    outputs = np.zeros((len(U), N.shape[1]))
+    climbed = Candidates(U, biases, outputs, biases, hits, hills.n_starts)
+    climbed = _over_all(problem, climbed, N)
+    # Each climb counts once, where it has ended.
+    parts = [climbed, hills.uncounted()]
+    return merge_candidates(parts, problem.X, problem.family.apart)
 
 
 def _over_all(problem, candidates, N):
@@ -94,5 +99,5 @@ def _over_all(problem, candidates, N):
     slopes = problem.family.slopes_by_output(candidates.units, N)
     size = row_norms(slopes)
     outputs = slopes / np.maximum(size, 1e-300)[:, None]
-    found = Candidates(candidates.directions, candidates.biases, outputs, size)
+    found = replace(candidates, outputs=outputs, slopes=size)
     return found.select(np.argsort(-size, kind="stable"))

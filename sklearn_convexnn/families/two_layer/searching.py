@@ -79,7 +79,8 @@ def search_far_and_near(
         if thorough:
             near += [_shaken(family, directions, part, rng) for part in (0.1, 0.4)]
             starts = _between(directions, size, rng)
-            found.append(search_units(X, residual, starts, widths=HALFWAY, **options))
+            part = search_units(X, residual, starts, widths=HALFWAY, **options)
+            found.append(part.uncounted())
     if mirrored:
         # With little slope left in the linear part, a neuron and its mirror image are
         # almost equally steep.
@@ -88,7 +89,7 @@ def search_far_and_near(
         near = np.concatenate(near)
         near = near[np.linalg.norm(near, axis=1) > 0]
         options = {**options, "widths": NEAR, "rescale": True}
-        found.append(search_units(X, residual, near, **options))
+        found.append(search_units(X, residual, near, **options).uncounted())
     found = merge_candidates(found, X, family.apart)
     if family.apart:
         # A direction of large scale costs little, and is steep in many places.

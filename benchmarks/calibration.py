@@ -1,0 +1,243 @@
+"""Estimated bounds, tried to contradict.
+
+A bound that rests on a search is an estimate: it allows for neurons that the search has
+not seen.  Each problem is trained, `certify` tells a bound and its dual point, and then
+others look for what is steeper than the bound allows:
+
+* another search, from `--starts` random directions, with another seed;
+* branch and bound, where the data have few dimensions: it finds the steepest neuron;
+* networks that are trained otherwise: plain L-BFGS of width 300, and another seed.
+
+The problems are planted networks of random size, scale of columns, noise, loss, outputs
+and `alpha`; the tables of scikit-learn, and those of UCI with ``--data FOLDER``.
+
+    python benchmarks/calibration.py --data FOLDER --out doc/benchmarks
+
+``--quick`` takes three small problems.
+"""
+
+import argparse
+import sys
+import warnings
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from anytime import TABLES, standardised, table, train_lbfgs
+from common import how_to_get_data, machine
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.family import TwoLayer
+from sklearn_convexnn.families.two_layer.pricing import search_widely
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    Separable,
+    Softmax,
+    make_loss,
+)
+from sklearn_convexnn.model.problem import Problem
+
+ROUNDING = 1e-6  # of slopes
+DEFECT = 3e-3  # part of the objective by which no bound should be too high
+LOW = 3  # features up to which the steepest neuron is found by branch and bound
+NODES = 20_000
+
+
+def planted(seed, largest):
+    """A random problem: name, inputs, targets, loss and `alpha`."""
+    rng = np.random.default_rng(seed)
+    n = int(np.exp(rng.uniform(np.log(100), np.log(largest))))
+    d = int(rng.integers(2, LOW + 1))
+    if seed % 4:
+        d = int(np.exp(rng.uniform(np.log(6), np.log(min(n / 2, 100)))))
+    X = rng.standard_normal((n, d)) * np.exp(rng.normal(0, rng.choice([0, 0.7]), d))
+    if rng.random() < 0.3:
+        X = np.sign(X) * X**2
+    c, k = int(rng.choice([1, 1, 1, 3])), rng.integers(1, 8)
+    hidden = np.maximum(X @ rng.standard_normal((d, k)) / np.sqrt(d) + 0.5, 0.0)
+    F = hidden @ rng.standard_normal((k, c))
+    Y = standardised(F) + rng.choice([0.1, 0.5, 1.0]) * rng.standard_normal((n, c))
+    losses = ["squared_error", "log_loss"]
+    if c == 1:
+        losses += ["huber", "squared_hinge", "hinge", "quantile"]
+    loss = str(rng.choice(losses, p=None if c > 1 else [0.3, 0.3, 0.1, 0.1, 0.1, 0.1]))
+    y = Y if c > 1 else Y[:, 0]
+    if loss in CLASSIFICATION_LOSSES:
+        y = np.argmax(Y, axis=1) if c > 1 else (Y[:, 0] > 0).astype(int)
+    alpha = np.exp(rng.uniform(np.log(0.03), np.log(1.0))) * np.sqrt(n)
+    return f"{seed}: {n} x {d}", X, y, loss, float(alpha)
+
+
+def tables(folder):
+    """Problems of real data, as `planted` gives them."""
+    X, y = load_diabetes(return_X_y=True)
+    for alpha in (2.0, 20.0):
+        yield "diabetes", standardised(X), standardised(y), "squared_error", alpha
+    for load in (load_breast_cancer, load_iris, load_wine):
+        X, y = load(return_X_y=True)
+        for alpha in (0.3, 2.0):
+            yield load.__name__[5:], standardised(X), y, "log_loss", alpha
+    for name in TABLES if folder else ():
+        data = table(folder, name)
+        if data is not None:
+            X, y, alpha = data
+            yield name, X, y, "squared_error", alpha
+            if TABLES[name][0] == "classes":
+                yield name, X, y, "log_loss", alpha
+    if not folder:
+        known = [(name, key) for name, (_, _, key) in TABLES.items() if key]
+        print(how_to_get_data(known), file=sys.stderr)
+
+
+def targets(y, loss, model):
+    """Targets as columns, and the loss, as the theory has them."""
+    if loss in REGRESSION_LOSSES:
+        return y.reshape(len(y), -1), Separable(make_loss(loss))
+    if len(model.classes_) > 2:
+        return (y[:, None] == model.classes_).astype(float), Softmax()
+    return np.where(y == model.classes_[0], -1.0, 1.0)[:, None], Separable(
+        make_loss(loss)
+    )
+
+
+def kind_of(loss):
+    return ConvexReLURegressor if loss in REGRESSION_LOSSES else ConvexReLUClassifier
+
+
+def measure(name, X, y, loss, alpha, args):
+    """What a bound says, and what others find; None if it is no estimate."""
+    given = {"loss": loss, "alpha": alpha, "max_time": args.limit}
+    begin = perf_counter()
+    model = kind_of(loss)(random_state=0, **given).fit(X, y)
+    middle = perf_counter()
+    claim = certify(model, X, y, kind="estimated", random_state=0, **given)
+    end = perf_counter()
+    Y, term = targets(y, loss, model)
+    problem = Problem(TwoLayer(X, True), Y, np.ones(len(X)), term, alpha)
+    N = claim.dual.reshape(Y.shape)
+    if not np.any(N):
+        return None
+    geometry = problem.family.geometry
+    rng = np.random.RandomState(12345)
+    size = int(np.ceil(args.starts / 1.5))
+    far = search_widely(X, N, size, rng, floor=0.97 * alpha, **geometry)
+    kappa, exact = far.slopes.max(initial=0.0), False
+    if X.shape[1] <= LOW:
+        top = maximise_slope(
+            X,
+            N,
+            **geometry,
+            target=0.0,
+            rtol=1e-6,
+            max_nodes=NODES,
+            deadline=perf_counter() + args.limit,
+        )
+        kappa, exact = max(kappa, top.lower), top.status == "optimal"
+    other = kind_of(loss)(random_state=1, **given).fit(X, y)
+    least = min(model.objective_, other.objective_)
+    if loss == "squared_error" and y.ndim == 1:
+        run = train_lbfgs(300, X, y, alpha, 1, min(args.limit, 10.0))
+        least = min(least, run["value"][-1])
+    bound = problem.bound(N, max(kappa, alpha))
+    estimated = model.certificate_ == "estimated"
+    return {
+        "name": name, "loss": loss, "outputs": Y.shape[1], "exact": exact,
+        "seconds": middle - begin, "certify": end - middle,
+        "gap": 1.0 - model.dual_bound_ / model.objective_,
+        "kappa": kappa / alpha - 1.0,
+        "too high": (claim.dual_bound - bound) / least,
+        "above": max(claim.dual_bound, model.dual_bound_) / least - 1.0,
+        "seeds": abs(model.objective_ - other.objective_) / least,
+        "estimated": estimated,
+    }  # fmt: skip
+
+
+def told(found):
+    return (
+        f"{found['name']:24s} {found['loss']:14s} {found['outputs']} outputs  "
+        f"{found['seconds']:5.1f} s  gap {found['gap']:8.2e}  "
+        f"{'steepest' if found['exact'] else 'found'} {found['kappa']:+.1e}  "
+        f"bound too high by {max(found['too high'], 0.0):.1e}, "
+        f"above networks by {max(found['above'], 0.0):.1e}, "
+        f"seeds apart by {found['seeds']:.1e}"
+    )
+
+
+def summary(rows):
+    """The table, a row for each kind of problem."""
+    groups = {
+        "steepest neuron known": [row for row in rows if row["exact"]],
+        "one output": [r for r in rows if not r["exact"] and r["outputs"] == 1],
+        "several outputs": [r for r in rows if not r["exact"] and r["outputs"] > 1],
+        "all": rows,
+    }
+    lines = [
+        "| problems | number | steeper neuron found | slope above, at most "
+        "| bound too high by more than 0.1 % / 0.3 % | at most "
+        "| bound above a network |",
+        "| :-- |" + " --: |" * 6,
+    ]
+    for name, some in groups.items():
+        if some:
+            slopes = np.array([row["kappa"] for row in some])
+            high = np.array([row["too high"] for row in some])
+            above = np.array([row["above"] for row in some])
+            lines.append(
+                f"| {name} | {len(some)} | {np.sum(slopes > ROUNDING)} "
+                f"| {max(slopes.max(), 0.0):.2%} "
+                f"| {np.sum(high > 1e-3)} / {np.sum(high > DEFECT)} "
+                f"| {max(high.max(), 0.0):.2%} "
+                f"| {np.sum(above > ROUNDING)} |"
+            )
+    return "\n".join(lines)
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", metavar="FOLDER", help="of the UCI tables")
+    parser.add_argument("--out", metavar="FOLDER", help="for the report")
+    parser.add_argument("--problems", type=int, default=150, help="planted ones")
+    parser.add_argument("--first", type=int, default=0, help="seed of the first one")
+    parser.add_argument("--largest", type=int, default=2000, help="samples, at most")
+    parser.add_argument("--starts", type=int, default=20_000, help="of a search")
+    parser.add_argument("--limit", type=float, default=60.0, help="seconds of a fit")
+    parser.add_argument("--quick", action="store_true", help="a few seconds in all")
+    args = parser.parse_args()
+    if args.quick:
+        args.problems, args.largest, args.starts, args.limit = 3, 150, 300, 5.0
+    return args
+
+
+def main():
+    args = arguments()
+    seeds = range(args.first, args.first + args.problems)
+    rows = []
+    problems = [planted(seed, args.largest) for seed in seeds]
+    if not args.quick:
+        problems += list(tables(args.data))
+    with threadpool_limits(1):
+        for problem in problems:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)
+                found = measure(*problem, args)
+            if found is not None:
+                rows.append(found)
+                print(told(found), flush=True)
+    print(summary(rows))
+    if args.out:
+        text = (
+            f"# Estimated bounds, tried to contradict\n\n{summary(rows)}\n\n"
+            f"{machine(('numpy', 'scipy', 'scikit-learn'))}\n"
+        )
+        Path(args.out, "calibration.md").write_text(text)
+    if any(row["above"] > ROUNDING for row in rows):
+        sys.exit("A bound is above a network.")
+
+
+if __name__ == "__main__":
+    main()

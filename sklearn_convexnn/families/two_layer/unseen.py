@@ -1,0 +1,75 @@
+"""How steep a unit can be that a search has not seen."""
+
+import numpy as np
+
+# Climbs that an independent search may make: what the steepest of so many would find is
+# what a bound allows for.
+_HORIZON = 300_000
+# Part of the climbs, and climbs at least, that count as steep; maxima from which the
+# shape of their tail is estimated, and the least and the largest shape.
+_TOP, _FEWEST, _FOR_SHAPE = 0.05, 20, 8
+_SHAPES = -1.0, 0.5
+
+
+def allow_for_unseen(found, slopes, hits, n_starts):
+    r"""Estimate the steepest slope that many more climbs would find.
+
+    The probability that another climb ends in a maximum that no climb has found is
+    about the part of the climbs whose maxima were found by no other (the missing mass
+    of Good).  Of `_HORIZON` more climbs so many would find new ones among the steep.
+    The excess of these over a threshold has a generalised Pareto distribution, whose
+    mean and shape are estimated from the maxima that are known; the shape is taken
+    half way between its estimate and that of an exponential tail.  The result is what
+    as many draws exceed once, together with those that it takes to find `found`.
+
+    Parameters
+    ----------
+    found : float
+        The steepest slope known, from whatever source.
+    slopes : ndarray of shape (n_maxima,)
+        Distinct local maxima.
+    hits : ndarray of shape (n_maxima,)
+        Climbs from independent starts that ended there.
+    n_starts : int
+        Independent starts, with those that were given up or ended lower.
+
+    Returns
+    -------
+    slope : float
+        At least `found`, and no more if each of the steep maxima was found more than
+        once.
+
+    References
+    ----------
+    .. [1] Good, I. J. (1953). "The population frequencies of species and the
+       estimation of population parameters". Biometrika 40. Section 2.
+    .. [2] Hosking, J. R. M. and Wallis, J. R. (1987). "Parameter and quantile
+       estimation for the generalized Pareto distribution". Technometrics 29.
+       Section 2 (probability-weighted moments).
+    """
+    order = np.argsort(-slopes[hits > 0], kind="stable")
+    slopes, hits = slopes[hits > 0][order], hits[hits > 0][order]
+    most = max(_TOP * n_starts, _FEWEST)
+    count = min(1 + np.searchsorted(np.cumsum(hits), most), len(slopes) - 1)
+    single = np.sum(hits[: max(count, 0)] == 1)
+    if single == 0 or slopes[0] <= slopes[count]:
+        return float(found)
+    threshold, excess = slopes[count], slopes[:count] - slopes[count]
+    mean, shape = np.mean(excess), 0.0
+    if count >= _FOR_SHAPE:
+        # From the smallest one on.
+        ranks = (np.arange(count, 0, -1) - 0.35) / count
+        second = np.mean((1.0 - ranks) * excess)
+        estimate = 2.0 - mean / max(mean - 2.0 * second, 1e-9 * mean)
+        shape = 0.5 * np.clip(estimate, *_SHAPES)
+    # An exponential tail is the limit.
+    shape = shape if abs(shape) > 1e-6 else 1e-6
+    scale = mean * (1.0 - shape)
+    known = max(found - threshold, 0.0) / scale
+    if 1.0 + shape * known <= 0:
+        # Beyond the end of the tail.
+        return float(found)
+    draws = _HORIZON * single / n_starts
+    # In place of a power that overflows: the logarithm of all draws.
+    total = np.logaddexp(np.log(draws), np.log1p(shape * known) / shape)
+    return float(max(found, threshold + scale * np.expm1(shape * total) / shape))
