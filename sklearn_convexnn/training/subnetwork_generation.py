@@ -56,14 +56,7 @@ def generate_subnetworks(
 
 
 class SubnetworkRun(Run):
-    """Rounds of the group lasso, descent and pricing, with sub-networks.
-
-    Parameters
-    ----------
-    problem : Problem
-    rng : RandomState
-    limits : Limits
-    """
+    """Rounds of the group lasso, descent and pricing, with sub-networks."""
 
     # Few sub-networks have more poor local minima than few neurons.
     n_narrow = 20
