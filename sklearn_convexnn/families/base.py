@@ -138,6 +138,20 @@ class UnitFamily(GoesByScales, ABC):
         """
         return _MOST_STARTS
 
+    def search_work(self, n_outputs):
+        """Operations, as of `check`, that a search takes for each random direction.
+
+        Parameters
+        ----------
+        n_outputs : int
+
+        Returns
+        -------
+        operations : float
+            Zero if that is not known.
+        """
+        return 0.0
+
     def starts_of_claim(self, n_outputs):
         """The least size of a search before a bound is believed.
 

@@ -13,7 +13,7 @@ FAR_APART = 1e3
 GO_BY = 30.0
 """The same from which on searches go by the scales."""
 # Entries of dense data that are looked at.
-_ENTRIES = 4_000_000
+_ENTRIES = 1_000_000
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 

@@ -10,8 +10,9 @@ from sklearn_convexnn.solvers.weights import Activation, Weights
 _CHUNK = 4_000_000
 
 
-# Steps after which weights are reported again, if they gain such a part.
-_STEPS, _GAIN = 10, 1e-3
+# Steps after which weights are reported again, if they gain such a part; and after
+# fewer if they gain more.
+_STEPS, _GAIN, _FEW_STEPS, _MUCH = 10, 1e-3, 3, 0.3
 
 
 def descend(
@@ -59,7 +60,8 @@ class _Reporter:
     def __call__(self, intermediate_result):
         self.steps += 1
         value = intermediate_result.fun
-        if self.steps >= _STEPS and value < (1.0 - _GAIN) * self.value:
+        gain = 1.0 - value / self.value if self.value < np.inf else 1.0
+        if self.steps >= (_FEW_STEPS if gain > _MUCH else _STEPS) and gain > _GAIN:
             self.report(self.objective.weights_of(intermediate_result.x))
             self.steps, self.value = 0, value
 

@@ -197,7 +197,7 @@ class Run(Generation):
         limited = len(selected) > self.max_neurons
         if limited:
             selected = self.within_limit(selected)
-        first = not self.duals
+        first = self.warm and not self.duals
         if first and self.problem.loss.smooth:
             # Known neurons are close to where they belong.
             selected = self.improve(selected)
@@ -283,11 +283,11 @@ class SingleRun(Run):
 
     def round(self):
         p = self.problem
-        before = self.objective
+        before, first = self.objective, self.warm and not self.duals
         selected, N = self.select()
         if self.closed and self.confirm():
             return len(selected), False
-        if not self.duals:
+        if first:
             # Known neurons are close to where they belong.
             selected = self.improve(selected)
             self.keep(selected)
@@ -298,13 +298,14 @@ class SingleRun(Run):
         apart, enough = p.family.apart, 1 + 0.1 * self.tol
         settled = apart and self.objective <= enough * self.pool_bound
         selects = self.selections > 0 and (paid or not self.started)
-        if not large and (selects or settled):
+        # A network without a bound is worth less than the best one.
+        if not self.duals or (not large and (selects or settled)):
             self.selections, self.started = self.selections - 1, True
             # Neurons that the lasso drops may be needed again; the archive of
             # the search remembers them.
             self.pool = selected
             # What starts from the neurons of a network like it often ends here.
-            self.price(p.project(N), SHORT if self.duals else THOROUGH)
+            self.price(p.project(N), THOROUGH if first else SHORT)
             return len(selected), False
         limited = len(selected) > self.max_neurons
         if limited:

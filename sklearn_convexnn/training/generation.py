@@ -7,7 +7,7 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
+from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
 from sklearn_convexnn.model.results import MESSAGES, Record
 
 GLANCE, SHORT, THOROUGH, CLAIM = range(4)
@@ -31,12 +31,14 @@ _AGREES = 1e-6
 # Parts of the time left that the first pricing and each descent may take: a network
 # is worth more with a bound.
 _FIRST_PRICING, _DESCENT = 0.2, 0.5
-# Entries of the data, for each output, up to which a look at the bound costs little.
+# Entries of the data, for each output, up to which a look at a bound costs little, and
+# comes before a network is trained, and as soon as there is one.
 _LOOK = 20_000
-# Part of the time that is kept for a long search.
-_LAST = 0.15
-# Random directions of the first search.
-_FIRST_SEARCH = 25
+# Part of the time that is kept for a long search, and of the time left that one takes.
+_LAST, _SEARCHING = 0.15, 0.5
+# Random directions of the first search, and of others at least; how much longer a
+# direction takes with the other starts of a long one.
+_FIRST_SEARCH, _FEWEST, _THOROUGH_PACE = 25, 75, 2.0
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -110,10 +112,10 @@ class Generation:
         # By how much the last long search has corrected a slope, as a factor.
         self.caution = 1.0
         # Seconds of a search for each random direction.
-        self.pace = 0.0
+        self.pace = seconds(problem.family.search_work(problem.n_outputs))
 
-    # Whether a first bound has been looked for.
-    looked = False
+    # Whether neurons were known, and a first bound has been looked for.
+    warm = looked = False
     # Whether a proof that needs no estimate is to follow.
     to_be_proven = False
     # Neurons that are kept to rule out dual points.
@@ -198,6 +200,7 @@ class Generation:
         result : GlobalResult
         """
         self.record = record = Record(callback)
+        self.warm = known is not None and len(known) > 0
         for point in duals:
             bound = self.problem.bound(point.nu, point.kappa)
             self.duals.append(_DualPoint(point.nu, point.kappa, bound, True))
@@ -258,19 +261,11 @@ class Generation:
 
     def _start(self, n_neurons, known):
         """The first neurons; the status if none are needed."""
-        if known is not None and len(known):
+        if self.warm:
             self.pool = self.best.joined(known)
             return None
-        nu = self.problem.null_dual()
-        try:
-            now = perf_counter()
-            with until(now + _FIRST_PRICING * (self.deadline - now)):
-                self.price(nu)
-                if self.closed and self.confirm():
-                    return "optimal"
-        except OutOfTime:
-            if not self.duals:
-                self._price_by_norms(nu)
+        if self._looks_are_cheap() and self._needs_no_neurons():
+            return "optimal"
         if self.max_neurons < np.inf and self.deadline < np.inf:
             # There may be no time to go from many neurons to few.
             with until(self.before_pricing()):
@@ -279,6 +274,22 @@ class Generation:
                 self.keep(self.problem.with_best_offset(placed))
         self.placing, self.placing_ends = self.bursts(n_neurons), self.before_pricing()
         return None
+
+    def _looks_are_cheap(self):
+        return self.problem.X.size * self.problem.n_outputs <= _LOOK
+
+    def _needs_no_neurons(self):
+        """Whether the gap is closed before anything is trained."""
+        nu = self.problem.null_dual()
+        try:
+            now = perf_counter()
+            with until(now + _FIRST_PRICING * (self.deadline - now)):
+                self.price(nu)
+                return self.closed and self.confirm()
+        except OutOfTime:
+            if not self.duals:
+                self._price_by_norms(nu)
+        return False
 
     def _burst(self):
         """Go on with the descent that places neurons; whether that was of use."""
@@ -294,12 +305,9 @@ class Generation:
         return False
 
     def _look_early(self):
-        """Whether the gap is closed after a burst, where a look costs next to nothing.
-
-        There is one look as soon as there is a network.
-        """
+        """Whether the gap is closed after the first burst, where a look is cheap."""
         p = self.problem
-        if self.looked or not p.loss.smooth or p.X.size * p.n_outputs > _LOOK:
+        if self.looked or not p.loss.smooth or not self._looks_are_cheap():
             return False
         self.looked = True
         self.price(p.dual_point(p.outputs(self.best)), GLANCE)
@@ -332,7 +340,7 @@ class Generation:
                     closed = self._look_early() and self.confirm()
                     return len(self.placed), False, closed, False
                 if len(self.pool) == 0:
-                    # The first search has not come to its end.
+                    # Neither a search nor a descent has found anything.
                     self.price(self.problem.dual_point(self.problem.outputs(self.best)))
                 blocks, limited = self.round()
                 closed = self.closed and self.confirm()
@@ -431,7 +439,10 @@ class Generation:
             if point.confirmed:
                 return True
             check()
-            self.price(point.nu, self.claim)
+            self.price(point.nu, THOROUGH)
+            if self.closed and self.duals[0] is point and not point.confirmed:
+                # What is easy to refute takes no long search.
+                self.price(point.nu, CLAIM)
         return False
 
     def keep(self, neurons):
@@ -467,13 +478,10 @@ class Generation:
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
         check_finite(nu)
-        start = perf_counter()
-        try:
-            found = self.search(nu, effort)
-        finally:
-            if effort == SHORT:
-                size = max(3 * len(self.best), 75) if self.duals else _FIRST_SEARCH
-                self.pace = (perf_counter() - start) / size
+        start, size = perf_counter(), self.search_size(effort, p.n_outputs)
+        found = self.search(nu, effort)
+        if effort == SHORT:
+            self.pace = (perf_counter() - start) / size
         neurons = self.problem.unused(found.units)
         self.archive = self.archive.joined(neurons)
         most = int(np.clip(_ARCHIVE // len(p.X), 200, 4000))
@@ -514,16 +522,21 @@ class Generation:
         if straight is not None:
             self.pool = self.pool.joined(straight)
 
+    def _is_first(self):
+        """Whether a search is the first one, and not of a network just trained."""
+        return not self.duals and (self.warm or len(self.best) == 0)
+
     def search_size(self, effort, n_outputs):
         """How many random directions to search from.
 
         There are more hills to find where the network needs more neurons.
         """
-        if not self.duals or effort == GLANCE:
+        if self._is_first() or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _FIRST_SEARCH
         family = self.problem.family
-        size = np.clip(3 * len(self.best), 75, max(family.most_starts(n_outputs), 75))
+        most = max(family.most_starts(n_outputs), _FEWEST)
+        size = np.clip(3 * len(self.best), _FEWEST, most)
         if effort > SHORT:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
@@ -531,6 +544,7 @@ class Generation:
             size = max(size, family.starts_of_claim(n_outputs))
         if self.deadline < np.inf and self.pace > 0:
             # A few that come to an end are worth more than many that do not.
-            left = self.end - perf_counter()
-            size = np.clip(0.5 * left / self.pace, 75, size)
+            left = (self.end if effort == CLAIM else self.deadline) - perf_counter()
+            pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
+            size = np.clip(_SEARCHING * left / pace, min(_FEWEST, size), size)
         return int(size)

@@ -14,9 +14,16 @@ _FIRST = 1e10
 # Operations that passes over an output of a neuron are worth, besides products, and a
 # step besides all that depends on the data.
 _PASSES, _STEP = 120.0, 3e6
-# Entries of the data up to which full batches come first, and from more neurons: these
-# steps are cheap there, and many neurons have few bad minima.
+# Passes over the data before a descent is told to have ended.
+_ENOUGH = 60
+# Entries of the data up to which there are many neurons at first, which have few bad
+# minima: steps are cheap there.
 _FEW = 20_000
+# Full batches come first where the first burst is worth so many, or there are fewer
+# samples for each feature than so many, of which a batch says little.
+_CHEAP, _WIDE = 40, 20
+# Gain of a burst of full batches below which batches follow, and its steps at least.
+_SLOW, _FULL = 0.01, 100
 # Part of a burst that goes into batches, steps at least, and steps of L-BFGS at most.
 _IN_BATCHES, _FEWEST, _MOST = 0.4, 10, 1000
 # Relative gain of a step of L-BFGS below which a burst ends.
@@ -62,48 +69,57 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     if not family.apart:
         family = replace(family, X=problem.X.astype(np.float32, copy=False))
     p = replace(problem, family=family)
+    n, d = p.X.shape
     few = p.X.size <= _FEW
     weights = random_weights(p, _PARTS * n_neurons if few else n_neurons, rng)
-    splits, work, spent, best = list(_SPLITS)[few:], _FIRST, 0.0, np.inf
+    full = n < _WIDE * d or _CHEAP * _work_of_pass(p, weights) < _FIRST
+    splits, work, spent, last = list(_SPLITS)[few:], _FIRST, 0.0, np.inf
     while True:
         splitting = splits and spent >= splits[0] and _can_split(p, weights)
         if splitting:
             weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
-        in_batches = not (few and spent == 0)
+        one_pass = _work_of_pass(p, weights)
+        work = max(work, spent, _FULL * one_pass if full else 0.0)
         weights = _burst(
             p,
             weights,
             rng,
             work,
-            _IN_BATCHES if in_batches else 0.0,
+            0.0 if full else _IN_BATCHES,
             lambda weights: report(network_of(weights)),
         )
         network = network_of(weights)
         yield network
         spent += work
-        work = max(_FIRST, spent)
         value = p.objective(network)
-        if best - value < pays * value and not splitting:
+        gain, last = last - value, min(last, value)
+        enough = spent >= _ENOUGH * one_pass and not full
+        if gain < pays * value and enough and not splitting:
             # What neurons gain by splitting takes longer to show.
             return
-        best = min(best, value)
+        full = full and gain > _SLOW * value
 
 
 def _can_split(problem, weights):
     return len(problem.X) * len(weights.output) * _PARTS <= _MOST_OUTPUTS
 
 
+def _work_of_pass(problem, weights, n=None):
+    """Operations of a step on so many samples, by default all."""
+    n = len(problem.X) if n is None else n
+    passes = 6.0 * (problem.X.shape[1] + problem.n_outputs) + _PASSES
+    return _STEP + passes * len(weights.output) * n
+
+
 def _burst(problem, weights, rng, work, in_batches, report):
     """Weights after so many operations, a part of them in batches."""
     p, n = problem, len(problem.X)
-    passes = 6.0 * (p.X.shape[1] + p.n_outputs) + _PASSES
-    each = passes * len(weights.output)
-    full, batch = _STEP + each * n, batch_size(n)
-    steps = work / full
+    batch = batch_size(n)
+    steps = work / _work_of_pass(p, weights)
     if batch and in_batches and not p.family.apart:
         if (1.0 - in_batches) * steps < _FEWEST:
             in_batches = 1.0
-        count = in_batches * work / (_STEP + each * batch)
+        count = in_batches * work / _work_of_pass(p, weights, batch)
         count = int(max(count, _FEWEST))
         weights = descend_in_batches(p, weights, rng, count)
         report(weights)

@@ -21,9 +21,12 @@ from sklearn_convexnn.families.two_layer.starts import random_directions
 # Outputs (samples times outputs times random directions) of one search, and random
 # directions of each kind, at most.
 _MOST_OUTPUTS, _MOST_STARTS = 2_000_000, 600
-# Random directions of each kind before a bound is believed, fewest and most; samples
-# times outputs times features times directions, and features that an output is worth.
-_FEWEST_STARTS, _CLAIM_STARTS, _CLAIM_WORK, _OVERHEAD = 75, 1200, 150_000_000, 20
+# Random directions of each kind before a bound is believed, fewest and most, and
+# operations for them.
+_FEWEST_STARTS, _CLAIM_STARTS, _CLAIM_WORK = 75, 4000, 3.2e11
+# Operations of a search for a random direction and a sample: for each feature and
+# output, and what sorting and steps are worth in features.
+_OPERATIONS, _OUTPUT, _OVERHEAD = 1000.0, 5, 100
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,12 @@ class TwoLayer(UnitFamily):
         return min(_MOST_OUTPUTS // (len(self.X) * n_outputs), _MOST_STARTS)
 
     def starts_of_claim(self, n_outputs):
-        n, d = self.X.shape
-        size = _CLAIM_WORK / (n * n_outputs * (d + _OVERHEAD))
+        size = _CLAIM_WORK / self.search_work(n_outputs)
         return int(np.clip(size, _FEWEST_STARTS, _CLAIM_STARTS))
+
+    def search_work(self, n_outputs):
+        n, d = self.X.shape
+        return _OPERATIONS * n * (d + _OUTPUT * n_outputs + _OVERHEAD)
 
     def linear(self, N, floor):
         slopes = sum(self.X[rows].T @ N[rows] for rows in self.row_chunks(1))

@@ -10,7 +10,7 @@ _CHUNK = 4_000_000
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
 # Features up to which their principal axes are looked for.
-_MANY_FEATURES = 1000
+_MANY_FEATURES = 500
 
 
 def random_directions(X, size, rng, free_bias, apart=False):

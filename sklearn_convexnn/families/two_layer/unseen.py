@@ -3,8 +3,8 @@
 import numpy as np
 
 # Climbs that an independent search may make: what the steepest of so many would find is
-# what a bound allows for.
-_HORIZON = 300_000
+# what a bound allows for, and part of it again, since a tail is known from few maxima.
+_HORIZON, _SAFETY = 300_000, 1.5
 # Part of the climbs, and climbs at least, that count as steep; maxima from which the
 # shape of their tail is estimated, and the least and the largest shape.
 _TOP, _FEWEST, _FOR_SHAPE = 0.05, 20, 8
@@ -20,7 +20,8 @@ def allow_for_unseen(found, slopes, hits, n_starts):
     The excess of these over a threshold has a generalised Pareto distribution, whose
     mean and shape are estimated from the maxima that are known; the shape is taken
     half way between its estimate and that of an exponential tail.  The result is what
-    as many draws exceed once, together with those that it takes to find `found`.
+    as many draws exceed once, together with those that it takes to find `found`, and
+    by half as much again above `found`.
 
     Parameters
     ----------
@@ -72,4 +73,5 @@ def allow_for_unseen(found, slopes, hits, n_starts):
     draws = _HORIZON * single / n_starts
     # In place of a power that overflows: the logarithm of all draws.
     total = np.logaddexp(np.log(draws), np.log1p(shape * known) / shape)
-    return float(max(found, threshold + scale * np.expm1(shape * total) / shape))
+    expected = threshold + scale * np.expm1(shape * total) / shape
+    return float(found + _SAFETY * max(expected - found, 0.0))
