@@ -41,6 +41,28 @@ def placed(values, X, dtype=None):
     return xp.asarray(values, dtype=dtype, device=device(X))
 
 
+def in_precision(values, dtype):
+    """An array of any library in a precision of NumPy, or the highest of its device."""
+    xp, _ = get_namespace(values)
+    kind = xp.float32 if dtype == np.float32 else highest_precision(values)
+    return xp.astype(values, kind, copy=False)
+
+
+def product_into(left, right, out):
+    """Write the product of two matrices into a third one, of any library."""
+    if isinstance(out, np.ndarray):
+        np.matmul(left, right, out=out)
+    else:
+        out[...] = left @ right
+
+
+def clipped(values, low, high):
+    """The values between two limits, or one that is not None; in place if of NumPy."""
+    if isinstance(values, np.ndarray):
+        return np.clip(values, low, high, out=values)
+    return get_namespace(values)[0].clip(values, min=low, max=high)
+
+
 def selected(X, mask):
     """Rows of an array of any kind, by a mask of NumPy."""
     return X if np.all(mask) else X[placed(mask, X)]

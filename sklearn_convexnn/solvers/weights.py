@@ -1,8 +1,11 @@
 """Hidden and output weights of two-layer networks, as descent moves them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+
+from sklearn_convexnn._sklearn import get_namespace
+from sklearn_convexnn._utils.devices import in_numpy, on_device, placed
 
 
 @dataclass(frozen=True)
@@ -27,15 +30,20 @@ class Weights:
     linear: np.ndarray
     offset: np.ndarray
 
-    def astype(self, dtype):
-        """A copy of that precision."""
-        return replace(
-            self,
-            hidden=self.hidden.astype(dtype),
-            output=self.output.astype(dtype),
-            bias=self.bias.astype(dtype),
-            offset=self.offset.astype(dtype),
+    def placed(self, X):
+        """The weights in the namespace and on the device, and of the type, of `X`."""
+        kind = in_numpy(X[:0, :]).dtype
+        parts = (self.hidden, self.output, self.bias, self.offset)
+        hidden, output, bias, offset = (placed(part.astype(kind), X) for part in parts)
+        return Weights(hidden, output, bias, self.linear, offset)
+
+    def in_numpy(self):
+        """The weights as arrays of NumPy, in double precision."""
+        parts = (self.hidden, self.output, self.bias, self.offset)
+        hidden, output, bias, offset = (
+            in_numpy(part).astype(np.float64) for part in parts
         )
+        return Weights(hidden, output, bias, self.linear, offset)
 
     def units(self, entry):
         """One unit each for hidden and output weights, biases and the offset.
@@ -68,9 +76,13 @@ class Activation:
         """Turn products into the units, in place; their slopes."""
         slope = z > 0
         if self.some_linear:
-            slope |= self.linear
+            slope |= placed(self.linear, z)
         if self.negative_slope != 0:
-            one, leak = z.dtype.type(1.0), z.dtype.type(self.negative_slope)
-            slope = np.where(slope, one, leak)
+            xp, _ = get_namespace(z)
+            one = xp.ones_like(z)
+            slope = xp.where(slope, one, self.negative_slope * one)
+        elif on_device(z):
+            # Other libraries do not multiply numbers by truth values.
+            slope = get_namespace(z)[0].astype(slope, z.dtype)
         z *= slope
         return slope

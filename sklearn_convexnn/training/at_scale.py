@@ -15,6 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     check,
     seconds,
 )
+from sklearn_convexnn._utils.devices import on_device, placed
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
 )
@@ -102,6 +103,7 @@ def generate_at_scale(
     duals=(),
     callback=None,
     task=None,
+    like=None,
 ):
     r"""Train a network of any width on many samples, to a small duality gap.
 
@@ -119,6 +121,9 @@ def generate_at_scale(
     limits : Limits
     n_neurons, known, duals, callback, task
         As of `generate_neurons`.
+    like : array or None
+        Of the library, and on the device, that takes products with all of the data;
+        NumPy by default.
 
     Returns
     -------
@@ -126,8 +131,9 @@ def generate_at_scale(
     """
     # Otherwise it is over before anything can be trained.
     check(0.3 * COPIES * problem.X.size)
-    dtype = precision_at_scale(limits.tol)
-    family = replace(problem.family, X=problem.X.astype(dtype, copy=False))
+    family = problem.family.astype(precision_at_scale(limits.tol))
+    if like is not None and on_device(like):
+        family = replace(family, placed=placed(family.X, like))
     problem = replace(problem, family=family)
     task = FitTask() if task is None else task
     run = _RunInChunks(problem, rng, limits)
@@ -236,6 +242,7 @@ def train_at_scale(problem, known, settings, task=None, duals=()):
         duals=duals,
         callback=round_printer(settings),
         task=task,
+        like=settings.like,
     )
     if result is None:
         return null_training(problem, settings)
