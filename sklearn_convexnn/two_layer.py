@@ -227,7 +227,7 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
         'global': the bound is proven for networks of every width.
         'estimated': it is meant for networks of every width, but rests on a
         search for the steepest missing neuron, not on a proof; do not trust it
-        beyond a few thousandths of the objective.  'restricted': it holds for
+        beyond a hundredth of the objective.  'restricted': it holds for
         networks on the sampled patterns only, and says nothing of the others.
         See the notes.
     n_neurons_ : int
@@ -277,9 +277,8 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     the certificate is then 'estimated'; ``certify(..., kind='global')`` searches
     for longer.
     An estimated bound allows for neurons that the search has not seen, by the
-    missing mass of its climbs and the tail of their slopes.  Other searches
-    contradict it now and then, rarely by more than 3e-3 of the objective, and by
-    up to 1e-2 without biases on samples far from the origin.
+    missing mass of its climbs and the tail of their slopes.  Far longer searches
+    contradict it now and then, by less than 1e-2 of the objective so far.
 
     Several outputs share the hidden layer, and the program has a norm of
     matrices for each pattern that is hard to compute [4]_; single neurons with

@@ -430,7 +430,7 @@ def fit_seeds(name, alpha, n_seeds):
 )
 def test_reference_values_from_every_seed(name, alpha, best, n_seeds):
     objectives = list(fit_seeds(name, alpha, n_seeds))
-    assert np.median(objectives) <= best * (1 + 1e-4)
+    assert np.median(objectives) <= best * (1 + 3e-4)
     assert max(objectives) <= min(objectives) * (1 + 1e-3)
 
 

@@ -87,7 +87,9 @@ def test_units_do_not_matter(route, sizes, dtype):
     s = np.full(len(y), weight)
     model = _trained(route, X * dtype(data), y * dtype(target), s, **scaled)
     unit = weight * target ** (1 if plain.loss == "quantile" else 2)
-    assert_allclose(model.objective_ / unit, plain.objective_, rtol=1e-2)
+    # Rounding may lead to another network that is as good as was asked for.
+    rtol = max(1e-2, 0.3 * plain.tol)
+    assert_allclose(model.objective_ / unit, plain.objective_, rtol=rtol)
     assert_allclose(model.alpha_ / (unit / target * data), plain.alpha_, rtol=1e-3)
     assert_allclose(
         model.predict(X * dtype(data)) / target, plain.predict(X), atol=0.15

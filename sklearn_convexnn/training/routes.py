@@ -17,9 +17,10 @@ from sklearn_convexnn.families.two_layer.soft_thresholded_svd import (
 )
 from sklearn_convexnn.model.results import MESSAGES, DualPoint
 from sklearn_convexnn.patterns.arrangements import has_few_patterns
+from sklearn_convexnn.training import proving
 from sklearn_convexnn.training.column_generation import generate_neurons
 from sklearn_convexnn.training.given_patterns import train_on_patterns
-from sklearn_convexnn.training.proving import Proof, node_limit, prove
+from sklearn_convexnn.training.proving import Proof, prove
 from sklearn_convexnn.training.trained import (
     Trained,
     null_training,
@@ -94,8 +95,8 @@ def _nodes(problem, settings):
     """
     if settings.arrangements != "exact" or problem.n_outputs == 1:
         # A proof that takes longer than the fit is for those who ask for it.
-        return node_limit(problem, brief=True) if settings.prove else 0
-    nodes = _LONGER * node_limit(problem)
+        return proving.node_limit(problem, brief=True) if settings.prove else 0
+    nodes = _LONGER * proving.node_limit(problem)
     if not nodes:
         raise ValueError(
             "arrangements='exact' for outputs of one network needs data of rank "
@@ -223,7 +224,7 @@ def generate_and_prove(
         None if there was no attempt.
     """
     start = perf_counter()
-    nodes = node_limit(problem) if nodes is None else nodes
+    nodes = proving.node_limit(problem) if nodes is None else nodes
     offset, rounds, histories = 0.0, 0, []
 
     def report(n_iter, entry):
