@@ -53,7 +53,7 @@ def descend_in_batches(problem, weights, rng, n_steps):
         rate = schedule.next_rate()
         adam.step(next(batches), rate)
         schedule.end_in_time()
-    return adam.weights.in_numpy()
+    return adam.weights.in_numpy().astype(np.float64)
 
 
 def batch_size(n_samples):
@@ -113,6 +113,7 @@ class _Adam:
     def __init__(self, problem, weights):
         p, self.problem, self.X = problem, problem, problem.family.data
         self.xp, _ = get_namespace(self.X)
+        weights = weights.astype(p.X.dtype)
         entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
         self.units = _units(weights, entry)
         self.weights = w = weights.placed(self.X)

@@ -1,6 +1,6 @@
 """Hidden and output weights of two-layer networks, as descent moves them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,20 +30,27 @@ class Weights:
     linear: np.ndarray
     offset: np.ndarray
 
+    def astype(self, dtype):
+        """A copy of that precision."""
+        return self._each(lambda part: part.astype(dtype))
+
     def placed(self, X):
-        """The weights in the namespace and on the device, and of the type, of `X`."""
-        kind = in_numpy(X[:0, :]).dtype
-        parts = (self.hidden, self.output, self.bias, self.offset)
-        hidden, output, bias, offset = (placed(part.astype(kind), X) for part in parts)
-        return Weights(hidden, output, bias, self.linear, offset)
+        """The same in the namespace and on the device of `X`."""
+        return self._each(lambda part: placed(part, X))
 
     def in_numpy(self):
-        """The weights as arrays of NumPy, in double precision."""
-        parts = (self.hidden, self.output, self.bias, self.offset)
-        hidden, output, bias, offset = (
-            in_numpy(part).astype(np.float64) for part in parts
+        """The same in NumPy."""
+        return self._each(in_numpy)
+
+    def _each(self, change):
+        """The weights with all numbers changed by a function of arrays."""
+        return replace(
+            self,
+            hidden=change(self.hidden),
+            output=change(self.output),
+            bias=change(self.bias),
+            offset=change(self.offset),
         )
-        return Weights(hidden, output, bias, self.linear, offset)
 
     def units(self, entry):
         """One unit each for hidden and output weights, biases and the offset.
@@ -79,7 +86,7 @@ class Activation:
             slope |= placed(self.linear, z)
         if self.negative_slope != 0:
             xp, _ = get_namespace(z)
-            one = xp.ones_like(z)
+            one = xp.ones_like(z[:1, :])
             slope = xp.where(slope, one, self.negative_slope * one)
         elif on_device(z):
             # Other libraries do not multiply numbers by truth values.
