@@ -21,6 +21,17 @@ def on_device(X):
     return not issparse(X) and not isinstance(X, np.ndarray)
 
 
+def in_main_memory(X):
+    """Whether `X` is where arrays of NumPy are, and caches are small."""
+    # By DLPack, 1 is the memory of the CPU.
+    return not on_device(X) or X.__dlpack_device__()[0] == 1
+
+
+def has_double(X):
+    """Whether the device of `X` has double precision."""
+    return highest_precision(X) == get_namespace(X)[0].float64
+
+
 def placed(values, X, dtype=None):
     """An array of NumPy in the namespace and on the device of `X`.
 
@@ -42,9 +53,9 @@ def placed(values, X, dtype=None):
 
 
 def in_precision(values, dtype):
-    """An array of any library in a precision of NumPy, or the highest of its device."""
+    """An array of any library in single or double precision, a type of NumPy."""
     xp, _ = get_namespace(values)
-    kind = xp.float32 if dtype == np.float32 else highest_precision(values)
+    kind = xp.float32 if dtype == np.float32 else xp.float64
     return xp.astype(values, kind, copy=False)
 
 

@@ -6,7 +6,6 @@ from scipy.optimize import minimize
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
 from sklearn_convexnn._utils.devices import (
-    highest_precision,
     in_numpy,
     placed,
     product_into,
@@ -128,7 +127,8 @@ class _Objective:
             # From here on it holds derivatives by the products.
             product_into(short_N[some, :], short_V.T, z[some, :])
             z[some, :] *= slope
-        sums = get_namespace(z)[0].sum(z, axis=0, dtype=highest_precision(z))
+        xp, _ = get_namespace(z)
+        sums = xp.sum(z, axis=0, dtype=xp.float64)
         gradient = np.concatenate(
             [
                 (_in_double(X.T @ z) + p.alpha * W).ravel(),
@@ -150,9 +150,9 @@ class _Objective:
         slopes = []
         bias = self._short(bias * self.bent)
         for some in self.chunks:
-            if self.problem.fit_intercept:
-                z[some, :] += bias
             part = z[some, :]
+            if self.problem.fit_intercept:
+                part += bias
             slopes.append(self.activation.apply(part))
         return slopes
 

@@ -15,7 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     check,
     seconds,
 )
-from sklearn_convexnn._utils.devices import on_device, placed
+from sklearn_convexnn._utils.devices import has_double, on_device, placed
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
 )
@@ -122,8 +122,8 @@ def generate_at_scale(
     n_neurons, known, duals, callback, task
         As of `generate_neurons`.
     like : array or None
-        Of the library, and on the device, that takes products with all of the data;
-        NumPy by default.
+        Of the library, and on the device, that takes products with all of the data,
+        if it has double precision; NumPy by default.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def generate_at_scale(
     # Otherwise it is over before anything can be trained.
     check(0.3 * COPIES * problem.X.size)
     family = problem.family.astype(precision_at_scale(limits.tol))
-    if like is not None and on_device(like):
+    if like is not None and on_device(like) and has_double(like):
         family = replace(family, placed=placed(family.X, like))
     problem = replace(problem, family=family)
     task = FitTask() if task is None else task

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn._utils.devices import clipped, in_numpy, on_device, placed
+from sklearn_convexnn._utils.devices import clipped, in_main_memory, in_numpy, placed
 
 # Elements of the array of all outputs in one step: it should stay in the cache, or in
 # the memory of a device.
@@ -31,7 +31,7 @@ class Hill:
         self.X, self.negative_slope = X, negative_slope
         self.like = X if like is None else like
         (n, d), c = X.shape, N.shape[1]
-        self.chunk = _LARGE_CHUNK if on_device(self.like) else _CHUNK
+        self.chunk = _CHUNK if in_main_memory(self.like) else _LARGE_CHUNK
         ones = np.ones((n, 1), dtype=X.dtype)
         rows = np.column_stack([X, ones])
         self.inward = placed(np.column_stack([rows, ones]).T, self.like)

@@ -11,7 +11,7 @@ import numpy as np
 
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check
-from sklearn_convexnn._utils.devices import in_numpy, on_device, placed
+from sklearn_convexnn._utils.devices import in_main_memory, in_numpy, placed
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
 from sklearn_convexnn.families.two_layer.neurons import Neurons
@@ -425,10 +425,10 @@ class SlopeSearch:
     def anchor(self, U):
         """Sample of each direction at which its output best begins."""
         best = np.empty(len(U), dtype=int)
-        X, xp = self.data, get_namespace(self.data)[0]
+        a, X, xp = self.negative_slope, self.data, get_namespace(self.data)[0]
         columns = placed(np.ascontiguousarray(self.N.T), X)
-        rows = _LARGE_SORTED if on_device(X) else _SORTED
-        rows = max(1, rows // len(self.X))
+        most = _SORTED if in_main_memory(X) else _LARGE_SORTED
+        rows = max(1, most // len(self.X))
         for i in range(0, len(U), rows):
             check()
             z = placed(U[i : i + rows], X) @ X.T
@@ -439,12 +439,10 @@ class SlopeSearch:
                 weight = xp.take(columns[k, :], xp.reshape(order, (-1,)), axis=0)
                 weight = xp.reshape(weight, z.shape)
                 # The part to the right of each sample; what is left is constant.
-                parts = xp.cumulative_sum(weight * z, axis=1)
-                total = +parts[:, -1:]
-                parts -= xp.cumulative_sum(weight, axis=1) * z
-                if self.negative_slope != 0:
-                    a = self.negative_slope
-                    parts = (1.0 - a) * parts + a * total
+                whole = xp.cumulative_sum(weight * z, axis=1)
+                parts = whole - xp.cumulative_sum(weight, axis=1) * z
+                if a != 0:
+                    parts = (1.0 - a) * parts + a * whole[:, -1:]
                 parts *= parts
                 squares += parts
             steepest = xp.argmax(squares, axis=1, keepdims=True)
