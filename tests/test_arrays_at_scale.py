@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -26,17 +27,24 @@ KINDS = {"negative_slope": 0.0}, {"negative_slope": 0.2}, {"bias": False}
 
 
 @pytest.fixture(params=["torch", "array_api_strict"])
-def xp(request):
-    """A library whose arrays those of NumPy do not mix with."""
-    library = pytest.importorskip(request.param)
+def elsewhere(request):
+    """Puts arrays of NumPy into a library, on a device, that they do not mix with."""
+    xp = pytest.importorskip(request.param)
+    device = xp.Device("device1") if request.param == "array_api_strict" else "cpu"
     with sklearn.config_context(array_api_dispatch=True):
-        yield library
+        yield partial(xp.asarray, device=device)
 
 
-def pair(xp, dtype=np.float64, **options):
+@pytest.fixture
+def short_searches(monkeypatch):
+    """Fewer climbers, which are enough for few samples."""
+    monkeypatch.setattr(at_scale, "_SEARCH", 1e8)
+
+
+def pair(elsewhere, dtype=np.float64, **options):
     """The same problem with its data in NumPy, and in another library."""
     here = of_type(planted(150, **options), dtype)
-    there = replace(here.family, placed=xp.asarray(here.X))
+    there = replace(here.family, placed=elsewhere(here.X))
     return here, replace(here, family=there)
 
 
@@ -45,8 +53,8 @@ def slopes_of(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_values_and_derivatives(xp, kind):
-    here, there = pair(xp, **slopes_of(kind))
+def test_values_and_derivatives(elsewhere, kind):
+    here, there = pair(elsewhere, **slopes_of(kind))
     weights = random_weights(here, 6, np.random.RandomState(0))
     weights = replace(weights, linear=np.arange(6) == 2)
     ours, theirs = _Objective(here, weights), _Objective(there, weights)
@@ -58,8 +66,8 @@ def test_values_and_derivatives(xp, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_descents(xp, dtype, kind):
-    here, there = pair(xp, dtype, **slopes_of(kind))
+def test_descents(elsewhere, dtype, kind):
+    here, there = pair(elsewhere, dtype, **slopes_of(kind))
     weights = random_weights(here, 6, np.random.RandomState(0))
     start = here.objective(network_of(weights))
     rtol = 1e-6 if dtype == np.float64 else 1e-3
@@ -74,9 +82,11 @@ def test_descents(xp, dtype, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_features_and_slopes(xp, kind):
-    here, there = pair(xp, **slopes_of(kind))
+def test_features_and_slopes(elsewhere, kind):
+    here, there = pair(elsewhere, **slopes_of(kind))
     network = network_of(random_weights(here, 6, np.random.RandomState(0)))
+    # What would be taken from the copy in NumPy is not a number.
+    there = replace(there, family=replace(there.family, X=np.full_like(here.X, np.nan)))
     assert_allclose(there.outputs(network), here.outputs(network))
     N = here.dual_point(here.outputs(network))
     assert_allclose(
@@ -87,13 +97,13 @@ def test_features_and_slopes(xp, kind):
 @pytest.mark.parametrize("n_outputs", [1, 3])
 @pytest.mark.parametrize("negative_slope", [0.0, 0.2])
 @pytest.mark.parametrize("n_features", [4, 40])
-def test_climbing(xp, n_outputs, negative_slope, n_features):
+def test_climbing(elsewhere, n_outputs, negative_slope, n_features):
     rng = np.random.RandomState(0)
     X, N = rng.standard_normal((50, n_features)), rng.standard_normal((50, n_outputs))
     N -= N.mean(axis=0)
     U = rng.standard_normal((7, n_features))
     U /= np.linalg.norm(U, axis=1)[:, None]
-    like = xp.asarray(X[:1])
+    like = elsewhere(X[:1])
     options = {"free_bias": True, "negative_slope": negative_slope}
     at = SlopeSearch(X, N, **options).anchor(U)
     assert np.array_equal(SlopeSearch(X, N, **options, like=like).anchor(U), at)
@@ -110,10 +120,10 @@ def test_climbing(xp, n_outputs, negative_slope, n_features):
     assert_allclose(theirs.slopes.max(), ours.slopes.max(), rtol=1e-4)
 
 
-def test_the_whole_way(xp):
+def test_the_whole_way(elsewhere, short_searches):
     p = planted(300, d=4, c=2, alpha=5.0)
     limits = Limits(tol=1e-2, max_iter=20)
-    like = xp.asarray(np.zeros((1, 4)))
+    like = elsewhere(np.zeros((1, 4)))
     ours = generate_at_scale(p, np.random.RandomState(0), limits, n_neurons=20)
     theirs = generate_at_scale(
         p, np.random.RandomState(0), limits, n_neurons=20, like=like
@@ -124,7 +134,22 @@ def test_the_whole_way(xp):
     assert ours.dual_bound <= theirs.objective * (1 + 3e-3)
 
 
-def test_estimators_take_it(xp, monkeypatch):
+def test_devices_without_double_precision_are_left_alone(short_searches):
+    xp = pytest.importorskip("array_api_strict")
+    p = planted(300, d=4, c=2, alpha=5.0)
+    like = xp.zeros((1, 4), dtype=xp.float32, device=xp.Device("no_float64"))
+    limits = Limits(tol=0.3, max_iter=1)
+    with sklearn.config_context(array_api_dispatch=True):
+        ours, theirs = (
+            generate_at_scale(
+                p, np.random.RandomState(0), limits, n_neurons=5, like=where
+            )
+            for where in (None, like)
+        )
+    assert ours.objective == theirs.objective
+
+
+def test_estimators_take_it(elsewhere, short_searches, monkeypatch):
     monkeypatch.setattr(at_scale, "_MANY", 100)
     monkeypatch.setattr(at_scale, "_FEWEST_SAMPLES", 100)
     places = []
@@ -139,10 +164,11 @@ def test_estimators_take_it(xp, monkeypatch):
     X = rng.standard_normal((250, 3))
     y = (np.abs(X[:, 0]) > X[:, 1]).astype(int)
     model = ConvexReLUClassifier(alpha=3.0, random_state=0)
-    other = xp.asarray(X)
-    model.fit(other, xp.asarray(y))
-    assert type(places[0]) is type(model.coefs_[0]) is type(other)
+    other, labels = elsewhere(X), elsewhere(y)
+    model.fit(other, labels)
+    for array in (places[0], model.coefs_[0]):
+        assert type(array) is type(other) and array.device == other.device
     with sklearn.config_context(array_api_dispatch=False):
         ours = ConvexReLUClassifier(alpha=3.0, random_state=0).fit(X, y)
     assert_allclose(model.objective_, ours.objective_, rtol=1e-2)
-    assert_allclose(model.score(other, xp.asarray(y)), ours.score(X, y), atol=0.02)
+    assert_allclose(model.score(other, labels), ours.score(X, y), atol=0.02)
