@@ -13,6 +13,9 @@ from sklearn_convexnn._sklearn import (
 
 def in_numpy(values):
     """The array as one of NumPy."""
+    if type(values) is np.ndarray:
+        # Small products come here often, and to look up the library takes time.
+        return values
     return convert_to_numpy(values, get_namespace(values)[0])
 
 
@@ -67,10 +70,13 @@ def product_into(left, right, out):
         out[...] = left @ right
 
 
-def clipped(values, low, high):
-    """The values between two limits, or one that is not None; in place if of NumPy."""
+def clipped(values, low, high, out=None):
+    """The values between two limits, or one that is not None.
+
+    Arrays of NumPy are written to `out`, if it is given.
+    """
     if isinstance(values, np.ndarray):
-        return np.clip(values, low, high, out=values)
+        return np.clip(values, low, high, out=out)
     return get_namespace(values)[0].clip(values, min=low, max=high)
 
 

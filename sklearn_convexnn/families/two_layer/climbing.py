@@ -78,8 +78,8 @@ class Hill:
         straight = a * (share - 0.5) if a != 0 else None
         # The activation in widths of its kink: half of the square of its derivative,
         # and beyond the kink what is left of the output.
-        smooth = clipped(share, 0.0, None)
-        share = clipped(+smooth, None, 1.0)
+        smooth = clipped(share, 0.0, None, out=share)
+        share = clipped(smooth, None, 1.0)
         smooth -= share
         smooth += share * share / 2
         if a != 0:
@@ -94,7 +94,7 @@ class Hill:
         if self.outward is None:
             return self._pulls_at_once(widths, share)
         a, half = self.negative_slope, 0.5 * widths[:, None]
-        share = clipped(share, 0.0, 1.0)
+        share = clipped(share, 0.0, 1.0, out=share)
         pulls = in_numpy(share @ self.outward)
         pulls = pulls.reshape(len(rows), *self.straight.shape)
         share *= share
