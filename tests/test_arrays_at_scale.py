@@ -44,8 +44,11 @@ def short_searches(monkeypatch):
 def pair(elsewhere, dtype=np.float64, **options):
     """The same problem with its data in NumPy, and in another library."""
     here = of_type(planted(150, **options), dtype)
-    there = replace(here.family, placed=elsewhere(here.X))
-    return here, replace(here, family=there)
+    return here, on_device_of(elsewhere(here.X), here)
+
+
+def on_device_of(like, problem):
+    return replace(problem, family=problem.family.on_device_of(like))
 
 
 def slopes_of(kind):
@@ -123,10 +126,9 @@ def test_climbing(elsewhere, n_outputs, negative_slope, n_features):
 def test_the_whole_way(elsewhere, short_searches):
     p = planted(300, d=4, c=2, alpha=5.0)
     limits = Limits(tol=1e-2, max_iter=20)
-    like = elsewhere(np.zeros((1, 4)))
-    ours = generate_at_scale(p, np.random.RandomState(0), limits, n_neurons=20)
-    theirs = generate_at_scale(
-        p, np.random.RandomState(0), limits, n_neurons=20, like=like
+    ours, theirs = (
+        generate_at_scale(problem, np.random.RandomState(0), limits, n_neurons=20)
+        for problem in (p, on_device_of(elsewhere(p.X[:1]), p))
     )
     assert ours.status == theirs.status == "optimal"
     assert_allclose(theirs.objective, p.objective(theirs.neurons), rtol=1e-6)
@@ -134,19 +136,14 @@ def test_the_whole_way(elsewhere, short_searches):
     assert ours.dual_bound <= theirs.objective * (1 + 3e-3)
 
 
-def test_devices_without_double_precision_are_left_alone(short_searches):
+def test_devices_without_double_precision_are_left_alone():
     xp = pytest.importorskip("array_api_strict")
-    p = planted(300, d=4, c=2, alpha=5.0)
-    like = xp.zeros((1, 4), dtype=xp.float32, device=xp.Device("no_float64"))
-    limits = Limits(tol=0.3, max_iter=1)
-    with sklearn.config_context(array_api_dispatch=True):
-        ours, theirs = (
-            generate_at_scale(
-                p, np.random.RandomState(0), limits, n_neurons=5, like=where
-            )
-            for where in (None, like)
-        )
-    assert ours.objective == theirs.objective
+    family = planted(30).family
+    for name, taken in (("no_float64", False), ("device1", True)):
+        like = xp.zeros((1, 5), dtype=xp.float32, device=xp.Device(name))
+        with sklearn.config_context(array_api_dispatch=True):
+            other = family.on_device_of(like)
+        assert (other.placed is not None) == taken
 
 
 def test_estimators_take_it(elsewhere, short_searches, monkeypatch):
@@ -155,9 +152,9 @@ def test_estimators_take_it(elsewhere, short_searches, monkeypatch):
     places = []
     generate = at_scale.generate_at_scale
 
-    def told(*args, like, **options):
-        places.append(like)
-        return generate(*args, like=like, **options)
+    def told(problem, *args, **options):
+        places.append(problem.family.data)
+        return generate(problem, *args, **options)
 
     monkeypatch.setattr(at_scale, "generate_at_scale", told)
     rng = np.random.RandomState(0)

@@ -6,7 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn._utils.devices import in_numpy, in_precision, placed
+from sklearn_convexnn._utils.devices import (
+    has_double,
+    in_numpy,
+    in_precision,
+    on_device,
+    placed,
+)
 from sklearn_convexnn.model.scales import GoesByScales
 
 # Entries of the features of units that are in memory at once (32 MB).
@@ -69,6 +75,15 @@ class UnitFamily(GoesByScales, ABC):
     fit_intercept: bool
     scales_ratio: float = field(default=1.0, kw_only=True)
     placed: object = field(default=None, kw_only=True)
+
+    def on_device_of(self, like):
+        """The family that takes products with all of the data where an array is.
+
+        It stays in NumPy for None, and if the device has no double precision.
+        """
+        if like is None or not on_device(like) or not has_double(like):
+            return self
+        return replace(self, placed=placed(self.X, like))
 
     def astype(self, dtype):
         """The family of the data in that precision, a type of NumPy."""

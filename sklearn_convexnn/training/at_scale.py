@@ -15,7 +15,6 @@ from sklearn_convexnn._utils.deadlines import (
     check,
     seconds,
 )
-from sklearn_convexnn._utils.devices import has_double, on_device, placed
 from sklearn_convexnn.families.two_layer.placing import (
     improve_neurons,
 )
@@ -103,7 +102,6 @@ def generate_at_scale(
     duals=(),
     callback=None,
     task=None,
-    like=None,
 ):
     r"""Train a network of any width on many samples, to a small duality gap.
 
@@ -121,9 +119,6 @@ def generate_at_scale(
     limits : Limits
     n_neurons, known, duals, callback, task
         As of `generate_neurons`.
-    like : array or None
-        Of the library, and on the device, that takes products with all of the data,
-        if it has double precision; NumPy by default.
 
     Returns
     -------
@@ -132,8 +127,6 @@ def generate_at_scale(
     # Otherwise it is over before anything can be trained.
     check(0.3 * COPIES * problem.X.size)
     family = problem.family.astype(precision_at_scale(limits.tol))
-    if like is not None and on_device(like) and has_double(like):
-        family = replace(family, placed=placed(family.X, like))
     problem = replace(problem, family=family)
     task = FitTask() if task is None else task
     run = _RunInChunks(problem, rng, limits)
@@ -231,10 +224,11 @@ def train_at_scale(problem, known, settings, task=None, duals=()):
     -------
     trained : Trained
     """
+    family = problem.family.on_device_of(settings.like)
     result = unless_broken(
         None,
         generate_at_scale,
-        problem,
+        replace(problem, family=family),
         check_random_state(settings.seed),
         settings.limits,
         n_neurons=settings.n_arrangements,
@@ -242,7 +236,6 @@ def train_at_scale(problem, known, settings, task=None, duals=()):
         duals=duals,
         callback=round_printer(settings),
         task=task,
-        like=settings.like,
     )
     if result is None:
         return null_training(problem, settings)
