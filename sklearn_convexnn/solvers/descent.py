@@ -5,11 +5,7 @@ from scipy.optimize import minimize
 
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
-from sklearn_convexnn._utils.devices import (
-    in_numpy,
-    placed,
-    product_into,
-)
+from sklearn_convexnn._utils.devices import in_numpy, placed, product_into
 from sklearn_convexnn.solvers.weights import Activation, Weights
 
 # Entries of a temporary array (32 MB).

@@ -12,6 +12,8 @@ from sklearn_convexnn._utils.devices import in_numpy, on_device, placed
 class Weights:
     """Weights of a two-layer network, and its biases.
 
+    While they move, all but `linear` may be arrays of another library.
+
     Attributes
     ----------
     hidden : ndarray of shape (n_features, n_neurons)
