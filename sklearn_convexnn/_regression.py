@@ -31,8 +31,8 @@ class RegressionMixin(MultiOutputMixin, RegressorMixin):
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
             Sparse data are made dense, but for gated networks.  With scikit-learn's
             array API dispatch, an array of another library: gated networks are
-            trained on its device, others on a copy in NumPy, and the weights are
-            put where `X` is.
+            trained on its device, others on a copy in NumPy, of many samples with
+            the largest products on the device.  The weights are put where `X` is.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         sample_weight : array-like of shape (n_samples,), default=None
             Non-negative; a weight of two counts as the sample twice.

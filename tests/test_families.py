@@ -377,7 +377,8 @@ def longer(units):
 
 
 FAULTS = {
-    "features": (faulty("features", lambda Z: 2.0 * Z), check_predictions),
+    "features": (faulty("features_in_place", lambda Z: 2.0 * Z), check_predictions),
+    "copy": (faulty("features", lambda Z: 2.0 * Z), check_adjoint),
     "dtype": (faulty("features", lambda Z: Z.astype(np.float64)), check_precision),
     "rows": (faulty("row_chunks", lambda rows: rows[1:] or rows), check_rows),
     "adjoint": (faulty("slopes_by_output", lambda slopes: 0.5 * slopes), check_adjoint),

@@ -13,12 +13,26 @@ from sklearn_convexnn._sklearn import (
 
 def in_numpy(values):
     """The array as one of NumPy."""
+    if type(values) is np.ndarray:
+        # Small products come here often, and to look up the library takes time.
+        return values
     return convert_to_numpy(values, get_namespace(values)[0])
 
 
 def on_device(X):
     """Whether `X` belongs to another library than NumPy, or SciPy."""
     return not issparse(X) and not isinstance(X, np.ndarray)
+
+
+def in_main_memory(X):
+    """Whether `X` is where arrays of NumPy are, and caches are small."""
+    # By DLPack, 1 is the memory of the CPU.
+    return not on_device(X) or X.__dlpack_device__()[0] == 1
+
+
+def has_double(X):
+    """Whether the device of `X` has double precision."""
+    return highest_precision(X) == get_namespace(X)[0].float64
 
 
 def placed(values, X, dtype=None):
@@ -39,6 +53,31 @@ def placed(values, X, dtype=None):
         return values if dtype is None else values.astype(dtype)
     xp, _ = get_namespace(X)
     return xp.asarray(values, dtype=dtype, device=device(X))
+
+
+def in_precision(values, dtype):
+    """An array of any library in single or double precision, a type of NumPy."""
+    xp, _ = get_namespace(values)
+    kind = xp.float32 if dtype == np.float32 else xp.float64
+    return xp.astype(values, kind, copy=False)
+
+
+def product_into(left, right, out):
+    """Write the product of two matrices into a third one, of any library."""
+    if isinstance(out, np.ndarray):
+        np.matmul(left, right, out=out)
+    else:
+        out[...] = left @ right
+
+
+def clipped(values, low, high, out=None):
+    """The values between two limits, or one that is not None.
+
+    Arrays of NumPy are written to `out`, if it is given.
+    """
+    if isinstance(values, np.ndarray):
+        return np.clip(values, low, high, out=out)
+    return get_namespace(values)[0].clip(values, min=low, max=high)
 
 
 def selected(X, mask):

@@ -6,6 +6,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn._utils.devices import (
+    has_double,
+    in_numpy,
+    in_precision,
+    on_device,
+    placed,
+)
 from sklearn_convexnn.model.scales import GoesByScales
 
 # Entries of the features of units that are in memory at once (32 MB).
@@ -59,11 +66,36 @@ class UnitFamily(GoesByScales, ABC):
         Whether biases are free.
     scales_ratio : float
         The largest scale of a feature over the smallest one.
+    placed : array or None
+        The same data in the namespace and on the device of another library, if
+        products with all of them are to be taken there.
     """
 
     X: np.ndarray
     fit_intercept: bool
     scales_ratio: float = field(default=1.0, kw_only=True)
+    placed: object = field(default=None, kw_only=True)
+
+    def on_device_of(self, like):
+        """The family that takes products with all of the data where an array is.
+
+        It stays in NumPy for None, and if the device has no double precision.
+        """
+        if like is None or not on_device(like) or not has_double(like):
+            return self
+        return replace(self, placed=placed(self.X, like))
+
+    def astype(self, dtype):
+        """The family of the data in that precision, a type of NumPy."""
+        X, there = self.X.astype(dtype, copy=False), self.placed
+        if there is not None:
+            there = in_precision(there, dtype)
+        return replace(self, X=X, placed=there)
+
+    @property
+    def data(self):
+        """The data, where products with all of them are taken."""
+        return self.X if self.placed is None else self.placed
 
     @abstractmethod
     def none(self):
@@ -86,6 +118,10 @@ class UnitFamily(GoesByScales, ABC):
         -------
         Z : ndarray of shape (n_samples, n_units)
         """
+
+    def features_in_place(self, units, rows=slice(None), dtype=None):
+        """As `features`, as an array of the library, and on the device, of `data`."""
+        return self.features(units, rows, dtype)
 
     @abstractmethod
     def random(self, size, rng):
@@ -330,10 +366,12 @@ class UnitFamily(GoesByScales, ABC):
         slopes = np.zeros((len(units), N.shape[1]))
         for rows in self.row_chunks(len(units)):
             check()
-            slopes += self.features(units, rows, np.float64).T @ N[rows]
+            part = self.features_in_place(units, rows, np.float64)
+            slopes += in_numpy(part.T @ placed(N[rows], part))
         return slopes
 
     def row_chunks(self, width):
         """Slices of samples, of which arrays of `width` columns are small."""
         size = max(1, _CHUNK // max(width, self.X.shape[1], 1))
-        return [slice(i, i + size) for i in range(0, len(self.X), size)]
+        n = len(self.X)
+        return [slice(i, min(i + size, n)) for i in range(0, n, size)]

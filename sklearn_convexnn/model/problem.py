@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from sklearn_convexnn._utils.breakdown import furthest
+from sklearn_convexnn._utils.devices import in_numpy, in_precision, placed
 from sklearn_convexnn.model.network import Network
 
 
@@ -121,10 +122,11 @@ class Problem(Objective):
 
     def outputs(self, network):
         """Outputs of a network, shape (n_samples, n_outputs)."""
-        parts = [
-            self.family.features(network.units, rows) @ network.outputs
-            for rows in self.family.row_chunks(len(network))
-        ]
+        parts = []
+        for rows in self.family.row_chunks(len(network)):
+            Z = self.family.features_in_place(network.units, rows)
+            Z = in_precision(Z, np.float64)
+            parts.append(in_numpy(Z @ placed(network.outputs, Z)))
         return np.concatenate(parts) + network.offset
 
     def with_best_offset(self, network):

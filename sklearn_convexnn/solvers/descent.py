@@ -3,7 +3,9 @@
 import numpy as np
 from scipy.optimize import minimize
 
+from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
+from sklearn_convexnn._utils.devices import in_numpy, placed, product_into
 from sklearn_convexnn.solvers.weights import Activation, Weights
 
 # Entries of a temporary array (32 MB).
@@ -78,7 +80,8 @@ class _Objective:
         self.activation = Activation(weights.linear, p.family.negative_slope)
         self.bent = (~weights.linear).astype(np.float64) * p.fit_intercept
         rows = max(1, _CHUNK // max(m, d))
-        self.chunks = [slice(i, i + rows) for i in range(0, len(X), rows)]
+        n = len(X)
+        self.chunks = [slice(i, min(i + rows, n)) for i in range(0, n, rows)]
         # A product with the data, in single precision twice as fast.
         self.work = 2.0 * X.size * m / (2 if X.dtype == np.float32 else 1)
         if p.family.apart:
@@ -106,43 +109,55 @@ class _Objective:
 
     def value_and_gradient(self, x):
         """The objective at a vector, and its derivatives."""
-        p, X, dtype = self.problem, self.problem.X, self.problem.X.dtype
+        p, X = self.problem, self.problem.family.data
         check(self.work)
         W, V, bias, offset = self.split(x)
-        short_V = V.astype(dtype, copy=False)
-        z = X @ W.astype(dtype, copy=False)
+        # What is as large as the outputs of all neurons stays where the data are.
+        short_V = self._short(V)
+        z = X @ self._short(W)
         slopes = self._activate(z, bias)
         check(self.work)
-        F = (z @ short_V).astype(np.float64, copy=False) + offset
+        F = _in_double(z @ short_V) + offset
         N = p.gradient(F)
-        short_N = N.astype(dtype, copy=False)
-        V_gradient = (z.T @ short_N).astype(np.float64, copy=False)
+        short_N = self._short(N)
+        V_gradient = _in_double(z.T @ short_N)
         for some, slope in zip(self.chunks, slopes):
             # From here on it holds derivatives by the products.
-            np.matmul(short_N[some], short_V.T, out=z[some])
-            z[some] *= slope
+            product_into(short_N[some, :], short_V.T, z[some, :])
+            z[some, :] *= slope
+        xp, _ = get_namespace(z)
+        sums = xp.sum(z, axis=0, dtype=xp.float64)
         gradient = np.concatenate(
             [
-                (X.T @ z + p.alpha * W).ravel(),
+                (_in_double(X.T @ z) + p.alpha * W).ravel(),
                 (V_gradient + p.alpha * V).ravel(),
-                self.bent * np.sum(z, axis=0, dtype=np.float64),
+                self.bent * _in_double(sums),
                 np.sum(N, axis=0) * p.fit_intercept,
             ]
         )
         penalty = 0.5 * p.alpha * (np.vdot(W, W) + np.vdot(V, V))
         return p.value(F) + penalty, self.units * gradient
 
+    def _short(self, values):
+        """Values of NumPy as those of the data, in precision, library and device."""
+        X = self.problem.X
+        return placed(values.astype(X.dtype, copy=False), self.problem.family.data)
+
     def _activate(self, z, bias):
         """Turn products with the data into units, in place; slopes by chunks."""
         slopes = []
-        if self.problem.fit_intercept:
-            bias = (bias * self.bent).astype(z.dtype, copy=False)
+        bias = self._short(bias * self.bent)
         for some in self.chunks:
-            part = z[some]
+            part = z[some, :]
             if self.problem.fit_intercept:
                 part += bias
             slopes.append(self.activation.apply(part))
         return slopes
+
+
+def _in_double(values):
+    """Values of any library as those of NumPy, in double precision."""
+    return in_numpy(values).astype(np.float64, copy=False)
 
 
 def own_units(X, W, V, alpha):

@@ -4,7 +4,9 @@ from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import fits, left
+from sklearn_convexnn._utils.devices import in_numpy, placed
 from sklearn_convexnn.solvers.weights import Activation
 
 # Samples in a batch, at most and at least, and as a part of all.
@@ -51,7 +53,7 @@ def descend_in_batches(problem, weights, rng, n_steps):
         rate = schedule.next_rate()
         adam.step(next(batches), rate)
         schedule.end_in_time()
-    return adam.weights.astype(np.float64)
+    return adam.weights.in_numpy().astype(np.float64)
 
 
 def batch_size(n_samples):
@@ -109,36 +111,25 @@ class _Adam:
     """Weights that move in place, with means of the derivatives and their squares."""
 
     def __init__(self, problem, weights):
-        p, self.problem = problem, problem
-        self.dtype = dtype = p.X.dtype
-        self.weights = w = weights.astype(dtype)
-        self.activation = Activation(w.linear, p.family.negative_slope)
-        self.bent, self.decay = ~w.linear, dtype.type(p.alpha / len(p.X))
+        p, self.problem, self.X = problem, problem, problem.family.data
+        self.xp, _ = get_namespace(self.X)
+        weights = weights.astype(p.X.dtype)
         entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
-        self.units = self._units(entry)
+        self.units = _units(weights, entry)
+        self.weights = w = weights.placed(self.X)
+        self.activation = Activation(w.linear, p.family.negative_slope)
+        self.bent = placed((~w.linear).astype(p.X.dtype), self.X)
+        self.decay = float(p.alpha / len(p.X))
         self.parts = [w.hidden, w.output]
         if p.fit_intercept:
             self.parts += [w.bias, w.offset]
-        self.first = [np.zeros_like(part) for part in self.parts]
-        self.second = [np.zeros_like(part) for part in self.parts]
+        self.first = [self.xp.zeros_like(part) for part in self.parts]
+        self.second = [self.xp.zeros_like(part) for part in self.parts]
         self.n_steps = 0
         # Derivatives of the mean loss are of about this size, whatever its units.
         typical = np.sqrt(np.mean(p.gradient(p.outputs(p.null())) ** 2))
         typical = typical * entry * self.units[0]
-        self.tiny = dtype.type(1e-8 * max(typical, 1e-30))
-
-    def _units(self, entry):
-        """Sizes of the weights, biases and the offset, for data of entries so large.
-
-        A weight of a neuron can become as large as all together are: those of many
-        features have most to gain from a few.
-        """
-        w = self.weights
-        m, c = w.output.shape
-        unit, size = np.linalg.norm(w.hidden), np.linalg.norm(w.output)
-        if m:
-            unit, size = unit / np.sqrt(m), size / np.sqrt(m)
-        return unit, size / np.sqrt(c), unit * entry, unit * entry * size * np.sqrt(m)
+        self.tiny = float(1e-8 * max(typical, 1e-30))
 
     def step(self, batch, rate):
         """Move all weights, for the samples of these indices."""
@@ -152,23 +143,37 @@ class _Adam:
             mean += (1.0 - _FIRST) * slope
             square *= _SECOND
             square += (1.0 - _SECOND) * slope**2
-            part -= self.dtype.type(rate * unit) * mean / (np.sqrt(square) + self.tiny)
+            part -= float(rate * unit) * mean / (self.xp.sqrt(square) + self.tiny)
 
     def _derivatives(self, batch):
         """Derivatives of the mean objective of a batch by all weights."""
-        p, w = self.problem, self.weights
-        x = p.X[batch]
+        p, w, xp = self.problem, self.weights, self.xp
+        x = xp.take(self.X, placed(batch, self.X), axis=0)
         z = x @ w.hidden
         z += w.bias
         slope = self.activation.apply(z)
-        F = (z @ w.output + w.offset).astype(np.float64)
+        # Losses are of NumPy; a batch has few outputs.
+        F = in_numpy(z @ w.output + w.offset).astype(np.float64)
         N = p.loss.gradient(F, p.Y[batch], p.sample_weight[batch]) / len(batch)
-        N = N.astype(self.dtype)
+        N = placed(N.astype(p.X.dtype), self.X)
         back = N @ w.output.T
         back *= slope
         return (
             x.T @ back + self.decay * w.hidden,
             z.T @ N + self.decay * w.output,
-            self.bent * back.sum(axis=0),
-            N.sum(axis=0),
+            self.bent * xp.sum(back, axis=0),
+            xp.sum(N, axis=0),
         )
+
+
+def _units(weights, entry):
+    """Sizes of the weights, biases and the offset, for data of entries so large.
+
+    A weight of a neuron can become as large as all together are: those of many
+    features have most to gain from a few.
+    """
+    m, c = weights.output.shape
+    unit, size = np.linalg.norm(weights.hidden), np.linalg.norm(weights.output)
+    if m:
+        unit, size = unit / np.sqrt(m), size / np.sqrt(m)
+    return unit, size / np.sqrt(c), unit * entry, unit * entry * size * np.sqrt(m)

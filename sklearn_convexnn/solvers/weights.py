@@ -4,10 +4,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_convexnn._sklearn import get_namespace
+from sklearn_convexnn._utils.devices import in_numpy, on_device, placed
+
 
 @dataclass(frozen=True)
 class Weights:
     """Weights of a two-layer network, and its biases.
+
+    While they move, all but `linear` may be arrays of another library.
 
     Attributes
     ----------
@@ -29,12 +34,24 @@ class Weights:
 
     def astype(self, dtype):
         """A copy of that precision."""
+        return self._each(lambda part: part.astype(dtype))
+
+    def placed(self, X):
+        """The same in the namespace and on the device of `X`."""
+        return self._each(lambda part: placed(part, X))
+
+    def in_numpy(self):
+        """The same in NumPy."""
+        return self._each(in_numpy)
+
+    def _each(self, change):
+        """The weights with all numbers changed by a function of arrays."""
         return replace(
             self,
-            hidden=self.hidden.astype(dtype),
-            output=self.output.astype(dtype),
-            bias=self.bias.astype(dtype),
-            offset=self.offset.astype(dtype),
+            hidden=change(self.hidden),
+            output=change(self.output),
+            bias=change(self.bias),
+            offset=change(self.offset),
         )
 
     def units(self, entry):
@@ -68,9 +85,13 @@ class Activation:
         """Turn products into the units, in place; their slopes."""
         slope = z > 0
         if self.some_linear:
-            slope |= self.linear
+            slope |= placed(self.linear, z)
         if self.negative_slope != 0:
-            one, leak = z.dtype.type(1.0), z.dtype.type(self.negative_slope)
-            slope = np.where(slope, one, leak)
+            xp, _ = get_namespace(z)
+            one = xp.ones_like(z[:1, :])
+            slope = xp.where(slope, one, self.negative_slope * one)
+        elif on_device(z):
+            # Other libraries do not multiply numbers by truth values.
+            slope = get_namespace(z)[0].astype(slope, z.dtype)
         z *= slope
         return slope

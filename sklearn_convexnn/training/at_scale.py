@@ -126,8 +126,7 @@ def generate_at_scale(
     """
     # Otherwise it is over before anything can be trained.
     check(0.3 * COPIES * problem.X.size)
-    dtype = precision_at_scale(limits.tol)
-    family = replace(problem.family, X=problem.X.astype(dtype, copy=False))
+    family = problem.family.astype(precision_at_scale(limits.tol))
     problem = replace(problem, family=family)
     task = FitTask() if task is None else task
     run = _RunInChunks(problem, rng, limits)
@@ -225,10 +224,11 @@ def train_at_scale(problem, known, settings, task=None, duals=()):
     -------
     trained : Trained
     """
+    family = problem.family.on_device_of(settings.like)
     result = unless_broken(
         None,
         generate_at_scale,
-        problem,
+        replace(problem, family=family),
         check_random_state(settings.seed),
         settings.limits,
         n_neurons=settings.n_arrangements,

@@ -67,7 +67,7 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     """
     family = problem.family
     if not family.apart:
-        family = replace(family, X=problem.X.astype(np.float32, copy=False))
+        family = family.astype(np.float32)
     p = replace(problem, family=family)
     n, d = p.X.shape
     few = p.X.size <= _FEW

@@ -3,9 +3,11 @@
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
+from sklearn_convexnn._utils.devices import clipped, in_main_memory, in_numpy, placed
 
-# Elements of the array of all outputs in one step: it should stay in the cache.
-_CHUNK = 120_000
+# Elements of the array of all outputs in one step: it should stay in the cache, or in
+# the memory of a device.
+_CHUNK, _LARGE_CHUNK = 120_000, 50_000_000
 # Step size at which a climb ends, and what is far from overflow if divided by.
 _SHORT, _TINY = 1e-3, np.float32(1e-20)
 # Columns of derivatives of all outputs up to which these are formed one by one.
@@ -20,18 +22,25 @@ class Hill:
     X : ndarray of shape (n_samples, n_features)
     N : ndarray of shape (n_samples, n_outputs)
     negative_slope : float
+    like : array or None
+        Of the library, and on the device, that takes the products whose number is
+        that of samples times climbers; NumPy by default.
     """
 
-    def __init__(self, X, N, negative_slope):
-        self.X, self.N, self.negative_slope = X, N, negative_slope
+    def __init__(self, X, N, negative_slope, like=None):
+        self.X, self.negative_slope = X, negative_slope
+        self.like = X if like is None else like
         (n, d), c = X.shape, N.shape[1]
+        self.chunk = _CHUNK if in_main_memory(self.like) else _LARGE_CHUNK
         ones = np.ones((n, 1), dtype=X.dtype)
         rows = np.column_stack([X, ones])
-        self.inward = np.column_stack([rows, ones]).T
+        self.inward = placed(np.column_stack([rows, ones]).T, self.like)
+        self.N = placed(N, self.like)
         self.outward, self.straight = None, N.T @ rows
         if c * (d + 1) <= _FEW:
             # Products of matrices cost less than passes over all outputs.
-            self.outward = (N[:, :, None] * rows[:, None]).reshape(n, -1)
+            outward = (N[:, :, None] * rows[:, None]).reshape(n, -1)
+            self.outward = placed(outward, self.like)
         self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
 
     def smooth(self, widths, at):
@@ -40,7 +49,7 @@ class Hill:
 
     def evaluate(self, U, live):
         """Values and gradients at the rows of `U`, for the climbers `live`."""
-        rows = max(32, _CHUNK // len(self.X))
+        rows = max(32, self.chunk // len(self.X))
         parts = []
         for i in range(0, len(U), rows):
             check()
@@ -55,7 +64,8 @@ class Hill:
             shift = np.einsum("kd,kd->k", anchors, U)
         rows = np.column_stack([U, -shift])
         # Outputs of the units in widths of the kinks, which begin at zero.
-        share = np.column_stack([rows / widths[:, None], ones / 2]) @ self.inward
+        share = np.column_stack([rows / widths[:, None], ones / 2])
+        share = placed(share, self.like) @ self.inward
         value, pull = self._pulls(rows, widths, share)
         gradient = pull[:, :-1]
         if anchors is not None:
@@ -65,29 +75,31 @@ class Hill:
     def _pulls_at_once(self, widths, share):
         """As `_pulls`, by passes over the outputs, whose number is that of samples."""
         a = self.negative_slope
-        straight = a * (share - share.dtype.type(0.5)) if a != 0 else None
+        straight = a * (share - 0.5) if a != 0 else None
         # The activation in widths of its kink: half of the square of its derivative,
         # and beyond the kink what is left of the output.
-        smooth = np.maximum(share, 0.0, out=share)
-        share = np.minimum(smooth, 1.0)
+        smooth = clipped(share, 0.0, None, out=share)
+        share = clipped(smooth, None, 1.0)
         smooth -= share
-        smooth += np.square(share) / 2
+        smooth += share * share / 2
         if a != 0:
             smooth = (1.0 - a) * smooth + straight
-            share = (1.0 - a) * share + share.dtype.type(a)
-        value, outputs = self._ways(widths[:, None] * (smooth @ self.N))
-        share *= outputs @ self.N.T
-        return value, share @ self.inward[:-1].T
+            share = (1.0 - a) * share + a
+        value, outputs = self._ways(widths[:, None] * in_numpy(smooth @ self.N))
+        share *= placed(outputs, self.like) @ self.N.T
+        return value, in_numpy(share @ self.inward[:-1, :].T)
 
     def _pulls(self, rows, widths, share):
         """Norms of the slopes, and their derivatives by directions and biases."""
         if self.outward is None:
             return self._pulls_at_once(widths, share)
         a, half = self.negative_slope, 0.5 * widths[:, None]
-        np.clip(share, 0.0, 1.0, out=share)
-        pulls = (share @ self.outward).reshape(len(rows), *self.straight.shape)
+        share = clipped(share, 0.0, 1.0, out=share)
+        pulls = in_numpy(share @ self.outward)
+        pulls = pulls.reshape(len(rows), *self.straight.shape)
+        share *= share
         # What the smoothed activation has beyond derivative times output.
-        beyond = pulls[:, :, -1] - np.square(share, out=share) @ self.N
+        beyond = pulls[:, :, -1] - in_numpy(share @ self.N)
         if a != 0:
             pulls = (1.0 - a) * pulls + a * self.straight
         slopes = np.einsum("kcd,kd->kc", pulls, rows) + (1.0 - a) * half * beyond

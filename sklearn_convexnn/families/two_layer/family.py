@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import svd
 
+from sklearn_convexnn._sklearn import get_namespace
+from sklearn_convexnn._utils.devices import in_numpy, in_precision, placed
 from sklearn_convexnn.families.base import UnitFamily
 from sklearn_convexnn.families.two_layer.bursts import descend_in_bursts
 from sklearn_convexnn.families.two_layer.climbing import row_norms
@@ -70,11 +72,15 @@ class TwoLayer(UnitFamily):
         return Neurons(directions, np.where(linear, 0.0, biases), linear)
 
     def features(self, units, rows=slice(None), dtype=None):
-        X = self.X[rows]
-        X = X if dtype is None else X.astype(dtype, copy=False)
-        z = X @ units.directions.T.astype(X.dtype, copy=False)
-        z += units.biases.astype(X.dtype, copy=False)
-        return np.where(units.linear, z, activation(z, self.negative_slope))
+        return in_numpy(self.features_in_place(units, rows, dtype))
+
+    def features_in_place(self, units, rows=slice(None), dtype=None):
+        X, xp = self.data[rows, :], get_namespace(self.data)[0]
+        X = X if dtype is None else in_precision(X, dtype)
+        z = X @ placed(units.directions.T, X, X.dtype)
+        z += placed(units.biases, X, X.dtype)
+        linear = placed(units.linear, X)
+        return xp.where(linear, z, activation(z, self.negative_slope))
 
     def random(self, size, rng):
         directions = random_directions(self.X, size, rng, self.fit_intercept)[1]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import eye_array
 
+from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.breakdown import row_space
 from sklearn_convexnn._utils.deadlines import fits, svd_work
 from sklearn_convexnn.model.network import Network
@@ -112,13 +113,17 @@ def activation(z, negative_slope=0.0):
 
     Parameters
     ----------
-    z : ndarray
+    z : array
+        Of any library.
     negative_slope : float, default=0.0
 
     Returns
     -------
     outputs : ndarray of the shape of `z`
     """
-    if negative_slope == 0:
+    if negative_slope == 0 and isinstance(z, np.ndarray):
         return np.maximum(z, 0.0)
-    return np.where(z > 0, z, negative_slope * z)
+    xp, _ = get_namespace(z)
+    if negative_slope == 0:
+        return xp.clip(z, min=0.0)
+    return xp.where(z > 0, z, negative_slope * z)

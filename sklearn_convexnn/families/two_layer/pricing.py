@@ -9,7 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check
+from sklearn_convexnn._utils.devices import in_main_memory, in_numpy, placed
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
 from sklearn_convexnn.families.two_layer.neurons import Neurons
@@ -31,8 +33,9 @@ Wide kinks lead up the broad hills; the steepest unit may be on one that they hi
 which ten times as many climbs lead that begin halfway."""
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
-# Outputs that are sorted at once: they should stay in the cache.
-_SORTED = 40_000
+# Outputs that are sorted at once: they should stay in the cache, or in the memory of a
+# device.
+_SORTED, _LARGE_SORTED = 40_000, 20_000_000
 # Outputs of all starts up to which these are candidates as they are.
 _AS_GIVEN = 300_000
 # Directions in a batch if each one counts when time is short.
@@ -112,6 +115,7 @@ def search_units(
     apart=False,
     polish=60,
     partial=False,
+    like=None,
 ):
     r"""Local maximisers of the slope from many starting directions at once.
 
@@ -146,6 +150,8 @@ def search_units(
         Number of candidates to finish, at most.
     partial : bool, default=False
         Whether what has been found is of use when there is no time for the rest.
+    like : array or None
+        Of the library, and on the device, that takes the large products.
 
     Returns
     -------
@@ -174,6 +180,7 @@ def search_units(
     rough = SlopeSearch(
         (X @ axes / unit_X).astype(np.float32),
         (N / unit_N).astype(np.float32),
+        like=like,
         **options,
     )
     low = floor / unit_X / unit_N
@@ -403,8 +410,10 @@ def _joined(parts):
 
 
 class SlopeSearch:
-    def __init__(self, X, N, *, free_bias, negative_slope, apart=False):
+    def __init__(self, X, N, *, free_bias, negative_slope, apart=False, like=None):
         self.X, self.N, self.apart = X, N, apart
+        # Where products with all samples are taken.
+        self.data = X if like is None else placed(X, like)
         self.free_bias, self.negative_slope = free_bias, negative_slope
 
     def slopes(self, z):
@@ -416,25 +425,29 @@ class SlopeSearch:
     def anchor(self, U):
         """Sample of each direction at which its output best begins."""
         best = np.empty(len(U), dtype=int)
-        a, columns = self.negative_slope, np.ascontiguousarray(self.N.T)
-        rows = max(1, _SORTED // len(self.X))
+        a, X, xp = self.negative_slope, self.data, get_namespace(self.data)[0]
+        columns = placed(np.ascontiguousarray(self.N.T), X)
+        most = _SORTED if in_main_memory(X) else _LARGE_SORTED
+        rows = max(1, most // len(self.X))
         for i in range(0, len(U), rows):
             check()
-            z = U[i : i + rows] @ self.X.T
-            order = np.argsort(-z, axis=1, kind="stable")
-            z = np.take_along_axis(z, order, axis=1)
-            squares = np.zeros_like(z)
-            for column in columns:
-                weight = column[order]
+            z = placed(U[i : i + rows], X) @ X.T
+            order = xp.argsort(-z, axis=1, stable=True)
+            z = xp.take_along_axis(z, order, axis=1)
+            squares = xp.zeros_like(z)
+            for k in range(columns.shape[0]):
+                weight = xp.take(columns[k, :], xp.reshape(order, (-1,)), axis=0)
+                weight = xp.reshape(weight, z.shape)
                 # The part to the right of each sample; what is left is constant.
-                parts = np.cumsum(weight * z, axis=1)
-                total = parts[:, -1:].copy()
-                parts -= np.cumsum(weight, axis=1) * z
+                whole = xp.cumulative_sum(weight * z, axis=1)
+                parts = whole - xp.cumulative_sum(weight, axis=1) * z
                 if a != 0:
-                    parts = (1.0 - a) * parts + a * total
-                squares += np.square(parts, out=parts)
-            steepest = np.argmax(squares, axis=1)
-            best[i : i + rows] = order[np.arange(len(steepest)), steepest]
+                    parts = (1.0 - a) * parts + a * whole[:, -1:]
+                parts *= parts
+                squares += parts
+            steepest = xp.argmax(squares, axis=1, keepdims=True)
+            chosen = xp.take_along_axis(order, steepest, axis=1)
+            best[i : i + rows] = in_numpy(chosen)[:, 0]
         return best
 
     def evaluate(self, U, at):
@@ -459,7 +472,7 @@ class SlopeSearch:
         """
         X, dtype = self.X, self.X.dtype
         hits = np.ones(len(starts)) if hits is None else hits
-        hill = Hill(X, self.N, self.negative_slope)
+        hill = Hill(X, self.N, self.negative_slope, self.data)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
         spread = column_spread(X, self.free_bias, self.apart)
         if self.apart:

@@ -77,6 +77,7 @@ def finish_on_all(problem, N, candidates, known, most):
         (N / scale).astype(problem.X.dtype),
         **problem.family.geometry,
         apart=problem.family.apart,
+        like=problem.family.placed,
     )
     floor = problem.alpha / scale
     hits = np.concatenate([best.hits, np.zeros(len(starts) - len(best))])

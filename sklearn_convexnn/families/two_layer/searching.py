@@ -68,6 +68,7 @@ def search_far_and_near(
         "apart": family.apart,
         "floor": floor,
         "polish": _MORE_POLISHED if thorough else _POLISHED,
+        "like": family.placed,
         **options,
     }
     schedules = {"schedules": schedules} if schedules else {}
