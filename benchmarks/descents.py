@@ -4,7 +4,8 @@ All minimise the same objective of a two-layer ReLU network with free biases, on
 thread: half of the squared errors plus `alpha` / 2 times the sum of the squares of all
 weights.  Data are planted: normal inputs, outputs of twenty random neurons with noise,
 `alpha` a hundredth of the samples.  All begin at the package's random neurons, of two
-widths, and compute in single precision:
+widths, and compute in single precision; where rounding errors stop them, L-BFGS and
+projection go on in double precision:
 
 * L-BFGS: ``solvers/descent.py`` of the package, on all samples, with 20 corrections;
 * batches: Adam of ``solvers/mini_batches.py``.  Its rate falls to zero over a length
@@ -23,7 +24,8 @@ widths, and compute in single precision:
   falls to a third after steps that gain half of what is predicted and rises fourfold
   after those that gain less than a tenth.  Kinks make it rise without end if each step
   has to gain, so one may be worse than the one before, but not than all of the last
-  ten, and the damping of an accepted step falls to 3 if it is larger.
+  ten, and the damping of an accepted step falls to 3 if it is larger.  Three and one
+  tenth of a step are tried before a new one.
 
 What a method has at a time is its best network until then, and a constant before the
 first.  One function computes the objectives of these networks in double precision, with
@@ -79,10 +81,11 @@ BLOCK = 250_000
 # Of conjugate gradients: steps, and residual relative to the one at the start.
 MOST, CLOSE = 30, 0.6
 # Damping at the start, for a new step, and from which a step is taken in any case.
-DAMPING, FRESH, LARGEST = 1e-2, 3.0, 1e3
+DAMPING, FRESH, LARGEST = 0.3, 3.0, 1e3
 # Parts of the predicted gain at which the damping changes, and by how much.
 GOOD, EASIER, BAD, HARDER = 0.5, 1 / 3, 0.1, 4.0
-MEMORY = 10  # objectives below one of which a step has to be
+# Objectives below one of which a step has to end, and parts of it that are tried.
+MEMORY, PARTS = 10, (1.0, 0.3, 0.1)
 
 
 class Record:
@@ -151,11 +154,20 @@ def problem_of(n, d):
     return Problem(TwoLayer(X, fit_intercept=True), y[:, None], np.ones(n), loss, alpha)
 
 
+def precisions(problem):
+    """The problem, and in double precision for those whom rounding errors stop."""
+    yield problem
+    family = replace(problem.family, X=problem.X.astype(np.float64))
+    yield replace(problem, family=family)
+
+
 def train_lbfgs(problem, width, rng, record):
-    start = random_weights(problem, width, rng)
+    weights = random_weights(problem, width, rng)
+    options = {"max_iter": 10**6, "rtol": 0.0, "report": record.take}
     # Every step is a network.
     with patch.multiple(descent, _STEPS=1, _GAIN=0.0):
-        descent.descend(problem, start, max_iter=10**6, rtol=0.0, report=record.take)
+        for p in precisions(problem):
+            weights = descent.descend(p, weights, **options)
 
 
 def train_in_batches(problem, width, rng, record):
@@ -173,9 +185,14 @@ def train_in_bursts(problem, width, rng, record):
 
 
 def train_projected(problem, width, rng, record):
-    reduced = Projected(problem, random_weights(problem, width, rng), record)
+    weights = random_weights(problem, width, rng)
     options = {"maxiter": 10**6, "maxfun": 10**6, "maxcor": 20, "ftol": 0, "gtol": 0}
-    descent.minimize_in_time(reduced.value_and_gradient, reduced.start, np.inf, options)
+    for p in precisions(problem):
+        reduced = Projected(p, weights, record)
+        descent.minimize_in_time(
+            reduced.value_and_gradient, reduced.start, np.inf, options
+        )
+        weights = reduced.best
 
 
 def train_gauss_newton(problem, width, rng, record):
@@ -184,18 +201,29 @@ def train_gauss_newton(problem, width, rng, record):
     here = model.evaluate(x)
     values = [here.value]
     while True:
+        moved = None
         gradient, diagonal = model.expand(x, here)
-        while True:
+        while moved is None:
             step, gain = model.step(gradient, diagonal, damping)
-            there = model.evaluate(x + step)
-            part = (here.value - there.value) / gain
+            level = np.inf if damping > LARGEST else max(values[-MEMORY:])
+            moved, there, whole = first_below(model, x, step, level)
+            part = (here.value - whole) / gain
             damping *= EASIER if part > GOOD else HARDER if part < BAD else 1.0
-            if there.value < max(values[-MEMORY:]) or damping > LARGEST:
-                break
-        x, here, damping = x + step, there, min(damping, FRESH)
+        x, here, damping = moved, there, min(damping, FRESH)
         if here.value < min(values):
             record.take(model.weights_of(x))
         values.append(here.value)
+
+
+def first_below(model, x, step, level):
+    """A part of a step that ends below a level, or None; what the whole one has."""
+    whole = None
+    for part in PARTS:
+        there = model.evaluate(x + part * step)
+        whole = there.value if whole is None else whole
+        if there.value < level:
+            return x + part * step, there, whole
+    return None, None, whole
 
 
 METHODS = {
@@ -264,7 +292,7 @@ class Projected(Layers):
 
     def __init__(self, problem, start, record):
         super().__init__(problem, len(start.bias), record)
-        self.least = np.inf
+        self.least, self.best = np.inf, start
         # Units as those of the package.
         units = start.units(np.linalg.norm(self.X) / np.sqrt(self.X.size))
         self.units = np.repeat(units[::2], [start.hidden.size, start.bias.size])
@@ -279,8 +307,8 @@ class Projected(Layers):
         r = self.residual(A, v, offset)
         value = 0.5 * (r @ r + self.alpha * (np.sum(W**2) + v @ v))
         if value < self.least:
-            self.least = value
-            self.record.take(as_weights(W, b, v, offset))
+            self.least, self.best = value, as_weights(W, b, v, offset)
+            self.record.take(self.best)
         # To change the best output weights does not matter to first order.
         to_W, to_b = self.back_to_hidden(A, r, v)
         gradient = np.concatenate([(to_W + self.alpha * W).ravel(), to_b])
