@@ -34,8 +34,9 @@ least cost.  Seconds are those of the processor, without that function.
 
     python benchmarks/descents.py --out doc/benchmarks
 
-``--quick`` takes two tiny problems and some seconds, and compares the derivatives of
-the last two methods, which this file has, with differences.
+It takes an hour and a half.  ``--quick`` takes two tiny problems and some seconds, and
+compares the derivatives of the last two methods, which are of this file, with
+differences.
 """
 
 import argparse
@@ -84,8 +85,8 @@ MOST, CLOSE = 30, 0.6
 DAMPING, FRESH, LARGEST = 0.3, 3.0, 1e3
 # Parts of the predicted gain at which the damping changes, and by how much.
 GOOD, EASIER, BAD, HARDER = 0.5, 1 / 3, 0.1, 4.0
-# Objectives below one of which a step has to end, and parts of it that are tried.
-MEMORY, PARTS = 10, (1.0, 0.3, 0.1)
+# A step has to end below one of so many objectives, or one of these parts of it.
+MEMORY, PARTS = 10, (0.3, 0.1)
 
 
 class Record:
@@ -201,29 +202,30 @@ def train_gauss_newton(problem, width, rng, record):
     here = model.evaluate(x)
     values = [here.value]
     while True:
-        moved = None
         gradient, diagonal = model.expand(x, here)
+        moved = None
         while moved is None:
             step, gain = model.step(gradient, diagonal, damping)
             level = np.inf if damping > LARGEST else max(values[-MEMORY:])
-            moved, there, whole = first_below(model, x, step, level)
-            part = (here.value - whole) / gain
+            moved = x + step, model.evaluate(x + step)
+            part = (here.value - moved[1].value) / gain
             damping *= EASIER if part > GOOD else HARDER if part < BAD else 1.0
-        x, here, damping = moved, there, min(damping, FRESH)
+            if not moved[1].value < level:
+                moved = part_below(model, x, step, level)
+        x, here = moved
+        damping = min(damping, FRESH)
         if here.value < min(values):
             record.take(model.weights_of(x))
         values.append(here.value)
 
 
-def first_below(model, x, step, level):
-    """A part of a step that ends below a level, or None; what the whole one has."""
-    whole = None
+def part_below(model, x, step, level):
+    """The end of a part of a step, and what is there, if it is below a level."""
     for part in PARTS:
         there = model.evaluate(x + part * step)
-        whole = there.value if whole is None else whole
         if there.value < level:
-            return x + part * step, there, whole
-    return None, None, whole
+            return x + part * step, there
+    return None
 
 
 METHODS = {
@@ -485,8 +487,8 @@ def lines_of(problem, looks, medians, least):
     n, d = problem.X.shape
     yield f"## {n} samples, {d} features"
     yield ""
-    yield f"The best objective that is known is {least:.6g}, of the constant "
-    yield f"{problem.objective(problem.null()):.6g}."
+    constant = problem.objective(problem.null())
+    yield f"The best known objective is {least:.6g}, that of a constant {constant:.6g}."
     yield ""
     yield f"| method | {' | '.join(f'{look:g} s' for look in looks)} |"
     yield f"|{' :-- |' * (1 + len(looks))}"
