@@ -148,7 +148,8 @@ def convex_relu_path(
     they start from the neurons of both.  The steepest slope is a convex function of
     the dual point, so a mixture of the dual points of the two bounds the slopes of
     all neurons, and often closes the gap without a search.  What is proven for the
-    two is then proven for the mixture.
+    two is then proven for the mixture.  Estimated bounds rest on shorter searches than
+    those of a single fit, and allow for more that these have not seen.
 
     The seed, and with ``arrangements='sampled'`` the patterns, are the same for all.
     Gated networks and those on sampled patterns are trained independently.
@@ -253,7 +254,7 @@ def fit_path(
     models : list of estimators
     short : Short
     """
-    path = _Path(estimator, X, y, sample_weight, alphas, label)
+    path = _Path(estimator, X, y, sample_weight, alphas, label, brief=True)
     for k in _order(alphas):
         path.fit(k, path.sides(k))
     return path.models, joined(list(path.shorts))
@@ -284,7 +285,7 @@ def scoring_path(
         Descents, which know no gap, do not count.
     """
     task = FitTask() if task is None else task
-    path = _Path(estimator, X, y, sample_weight, alphas, label, prove=False)
+    path = _Path(estimator, X, y, sample_weight, alphas, label, prove=False, brief=True)
     if not suits_descent(estimator, X):
         for k in _order(alphas):
             with task.within("alpha"):

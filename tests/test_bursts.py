@@ -60,8 +60,38 @@ def test_bursts_get_below_one_descent(c, bias, few, short, monkeypatch):
 
 def test_bursts_end_when_they_do_not_pay(short):
     p = planted()
-    assert len(networks(p, pays=1.0)) == 2
+    # There are full batches until they are slow, and then one in parts.
+    assert len(networks(p, pays=1.0)) == 3
     assert len(networks(p, most=6)) == 6
+
+
+def batches_before(problem, monkeypatch, n_bursts):
+    """Whether bursts so far have been in batches."""
+    counts = []
+
+    def counted(*args):
+        counts.append(1)
+        return batches(*args)
+
+    batches = bursts.descend_in_batches
+    monkeypatch.setattr(bursts, "descend_in_batches", counted)
+    networks(problem, most=n_bursts)
+    return len(counts)
+
+
+def test_full_batches_come_first_where_features_are_many(short, monkeypatch):
+    monkeypatch.setattr(bursts, "_CHEAP", np.inf)
+    assert batches_before(planted(n=300, d=6), monkeypatch, 1) == 1
+    wide = planted(n=300, d=60)
+    assert batches_before(wide, monkeypatch, 1) == 0
+    assert batches_before(wide, monkeypatch, 6) > 0
+
+
+def test_full_batches_come_first_where_they_are_cheap(short, monkeypatch):
+    p = planted(n=300, d=6)
+    monkeypatch.setattr(bursts, "_CHEAP", 0)
+    assert batches_before(p, monkeypatch, 1) == 0
+    assert batches_before(p, monkeypatch, 6) > 0
 
 
 def test_same_seed_same_bursts(short):

@@ -22,12 +22,16 @@ class Limits:
         When a network would need more units.
     deadline : float, default=inf
         At this value of ``time.perf_counter()``.
+    brief : bool, default=False
+        Whether searches stay short, as in a path, of whose bounds none is worth a long
+        one; they allow for more that has not been seen.
     """
 
     tol: float = 1e-4
     max_iter: int = 200
     max_neurons: int | None = None
     deadline: float = np.inf
+    brief: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Settings:
     max_neurons : int or None, default=None
     prove : bool, default=True
         Whether to attempt proofs after 'adaptive'.
+    brief : bool, default=False
+        As of `Limits`.
     seed : int, default=0
         Determines what is random.
     deadline : float, default=inf
@@ -83,6 +89,7 @@ class Settings:
     solver: str = "auto"
     max_neurons: int | None = None
     prove: bool = True
+    brief: bool = False
     seed: int = 0
     deadline: float = np.inf
     name: str = ""
@@ -114,7 +121,13 @@ class Settings:
     @property
     def limits(self):
         """The `Limits`, with a little room for the rounding of the weights."""
-        return Limits(0.9 * self.tol, self.max_iter, self.max_neurons, self.deadline)
+        return Limits(
+            0.9 * self.tol,
+            self.max_iter,
+            self.max_neurons,
+            self.deadline,
+            brief=self.brief,
+        )
 
     def tell(self, line, level=1):
         """Print a line on the network if `verbose` is at least `level`.

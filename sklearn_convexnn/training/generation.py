@@ -97,7 +97,7 @@ class Generation:
 
     def __init__(self, problem, rng, limits):
         self.problem, self.rng = problem, rng
-        self.tol = limits.tol
+        self.tol, self.brief = limits.tol, limits.brief
         self.keep_time(limits.deadline)
         self.max_iter, most = limits.max_iter, limits.max_neurons
         self.max_neurons = np.inf if most is None else most
@@ -169,7 +169,7 @@ class Generation:
     @property
     def claim(self):
         """The effort of a search before a bound is believed."""
-        return THOROUGH if self.to_be_proven else CLAIM
+        return THOROUGH if self.to_be_proven or self.brief else CLAIM
 
     @property
     def bound(self):
@@ -439,10 +439,10 @@ class Generation:
             if point.confirmed:
                 return True
             check()
+            # What is easy to refute takes no long search.
             self.price(point.nu, THOROUGH)
             if self.closed and self.duals[0] is point and not point.confirmed:
-                # What is easy to refute takes no long search.
-                self.price(point.nu, CLAIM)
+                self.price(point.nu, self.claim)
         return False
 
     def keep(self, neurons):
