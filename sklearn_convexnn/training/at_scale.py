@@ -43,7 +43,7 @@ _FIRST_STEPS, _STEPS = 30, 100
 _SAMPLES = 3000
 # Floating-point operations of a search, and how much longer a long one is; of a
 # step of a climber for a sample, besides those of its features.
-_SEARCH, _LONGER, _OVERHEAD = 2e10, 20, 20
+_SEARCH, _LONGER, _OVERHEAD = 2e10, 10, 20
 # Random directions, fewest and most, and candidates that climb on, on all samples.
 _STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
 # Part of the slope wanted from which a candidate is kept.

@@ -36,6 +36,8 @@ _FIRST_PRICING, _DESCENT = 0.2, 0.5
 _LOOK = 20_000
 # Part of the time that is kept for a long search, and of the time left that one takes.
 _LAST, _SEARCHING = 0.15, 0.5
+# Part of a long search that is enough where bounds are not worth more.
+_BRIEF = 0.2
 # Random directions of the first search, and of others at least; how much longer a
 # direction takes with the other starts of a long one.
 _FIRST_SEARCH, _FEWEST, _THOROUGH_PACE = 25, 75, 2.0
@@ -169,7 +171,7 @@ class Generation:
     @property
     def claim(self):
         """The effort of a search before a bound is believed."""
-        return THOROUGH if self.to_be_proven or self.brief else CLAIM
+        return THOROUGH if self.to_be_proven else CLAIM
 
     @property
     def bound(self):
@@ -541,7 +543,8 @@ class Generation:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
         if effort == CLAIM:
-            size = max(size, family.starts_of_claim(n_outputs))
+            most = family.starts_of_claim(n_outputs)
+            size = max(size, _BRIEF * most if self.brief else most)
         if self.deadline < np.inf and self.pace > 0:
             # A few that come to an end are worth more than many that do not.
             left = (self.end if effort == CLAIM else self.deadline) - perf_counter()
