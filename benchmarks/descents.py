@@ -32,9 +32,10 @@ first.  One function computes the objectives of these networks in double precisi
 hidden and output weights of a neuron of equal norms, which make the same outputs at the
 least cost.  Seconds are those of the processor, without that function.
 
-    python benchmarks/descents.py --out doc/benchmarks
+    python benchmarks/descents.py --data FOLDER --out doc/benchmarks
 
-It takes an hour and a half.  ``--quick`` takes two tiny problems and some seconds, and
+With ``--data`` there are two UCI tables as well, as `benchmarks/anytime.py` has them.
+It takes two hours.  ``--quick`` takes two tiny problems and some seconds, and
 compares the derivatives of the last two methods, which are of this file, with
 differences.
 """
@@ -47,7 +48,7 @@ from time import process_time
 from unittest.mock import patch
 
 import numpy as np
-from anytime import Stopped, planted
+from anytime import Stopped, planted, table
 from common import machine
 from scipy.linalg import cho_factor, cho_solve
 from scipy.optimize import approx_fprime
@@ -73,6 +74,7 @@ SHAPES = (
     (100_000, 5),
     (100_000, 50),
 )
+TABLES = ("musk-1", "ionosphere")
 WIDTHS = (100, 300)
 # Seconds to look at, and later ones for data of so many entries.
 LOOKS, LATER, MANY = (0.3, 1.0, 3.0, 10.0), (30.0,), 400_000
@@ -148,11 +150,11 @@ class Watched(Separable):
         return super().gradient(F, Y, s)
 
 
-def problem_of(n, d):
-    """A planted problem, in double precision."""
-    X, y, alpha = planted(n, d)
+def problem_of(X, y, alpha):
+    """The problem of data, in double precision."""
     loss = Separable(make_loss("squared_error"))
-    return Problem(TwoLayer(X, fit_intercept=True), y[:, None], np.ones(n), loss, alpha)
+    family = TwoLayer(X, fit_intercept=True)
+    return Problem(family, y[:, None], np.ones(len(y)), loss, alpha)
 
 
 def precisions(problem):
@@ -428,7 +430,7 @@ class Patterns(Layers):
 def check_derivatives():
     """Compare derivatives of this file with differences, in double precision."""
     rng = np.random.RandomState(0)
-    problem = problem_of(50, 3)
+    problem = problem_of(*planted(50, 3))
     start, record = random_weights(problem, 8, rng), Record(problem, [np.inf])
     reduced, full = (kind(problem, start, record) for kind in (Projected, Patterns))
     x = reduced.start
@@ -482,10 +484,10 @@ def measure(problem, args):
     return looks, medians, least
 
 
-def lines_of(problem, looks, medians, least):
+def lines_of(name, problem, looks, medians, least):
     """Heading and table of a problem; the best at each time are bold."""
     n, d = problem.X.shape
-    yield f"## {n} samples, {d} features"
+    yield f"## {name}: {n} samples, {d} features"
     yield ""
     constant = problem.objective(problem.null())
     yield f"The best known objective is {least:.6g}, that of a constant {constant:.6g}."
@@ -512,9 +514,9 @@ def about(args):
 
 By how much objectives of two-layer networks are above the best one that is known, after
 some seconds of the processor on one thread.  The best known is that of any method and
-seed at any of the times.  Data are planted, `alpha` is a hundredth of the samples.
-Medians of {args.seeds} seeds; the best at each time are bold.  The number after the
-method is the width.
+seed at any of the times.  `alpha` of planted data is a hundredth of the samples.
+Seeds: {args.seeds}, with medians of more than one; the best at each time are bold.  The
+number after the method is the width.
 
 - L-BFGS: of the package, on all samples.
 - batches: Adam of the package, with runs that are twice as long each time.
@@ -523,10 +525,27 @@ method is the width.
   each evaluation.
 - Gauss-Newton: damped steps with the patterns of the moment, by conjugate gradients.
 
+Batches are best where samples are many, and full batches at first where they are few or
+features are many.  Gauss-Newton gets far on planted data with many features, but not on
+tables of that shape, and the projection costs too much for wide networks; fits use
+bursts, which are never far from the best.
+
 {{tables}}
 {machine(["numpy", "scipy"])}
 Made by `benchmarks/descents.py`, which says more on each method.
 """
+
+
+def problems(args):
+    """Pairs (name, data), one after the other."""
+    for shape in TINY if args.quick else SHAPES:
+        name = "x".join(map(str, shape))
+        if not args.only or name in args.only:
+            yield "planted", planted(*shape)
+    for name in TABLES if args.data and not args.quick else ():
+        data = table(args.data, name)
+        if data is not None and (not args.only or name in args.only):
+            yield name, data
 
 
 def write(folder, args, lines):
@@ -538,6 +557,7 @@ def write(folder, args, lines):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two tiny problems")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="of UCI tables")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="these, as 300x5")
     parser.add_argument("--seeds", type=int, help="runs of each method (3; quick: 1)")
     parser.add_argument("--limit", type=float, help="seconds of a run (quick: 0.2)")
@@ -549,11 +569,9 @@ def main():
     with threadpool_limits(limits=1):
         if args.quick:
             check_derivatives()
-        for shape in TINY if args.quick else SHAPES:
-            if args.only and "x".join(map(str, shape)) not in args.only:
-                continue
-            problem = problem_of(*shape)
-            new = list(lines_of(problem, *measure(problem, args)))
+        for name, data in problems(args):
+            problem = problem_of(*data)
+            new = list(lines_of(name, problem, *measure(problem, args)))
             print(*new, sep="\n", flush=True)
             lines += new
             if args.out:

@@ -362,6 +362,7 @@ def test_network_within_the_limit_of_neurons(limit, reached):
     assert model.objective_ <= reached * local
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "loss",
     [
@@ -434,6 +435,7 @@ def test_reference_values_from_every_seed(name, alpha, best, n_seeds):
     assert max(objectives) <= min(objectives) * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_seeds_agree_within_tol():
     objectives = list(fit_seeds("diabetes", 20, 2))
     assert max(objectives) <= min(objectives) * (1 + 1e-3)

@@ -226,6 +226,7 @@ def test_certificates(cuts, pricing, kind):
         assert model.dual_bound_ > best.objective_
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pricing", ["triangle", "semidefinite"])
 @pytest.mark.parametrize("cuts", CUTS)
 def test_relaxation_that_leaves_a_gap_says_so(pricing, cuts):

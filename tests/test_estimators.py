@@ -145,6 +145,7 @@ def test_answer_does_not_depend_on_row_order_or_repetition():
     assert_array_equal(extra.coefs_[0], reference.coefs_[0])
 
 
+@pytest.mark.slow
 def test_history():
     # Too many samples and features for a proof, which would take its time.
     X, y, _ = tiny_data("squared_error", n=70, d=6)
@@ -550,6 +551,7 @@ def test_exact_on_data_of_high_rank():
     assert "arrangements='sampled'" in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "limit",
     [

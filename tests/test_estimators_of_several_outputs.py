@@ -183,6 +183,7 @@ def test_orthogonal_samples_are_solved_by_structure():
     assert net.dual_gap_ <= 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "labels",
     [
@@ -243,6 +244,7 @@ def test_weights_are_repetitions(targets):
     assert_allclose(weighted.objective_, repeated.objective_)
 
 
+@pytest.mark.slow
 def test_pickles_and_repeats(wine):
     X, y = wine
     model = ConvexReLUClassifier(2.0, random_state=0).fit(X, y)

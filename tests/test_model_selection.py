@@ -83,6 +83,7 @@ def assert_is_largest(estimator, X, y, sample_weight=None):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", REGRESSORS, ids=str)
 def test_alpha_max_of_regressors(params):
     X, y, s = tiny_data("squared_error", n=20, d=3, weighted=True)
@@ -92,6 +93,7 @@ def test_alpha_max_of_regressors(params):
     assert found.upper <= (1.0 + 1e-4) * found.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", CLASSIFIERS, ids=str)
 def test_alpha_max_of_classifiers(params):
     X, y, s = tiny_data("log_loss", n=20, d=3, weighted=True)
@@ -100,6 +102,7 @@ def test_alpha_max_of_classifiers(params):
     assert_is_largest(ConvexReLUClassifier(**params), X, y, s)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "estimator",
     [
@@ -383,6 +386,7 @@ def test_constant_targets():
     assert models[-1].n_neurons_ == 0
 
 
+@pytest.mark.slow
 def test_warm_start_from_neurons_of_no_use():
     X, y = scaled(load_diabetes, 120)
     model = ConvexReLURegressor(alpha=20.0, warm_start=True, random_state=0).fit(X, y)
@@ -455,6 +459,7 @@ def test_scores_of_the_classifier(params):
     assert np.all((model.scores_path_ > 0.5) & (model.scores_path_ <= 1))
 
 
+@pytest.mark.slow
 def test_scores_by_another_scorer():
     X, y = scaled(load_diabetes, 100)
     model = ConvexReLURegressorCV(alphas=[30.0], cv=2, scoring="r2", random_state=0)
@@ -639,6 +644,7 @@ def test_a_network_worse_than_a_mixture_is_replaced():
     assert path.models[1].objective_ <= 1.01 * good
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [{}, {"max_neurons": 5}], ids=str)
 def test_verbose_lines_say_fold_and_alpha(params, capsys):
     X, y = scaled(load_diabetes, 70)
@@ -735,6 +741,7 @@ def test_jobs_do_not_change_the_result(backend):
     assert_allclose(other.coefs_[0], model.coefs_[0], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow
 @config_context(enable_metadata_routing=True)
 def test_metadata_routing():
     X, y = scaled(load_diabetes, 120)

@@ -266,6 +266,7 @@ def test_the_best_network_is_reached_by_no_local_training():
         assert p.objective(placed) >= found.objective * (1 - 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", ["softmax", "squared_error"])
 def test_largest_alpha_with_neurons(name, bias):

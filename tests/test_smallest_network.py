@@ -284,6 +284,7 @@ def test_a_linear_target_needs_one_neuron():
     assert small.dual_gap_ <= 0.1 * small.objective_
 
 
+@pytest.mark.slow
 def test_no_rise_if_the_fit_is_short_of_tol():
     X, y, _ = tiny_data("squared_error", n=60, d=4)
     plain = ConvexReLURegressor(alpha=0.2, tol=1e-8, max_iter=1, random_state=0)

@@ -146,6 +146,7 @@ def test_dual_point_of_other_activations(slope, bias):
     assert_allclose(found.kappa * ALPHA, exact, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n, d, bias, kind, options",
     [

@@ -186,7 +186,7 @@ class _RunInChunks(Run):
         n, d = self.problem.X.shape
         steps = sum(stage[-1] for stage in widths)
         each = 4.0 * min(n_samples, n) * (d + _OVERHEAD) * steps
-        work = 0.5 * _SEARCH * (_LONGER if effort == CLAIM else 1)
+        work = 0.5 * _SEARCH * (self.part * _LONGER if effort == CLAIM else 1)
         return int(np.clip(work / each, least, most))
 
     def search(self, N, effort):

@@ -36,7 +36,8 @@ _FIRST_PRICING, _DESCENT = 0.2, 0.5
 _LOOK = 20_000
 # Part of the time that is kept for a long search, and of the time left that one takes.
 _LAST, _SEARCHING = 0.15, 0.5
-# Part of a long search that is enough where bounds are not worth more.
+# Part of a long search that comes first, and is enough if it has seen all, or where
+# bounds are not worth more.
 _BRIEF = 0.2
 # Random directions of the first search, and of others at least; how much longer a
 # direction takes with the other starts of a long one.
@@ -113,6 +114,8 @@ class Generation:
         self.broken = 0
         # By how much the last long search has corrected a slope, as a factor.
         self.caution = 1.0
+        # Part of a long search to make.
+        self.part = 1.0
         # Seconds of a search for each random direction.
         self.pace = seconds(problem.family.search_work(problem.n_outputs))
 
@@ -405,7 +408,7 @@ class Generation:
                 self.duals.sort(key=lambda point: -point.bound)
                 if self.duals[0].confirmed:
                     break
-                self.price(self.duals[0].nu, self.claim)
+                self.search_long(self.duals[0])
         self.refute()
 
     def rate(self, point, final=False):
@@ -444,8 +447,15 @@ class Generation:
             # What is easy to refute takes no long search.
             self.price(point.nu, THOROUGH)
             if self.closed and self.duals[0] is point and not point.confirmed:
-                self.price(point.nu, self.claim)
+                self.search_long(point)
         return False
+
+    def search_long(self, point):
+        """Search before a bound is believed, and longer if much may not be seen."""
+        for self.part in (_BRIEF,) if self.brief else (_BRIEF, 1.0):
+            self.price(point.nu, self.claim)
+            if point.unseen <= point.kappa:
+                break
 
     def keep(self, neurons):
         """Take a network for the best one if it is; whether it is."""
@@ -543,8 +553,7 @@ class Generation:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
         if effort == CLAIM:
-            most = family.starts_of_claim(n_outputs)
-            size = max(size, _BRIEF * most if self.brief else most)
+            size = max(size, self.part * family.starts_of_claim(n_outputs))
         if self.deadline < np.inf and self.pace > 0:
             # A few that come to an end are worth more than many that do not.
             left = (self.end if effort == CLAIM else self.deadline) - perf_counter()
