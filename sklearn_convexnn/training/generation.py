@@ -452,10 +452,11 @@ class Generation:
 
     def search_long(self, point):
         """Search before a bound is believed, and longer if much may not be seen."""
-        for self.part in (_BRIEF,) if self.brief else (_BRIEF, 1.0):
+        self.part = _BRIEF
+        self.price(point.nu, self.claim)
+        self.part = 1.0
+        if point.unseen > point.kappa and not self.brief:
             self.price(point.nu, self.claim)
-            if point.unseen <= point.kappa:
-                break
 
     def keep(self, neurons):
         """Take a network for the best one if it is; whether it is."""
