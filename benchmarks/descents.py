@@ -525,10 +525,11 @@ number after the method is the width.
   each evaluation.
 - Gauss-Newton: damped steps with the patterns of the moment, by conjugate gradients.
 
-Batches are best where samples are many, and full batches at first where they are few or
+Batches are best where samples are many, full batches at first where they are few or
 features are many.  Gauss-Newton gets far on planted data with many features, but not on
-tables of that shape, and the projection costs too much for wide networks; fits use
-bursts, which are never far from the best.
+tables of that shape.  The projection is the best one on small tables, and slow with many
+samples or wide networks.  Fits use bursts, which are close to the best on most of these
+problems, but behind it by some percent in the first second where features are many.
 
 {{tables}}
 {machine(["numpy", "scipy"])}
