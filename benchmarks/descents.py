@@ -527,9 +527,10 @@ number after the method is the width.
 
 Batches are best where samples are many, full batches at first where they are few or
 features are many.  Gauss-Newton gets far on planted data with many features, but not on
-tables of that shape.  The projection is the best one on small tables, and slow with many
-samples or wide networks.  Fits use bursts, which are close to the best on most of these
-problems, but behind it by some percent in the first second where features are many.
+tables of that shape.  The projection is the best one on small tables, and slow with
+many samples or wide networks.  Fits use bursts, which are close to the best on most of
+these problems, but behind it by some percent in the first second where features are
+many.
 
 {{tables}}
 {machine(["numpy", "scipy"])}
