@@ -176,7 +176,7 @@ class _RunInChunks(Run):
         return len(p.X) * unknowns**2 <= _MOST_WORK
 
     def search_size(self, effort, n_outputs):
-        if not self.duals or effort == GLANCE:
+        if self._is_first() or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _STARTS // 3
         return self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
