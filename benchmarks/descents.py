@@ -116,13 +116,14 @@ class Record:
         self.best = found
 
     def offer(self, network):
-        """A network that may be better, while the clock stands still."""
+        """Objective of a network that may be better; the clock stands still."""
         begin = process_time()
         value = self.problem.objective(network)
         self.begin += process_time() - begin
         if value < self.value:
             self.take(network)
             self.value = value
+        return value
 
     def values(self):
         """Objectives at the times."""
@@ -183,8 +184,8 @@ def train_in_batches(problem, width, rng, record):
 
 
 def train_in_bursts(problem, width, rng, record):
-    for network in descend_in_bursts(problem, width, rng, -np.inf, record.offer):
-        record.offer(network)
+    for _ in descend_in_bursts(problem, width, rng, -np.inf, record.offer):
+        pass
 
 
 def train_projected(problem, width, rng, record):

@@ -1,7 +1,8 @@
 """What to do about fits that have stopped short of their tolerance."""
 
 _REMEDIES = {
-    "breakdown": "scale the columns of X, look for outliers",
+    "breakdown": "scale the columns of X, look for outliers, merge samples that are "
+    "equal up to rounding",
     "stalled": "scale the data, use double precision, merge samples that are "
     "equal up to rounding",
     "max_neurons": "increase max_neurons",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.linalg import LinAlgError
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import (
@@ -22,7 +22,7 @@ from sklearn_convexnn import (
     cutting_planes,
     smallest_network,
 )
-from sklearn_convexnn._utils.breakdown import row_space
+from sklearn_convexnn._utils.breakdown import least_squares, row_space
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.closed_forms import closed_form
 from sklearn_convexnn.families.two_layer.pricing import search_widely
@@ -336,3 +336,15 @@ def test_fuzz():
     sys.modules["fuzz"] = fuzz
     spec.loader.exec_module(fuzz)
     assert fuzz.run(range(150, 300)) == {}
+
+
+def test_least_squares_where_columns_are_equally_good():
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        Q = np.linalg.qr(rng.standard_normal((7, 5)))[0]
+        A = Q * rng.choice([-1.0, 1.0], 5)
+        b = -Q @ (rng.standard_normal(5) * rng.integers(2, size=5))
+        x, distance = least_squares(A, b)
+        # Columns are orthogonal.
+        assert_allclose(x, np.maximum(A.T @ b, 0.0), atol=1e-12)
+        assert distance == pytest.approx(np.linalg.norm(A @ x - b), abs=1e-12)

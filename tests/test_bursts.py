@@ -32,9 +32,16 @@ def planted(n=300, d=6, c=1, bias=True, alpha=3.0):
     return two_layer_problem(X, Y, np.ones(n), loss, alpha, bias)
 
 
-def networks(problem, most=4, pays=-1.0, seed=0, report=lambda network: None):
-    rng = np.random.RandomState(seed)
-    return list(islice(descend_in_bursts(problem, 10, rng, pays, report), most))
+def networks(problem, most=4, pays=-1.0, seed=0, reported=None):
+    """Those after bursts; all of them are appended to a list."""
+    rng, reported = np.random.RandomState(seed), [] if reported is None else reported
+
+    def report(network):
+        reported.append(network)
+        return problem.objective(network)
+
+    bursts = descend_in_bursts(problem, 10, rng, pays, report)
+    return [reported[-1] for _ in islice(bursts, most)]
 
 
 @pytest.fixture
@@ -50,7 +57,8 @@ def test_bursts_get_below_one_descent(c, bias, few, short, monkeypatch):
     p = planted(c=c, bias=bias)
     monkeypatch.setattr(bursts, "_FEW", p.X.size if few else 0)
     reported = []
-    found = networks(p, most=6, report=reported.append)
+    found = networks(p, most=6, reported=reported)
+    assert len(found) < len(reported)
     values = [p.objective(network) for network in found]
     one = p.objective(place_neurons(p, 10, np.random.RandomState(0)))
     assert min(values) < 1.001 * one

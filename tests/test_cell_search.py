@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.optimize import nnls
 
+from sklearn_convexnn._utils.breakdown import least_squares
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.cell_search import (
     cell_slope_bound,
@@ -78,7 +78,7 @@ def ascended_slope(X, N, pattern, gate, negative_slope, free_bias, rng):
         for _ in range(8):
             # A step of any length from u is to be projected; long ones are best.
             target = u + 10.0 * A.T @ (A @ u) / np.sum(A**2)
-            rho, _ = nnls(C.T, -target)
+            rho, _ = least_squares(C.T, -target)
             u = target + C.T @ rho
             u = np.where(np.linalg.norm(u[:d]) > 0, u / np.linalg.norm(u[:d]), gate)
             best = max(best, np.linalg.norm(A @ u))

@@ -85,8 +85,8 @@ def test_rare_indicators_are_not_of_small_scale(kind):
     X = np.zeros((2000, 3))
     X[0, 0] = 1.0
     X[:, 1] = 30.0 * rng.standard_normal(2000) * (rng.uniform(size=2000) < 0.5)
-    X[:3, 2] = -2.0
-    expected = np.std(X[:, 1]) / 0.5
+    X[:300, 2] = np.linspace(-2.0, -1.0, 300)
+    expected = np.sqrt(np.mean(X[X[:, 1] != 0, 1] ** 2))
     assert scales_ratio(kind(X)) == pytest.approx(expected)
 
 

@@ -75,6 +75,7 @@ KINDS += ["sparse", "one feature", "integers", "several outputs", "mixed"]
 
 
 @pytest.mark.filterwarnings("ignore:Only .* distinct activation patterns")
+@pytest.mark.filterwarnings("ignore:GatedReLURegressor stopped")
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_data_of_any_scale_and_kind(bias, kind):

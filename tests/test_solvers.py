@@ -201,7 +201,8 @@ def test_limits_give_an_honest_gap():
 def test_unattainable_tolerance_ends_by_itself():
     program = sampled_program("squared_error", True)
     result = solve_interior_point(program, tol=1e-18, max_iter=500)
-    assert result.status in ("stalled", "optimal")
+    # What rounding ends depends on the processor.
+    assert result.status in ("stalled", "breakdown", "optimal")
     assert result.n_iter < 100
     assert_allclose(result.dual_bound, result.objective, rtol=1e-7)
 

@@ -242,7 +242,7 @@ class UnitFamily(GoesByScales, ABC):
         return problem.null().joined(problem.unused(self.random(n_units, rng)))
 
     def bursts(self, problem, n_units, rng, pays, report):
-        """Networks to start from, by a descent that goes on as long as it pays.
+        """Find networks to start from by a descent that goes on as long as it pays.
 
         By default there is one, that of `place`.
 
@@ -256,13 +256,15 @@ class UnitFamily(GoesByScales, ABC):
         pays : float
             Relative gain below which the descent ends.
         report : callable
-            Called with networks on the way.
+            Called with networks on the way; returns their objectives.
 
         Yields
         ------
-        network : Network
+        None
+            Where it can wait.
         """
-        yield self.place(problem, n_units, rng)
+        report(self.place(problem, n_units, rng))
+        yield
 
     def descend(self, problem, network, *, max_iter=200, deadline=np.inf):
         """A network moved by descent on the non-convex objective.

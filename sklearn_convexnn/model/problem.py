@@ -131,15 +131,24 @@ class Problem(Objective):
 
     def with_best_offset(self, network):
         """The same network with the best output biases, if they are free."""
-        if not self.fit_intercept:
-            return network
-        F = self.outputs(replace(network, offset=0.0 * network.offset))
-        return replace(network, offset=self.best_offset(F))
+        return self.at_best_offset(network)[0] if self.fit_intercept else network
+
+    def at_best_offset(self, network):
+        """The same network with the best output biases, and its objective."""
+        F = self.outputs(network)
+        if self.fit_intercept:
+            F = F - network.offset
+            network = replace(network, offset=self.best_offset(F))
+            F += network.offset
+        return network, self.value(F) + self.penalty(network)
 
     def objective(self, network):
         """Objective of a network."""
-        penalty = self.alpha * float(np.sum(network.sizes))
-        return self.value(self.outputs(network)) + penalty
+        return self.value(self.outputs(network)) + self.penalty(network)
+
+    def penalty(self, network):
+        """The part of the objective that is the weight decay."""
+        return self.alpha * float(np.sum(network.sizes))
 
 
 def best_scale(loss, nu, y, weight, reach):

@@ -4,7 +4,6 @@ import warnings
 
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.utils.sparsefuncs import mean_variance_axis, min_max_axis
 
 from sklearn_convexnn._utils.devices import in_numpy, on_device
 
@@ -12,8 +11,9 @@ FAR_APART = 1e3
 """Largest scale of a column over the smallest one from which on users are warned."""
 GO_BY = 30.0
 """The same from which on searches go by the scales."""
-# Entries of dense data that are looked at.
-_ENTRIES = 1_000_000
+# Entries of dense data that are looked at; of a column of more, those that are not the
+# value in the middle tell its scale if they are so many.
+_ENTRIES, _SEEN = 1_000_000, 30
 # Spread of a column, relative to its size, that is rounding.
 _FLAT = 1e-13
 
@@ -36,8 +36,9 @@ class GoesByScales:
 def scales_ratio(X):
     """The largest scale of a column over the smallest one.
 
-    The scale is the standard deviation; of a column of two values it is half of
-    their distance, however rare one of them is.
+    The scale is the root mean square of the distances from the value in the middle, of
+    the entries that are not that value: that of a column that is zero but for a few
+    entries is the size of these, however rare they are.
 
     Parameters
     ----------
@@ -51,28 +52,43 @@ def scales_ratio(X):
     if X.shape[0] == 0:
         return 1.0
     if issparse(X):
-        low, high = min_max_axis(X, axis=0)
-        spread = np.sqrt(mean_variance_axis(X, axis=0)[1])
-        column, values = X.indices, X.data
-        other = (values != low[column]) & (values != high[column])
-        other = np.bincount(column[other], minlength=X.shape[1])
-        # Entries that are not stored are a third value.
-        stored = np.bincount(column, minlength=X.shape[1])
-        other += (low < 0) & (high > 0) & (stored < X.shape[0])
+        columns = X.tocsc()
+        parts = np.split(columns.data, columns.indptr[1:-1])
+        scales = np.array([_sparse_scale(part, X.shape[0]) for part in parts])
     else:
-        # Some samples say as much of many.
-        X = X[:: max(1, X.size // _ENTRIES)]
-        low, high = X.min(axis=0), X.max(axis=0)
-        with np.errstate(over="ignore", invalid="ignore"):
-            spread = X.std(axis=0, dtype=np.float64)
-        other = np.any((low < X) & (high > X), axis=0)
-    low, high = low.astype(np.float64), high.astype(np.float64)
-    half = 0.5 * high - 0.5 * low
-    used = half > _FLAT * np.maximum(np.abs(low), np.abs(high))
-    scales = np.where(other, spread, half)[used]
+        # Some samples say as much of many, but not of rare entries.
+        step = max(1, X.size // _ENTRIES)
+        scales = _scales(X[::step], 1 if step == 1 else _SEEN)
+    scales = scales[scales > 0]
     if len(scales) < 2 or not np.all(np.isfinite(scales)):
         return 1.0
     return float(np.max(scales) / max(np.min(scales), np.finfo(float).tiny))
+
+
+def _scales(X, seen=1):
+    """Scales of the columns of dense data.
+
+    Zero if they are constant, or but for fewer entries than `seen`.
+    """
+    X = X.astype(np.float64, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.abs(X - np.median(X, axis=0))
+        others = np.count_nonzero(distance, axis=0)
+        scales = np.sqrt(np.sum(distance**2, axis=0) / np.maximum(others, 1))
+    used = (others >= seen) & (scales > _FLAT * np.max(np.abs(X), axis=0))
+    return np.where(used, scales, 0.0)
+
+
+def _sparse_scale(stored, n_samples):
+    """The same of a column, of the entries that it stores."""
+    zeros = n_samples - len(stored)
+    if 2 * zeros <= n_samples:
+        return _scales(np.append(stored, np.zeros(zeros))[:, None])[0]
+    stored = stored[stored != 0].astype(np.float64)
+    if len(stored) == 0:
+        return 0.0
+    with np.errstate(over="ignore"):
+        return np.sqrt(np.mean(stored**2))
 
 
 def warn_of_scales(X, sample_weight=None):

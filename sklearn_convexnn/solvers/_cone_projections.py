@@ -1,7 +1,8 @@
 """Projections on the cones of a program, one cone at a time, with a memory."""
 
 import numpy as np
-from scipy.optimize import nnls
+
+from sklearn_convexnn._utils.breakdown import BREAKDOWNS, least_squares
 
 # Rows of a cone that are looked at first, for each coordinate.  A projection has
 # at most one active row for each, and the others are checked afterwards.
@@ -89,8 +90,8 @@ class ConeProjections:
         for _ in range(_PASSES):
             matrix = self.rows[rows] * weights * signs[rows, None]
             try:
-                multipliers, _ = nnls(matrix.T, -target)
-            except RuntimeError:
+                multipliers, _ = least_squares(matrix.T, -target)
+            except BREAKDOWNS:
                 return None
             point = weights * (target + multipliers @ matrix)
             slack = signs * (self.rows @ point)

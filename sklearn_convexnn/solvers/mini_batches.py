@@ -7,13 +7,14 @@ import numpy as np
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import fits, left
 from sklearn_convexnn._utils.devices import in_numpy, placed
-from sklearn_convexnn.solvers.weights import Activation
+from sklearn_convexnn.solvers.weights import Activation, random_size
 
 # Samples in a batch, at most and at least, and as a part of all.
 _BATCH, _LEAST, _PART = 256, 32, 0.25
 
-# Step at the start, relative to the typical norm of the weights of a neuron.
-_RATE = 0.02
+# Step at the start, relative to the norm of the weights of a random neuron, and the
+# number of features from which it is smaller: steps add up.
+_RATE, _MANY_FEATURES = 0.02, 50
 # Forgetting of Adam's means of the derivatives and of their squares.
 _FIRST, _SECOND = 0.9, 0.99
 # Batches after which the time that a batch takes is known well enough.
@@ -23,8 +24,8 @@ _TRIAL = 20
 def descend_in_batches(problem, weights, rng, n_steps):
     """Lower the weight-decay objective by Adam with a rate that falls to zero.
 
-    The rate is relative to the size of the weights, biases and the offset in the
-    units of `descend`, so it needs no tuning to the data.
+    The rate is relative to the sizes of random weights, biases and the offset, so it
+    needs no tuning to the data.
 
     Parameters
     ----------
@@ -50,8 +51,7 @@ def descend_in_batches(problem, weights, rng, n_steps):
     adam, batches = _Adam(problem, weights), _batches(len(problem.X), rng)
     schedule = _Schedule(n_steps)
     while not schedule.over:
-        rate = schedule.next_rate()
-        adam.step(next(batches), rate)
+        adam.step(next(batches), schedule.next_rate())
         schedule.end_in_time()
     return adam.weights.in_numpy().astype(np.float64)
 
@@ -115,7 +115,7 @@ class _Adam:
         self.xp, _ = get_namespace(self.X)
         weights = weights.astype(p.X.dtype)
         entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
-        self.units = _units(weights, entry)
+        self.units = _units(problem, len(weights.output), entry)
         self.weights = w = weights.placed(self.X)
         self.activation = Activation(w.linear, p.family.negative_slope)
         self.bent = placed((~w.linear).astype(p.X.dtype), self.X)
@@ -126,6 +126,8 @@ class _Adam:
         self.first = [self.xp.zeros_like(part) for part in self.parts]
         self.second = [self.xp.zeros_like(part) for part in self.parts]
         self.n_steps = 0
+        many = p.X.shape[1] / _MANY_FEATURES
+        self.pace = min(1.0, many**-0.25) if many else 1.0
         # Derivatives of the mean loss are of about this size, whatever its units.
         typical = np.sqrt(np.mean(p.gradient(p.outputs(p.null())) ** 2))
         typical = typical * entry * self.units[0]
@@ -135,7 +137,7 @@ class _Adam:
         """Move all weights, for the samples of these indices."""
         self.n_steps += 1
         # The means start from zero.
-        rate *= np.sqrt(1.0 - _SECOND**self.n_steps) / (1.0 - _FIRST**self.n_steps)
+        rate *= self.pace * np.sqrt(1.0 - _SECOND**self.n_steps) / (1.0 - _FIRST**self.n_steps)
         for part, slope, mean, square, unit in zip(
             self.parts, self._derivatives(batch), self.first, self.second, self.units
         ):
@@ -166,14 +168,12 @@ class _Adam:
         )
 
 
-def _units(weights, entry):
+def _units(problem, n_neurons, entry):
     """Sizes of the weights, biases and the offset, for data of entries so large.
 
     A weight of a neuron can become as large as all together are: those of many
     features have most to gain from a few.
     """
-    m, c = weights.output.shape
-    unit, size = np.linalg.norm(weights.hidden), np.linalg.norm(weights.output)
-    if m:
-        unit, size = unit / np.sqrt(m), size / np.sqrt(m)
-    return unit, size / np.sqrt(c), unit * entry, unit * entry * size * np.sqrt(m)
+    size = random_size(problem, n_neurons)
+    offset = size**2 * entry * np.sqrt(n_neurons)
+    return size, size / np.sqrt(problem.n_outputs), size * entry, offset

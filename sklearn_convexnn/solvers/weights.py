@@ -67,6 +67,27 @@ class Weights:
         return unit, unit, unit * entry, unit * entry * size
 
 
+def random_size(problem, n_neurons):
+    """Norm of the hidden weights of a random neuron, and of its output weights.
+
+    Outputs of all neurons together are about a third of what they are to be.
+
+    Parameters
+    ----------
+    problem : Problem
+    n_neurons : int
+
+    Returns
+    -------
+    size : float
+    """
+    p, (n, d) = problem, problem.X.shape
+    size = np.linalg.norm(p.X) / np.sqrt(n)
+    F = np.zeros((n, p.n_outputs)) + p.null().offset
+    spread = max(p.loss.spread(F, p.Y, p.sample_weight), 1e-300)
+    return 0.6 * np.sqrt(spread * np.sqrt(d / max(n_neurons, 1)) / size)
+
+
 class Activation:
     """What makes units of products with the data.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
-from scipy.optimize import nnls
 from sklearn.exceptions import ConvergenceWarning
 
+from sklearn_convexnn._utils.breakdown import least_squares
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.cell_search import (
@@ -162,7 +162,7 @@ def cone_slopes(X, nu, arrangement, *, free_bias=False, negative_slope=0.0):
         for j, g in enumerate((gradient, -gradient)):
             rho = np.zeros(len(X))
             if d and (mixed or not free_bias):
-                rho, _ = nnls(constraints * weight[:, None], -g * weight)
+                rho, _ = least_squares(constraints * weight[:, None], -g * weight)
             slope = g + constraints @ rho
             if free_bias and mixed:
                 against = sign * slope[-1] < 0

@@ -139,8 +139,9 @@ class Generation:
         raise NotImplementedError
 
     def bursts(self, n_neurons):
-        """Networks of a descent that goes on as long as it pays."""
-        yield self.place(n_neurons)
+        """A descent that goes on as long as it pays; yields when it can wait."""
+        self.note(self.place(n_neurons))
+        yield
 
     def improve(self, neurons):
         """The network after a descent."""
@@ -274,9 +275,8 @@ class Generation:
         if self.max_neurons < np.inf and self.deadline < np.inf:
             # There may be no time to go from many neurons to few.
             with until(self.before_pricing()):
-                placed = self.place(int(self.max_neurons))
                 # It may have been cut short.
-                self.keep(self.problem.with_best_offset(placed))
+                self.note(self.place(int(self.max_neurons)))
         self.placing, self.placing_ends = self.bursts(n_neurons), self.before_pricing()
         return None
 
@@ -301,10 +301,7 @@ class Generation:
         if self.placing is None:
             return False
         with suppress(OutOfTime), until(self.placing_ends):
-            for placed in self.placing:
-                network = self.problem.with_best_offset(placed)
-                if self.keep(network) or len(network) > self.max_neurons:
-                    self.placed = network
+            for _ in self.placing:
                 return True
         self.pool, self.placing = self.pool.joined(self.placed), None
         return False
@@ -319,9 +316,20 @@ class Generation:
         return self.closed
 
     def note(self, network):
-        """Keep a network that is not the last of its kind, if it is the best one."""
-        if self.keep(self.problem.with_best_offset(network)):
+        """Keep a network that a descent has come to, if it is the best one.
+
+        Returns
+        -------
+        value : float
+            Its objective.
+        """
+        network, value = self.problem.at_best_offset(network)
+        better = self.keep(network, value)
+        if better:
             self.record.note(self)
+        if better or len(network) > self.max_neurons:
+            self.placed = network
+        return value
 
     def before_pricing(self):
         """The time at which to stop what leads to a dual point that is to be priced."""
@@ -458,9 +466,16 @@ class Generation:
         if point.unseen > point.kappa and not self.brief:
             self.price(point.nu, self.claim)
 
-    def keep(self, neurons):
-        """Take a network for the best one if it is; whether it is."""
-        value = self.problem.objective(neurons)
+    def keep(self, neurons, value=None):
+        """Take a network for the best one if it is; whether it is.
+
+        Parameters
+        ----------
+        neurons : Network
+        value : float or None
+            Its objective, if it is known.
+        """
+        value = self.problem.objective(neurons) if value is None else value
         # Not if it is not a number.
         better = value < self.objective and len(neurons) <= self.max_neurons
         if better:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
-from scipy.optimize import minimize_scalar, nnls
+from scipy.optimize import minimize_scalar
 
 from sklearn_convexnn._sklearn import Interval, check_parameters
+from sklearn_convexnn._utils.breakdown import least_squares
 from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.results import SolverError
@@ -144,7 +145,7 @@ def _facets(rows, pattern):
     kept = np.ones(len(normals), dtype=bool)
     for k in range(len(normals)):
         kept[k] = False
-        if not kept.any() or nnls(normals[kept].T, normals[k])[1] > 1e-9:
+        if not kept.any() or least_squares(normals[kept].T, normals[k])[1] > 1e-9:
             kept[k] = True
     return normals[kept]
 

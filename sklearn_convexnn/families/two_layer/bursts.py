@@ -1,9 +1,11 @@
-"""Descent from random neurons in bursts, after each of which there is a network."""
+"""Descent from random neurons in bursts, after each of which it can wait."""
 
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 
+from sklearn_convexnn._utils.deadlines import left
 from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
 from sklearn_convexnn.solvers.descent import descend
 from sklearn_convexnn.solvers.mini_batches import batch_size, descend_in_batches
@@ -14,6 +16,11 @@ _FIRST = 1e10
 # Operations that passes over an output of a neuron are worth, besides products, and a
 # step besides all that depends on the data.
 _PASSES, _STEP = 120.0, 3e6
+# Passes over the data that the first burst is worth at least: after it the network is
+# evaluated.
+_PART = 0.5
+# Part of a burst for which there has to be time after it.
+_NEXT = 2.0
 # Passes over the data before a descent is told to have ended.
 _ENOUGH = 60
 # Entries of the data up to which there are many neurons at first, which have few bad
@@ -35,7 +42,7 @@ _MOST_OUTPUTS = 4e7
 
 
 def descend_in_bursts(problem, n_neurons, rng, pays, report):
-    """Networks of a descent that goes on as long as it pays, each after a burst.
+    """Go on with a descent as long as it pays, a burst at a time.
 
     A burst is a descent in batches, with a rate that falls to zero, and then one by
     L-BFGS; each is longer than the one before.  Neurons are few at first, since these
@@ -51,12 +58,13 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     pays : float
         Relative gain of a burst below which no other one follows.
     report : callable
-        Called with networks within bursts.
+        Called with the networks within and after bursts; returns their objectives.
+        The last one need not be the best.
 
     Yields
     ------
-    network : Network
-        The last one need not be the best.
+    None
+        After each burst.
 
     References
     ----------
@@ -73,13 +81,18 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     few = p.X.size <= _FEW
     weights = random_weights(p, _PARTS * n_neurons if few else n_neurons, rng)
     full = n < _WIDE * d or _CHEAP * _work_of_pass(p, weights) < _FIRST
-    splits, work, spent, last = list(_SPLITS)[few:], _FIRST, 0.0, np.inf
+    splits, spent, last, pace = list(_SPLITS)[few:], 0.0, np.inf, 0.0
+    work = max(_FIRST, _PART * _work_of_pass(p, weights))
     while True:
         splitting = splits and spent >= splits[0] and _can_split(p, weights)
         if splitting:
             weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
         one_pass = _work_of_pass(p, weights)
         work = max(work, spent, _FULL * one_pass if full else 0.0)
+        if pace * (1.0 + _NEXT) * work > left():
+            # Another burst would be cut short.
+            work = max(work, left() / pace)
+        begin = perf_counter()
         weights = _burst(
             p,
             weights,
@@ -88,10 +101,10 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
             0.0 if full else _IN_BATCHES,
             lambda weights: report(network_of(weights)),
         )
-        network = network_of(weights)
-        yield network
+        value = report(network_of(weights))
+        pace = (perf_counter() - begin) / work
+        yield
         spent += work
-        value = p.objective(network)
         gain, last = last - value, min(last, value)
         enough = spent >= _ENOUGH * one_pass and not full
         if gain < pays * value and enough and not splitting:
@@ -122,8 +135,9 @@ def _burst(problem, weights, rng, work, in_batches, report):
         count = in_batches * work / _work_of_pass(p, weights, batch)
         count = int(max(count, _FEWEST))
         weights = descend_in_batches(p, weights, rng, count)
-        report(weights)
         steps *= 1.0 - in_batches
+        if steps >= 1.0:
+            report(weights)
     steps = int(min(steps, _MOST))
     if steps or not batch:
         steps = max(steps, _FEWEST)

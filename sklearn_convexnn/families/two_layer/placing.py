@@ -6,10 +6,12 @@ from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.solvers.descent import descend
-from sklearn_convexnn.solvers.weights import Weights
+from sklearn_convexnn.solvers.weights import Weights, random_size
 
 # Neurons with less than this part of the largest size are left out.
 _GONE = 1e-6
+# Part of the objective without neurons that the weights of random ones may cost.
+_COST = 0.3
 
 
 def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
@@ -53,15 +55,15 @@ def random_weights(problem, n_neurons, rng):
     n, d = p.X.shape
     c = p.n_outputs
     offset = p.null().offset
-    size = np.linalg.norm(p.X) / np.sqrt(n)
-    spread = p.loss.spread(np.zeros((n, c)) + offset, p.Y, p.sample_weight)
-    # Outputs of all neurons together are about a third of what they are to be.
-    root = 0.6 * np.sqrt(max(spread, 1e-300) * np.sqrt(d / max(n_neurons, 1)) / size)
+    root = random_size(p, n_neurons)
     W = root * rng.standard_normal((d, n_neurons)) / np.sqrt(d)
     V = rng.standard_normal((n_neurons, c))
     V *= root / np.maximum(np.linalg.norm(V, axis=1), 1e-300)[:, None]
     if p.family.apart:
-        W, V = shaped_starts(W, V, column_spread(p.X, p.fit_intercept, True))
+        # A network that costs more than it can gain is no start.
+        most = _COST * p.value(np.zeros((n, c)) + offset) / p.alpha
+        spread = column_spread(p.X, p.fit_intercept, True)
+        W, V = shaped_starts(W, V, spread, most / max(n_neurons, 1))
     bias = np.zeros(n_neurons)
     if p.fit_intercept:
         at = rng.randint(n, size=n_neurons)
@@ -70,7 +72,7 @@ def random_weights(problem, n_neurons, rng):
     return Weights(W, V, bias, linear, offset)
 
 
-def shaped_starts(W, V, spread):
+def shaped_starts(W, V, spread, most):
     """Random weights that go by the spread of the features, more or less.
 
     Where some features spread far more than others, random neurons follow these; if
@@ -83,6 +85,8 @@ def shaped_starts(W, V, spread):
     V : ndarray of shape (n_neurons, n_outputs)
         Output weights.
     spread : ndarray of shape (n_features,)
+    most : float
+        Largest size of a neuron, the product of the norms of its weights.
 
     Returns
     -------
@@ -92,8 +96,9 @@ def shaped_starts(W, V, spread):
     part = np.arange(len(V)) / max(len(V) - 1, 1)
     W = W * (spread.max() / spread[:, None]) ** part
     norms, sizes = np.linalg.norm(W, axis=0), np.linalg.norm(V, axis=1)
-    root = np.sqrt(sizes / np.maximum(norms, 1e-300))
-    return W * root, V / np.maximum(root, 1e-300)[:, None]
+    root = np.sqrt(np.minimum(norms * sizes, most))
+    W = W * (root / np.maximum(norms, 1e-300))
+    return W, V * (root / np.maximum(sizes, 1e-300))[:, None]
 
 
 def improve_neurons(problem, network, max_iter=200, **options):

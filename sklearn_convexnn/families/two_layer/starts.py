@@ -9,6 +9,8 @@ from sklearn_convexnn._utils.deadlines import check, svd_work
 _CHUNK = 4_000_000
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
+# Spread of a constant column, relative to the largest and to the precision.
+_FLAT = 10.0
 # Features up to which their principal axes are looked for.
 _MANY_FEATURES = 500
 
@@ -91,6 +93,8 @@ def principal_axes(X, centred=False):
 def column_spread(X, centred=False, apart=False):
     """Root mean square of each column, but at least a small part of the largest.
 
+    A column that is constant has the largest: what moves along it is wasted.
+
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
@@ -110,4 +114,5 @@ def column_spread(X, centred=False, apart=False):
     ]
     spread = np.sqrt(sum(parts) / len(X))
     largest = max(spread.max(initial=0.0), np.finfo(X.dtype).tiny)
+    spread[spread <= _FLAT * np.finfo(X.dtype).eps * largest] = largest
     return np.maximum(spread, (1e-7 if apart else 1e-3) * largest)
