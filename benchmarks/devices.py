@@ -145,13 +145,20 @@ HEADER = """\
 
 
 def row(method, limit, found):
-    bound = found.get("bound")
-    gap = "" if bound is None else f"{100 * (1 - bound / found['objective']):.1f} %"
-    return (
-        f"| {method} | {limit:g} | {found['seconds']:.1f} | {found['neurons']} | "
-        f"{found['objective']:.1f} | {'' if bound is None else f'{bound:.1f}'} | {gap} | "
-        f"{100 * found['accuracy']:.2f} % |"
-    )
+    bound, gap = found.get("bound"), ""
+    if bound is not None:
+        gap = f"{100 * (1 - bound / found['objective']):.1f} %"
+    cells = [
+        method,
+        f"{limit:g}",
+        f"{found['seconds']:.1f}",
+        str(found["neurons"]),
+        f"{found['objective']:.1f}",
+        "" if bound is None else f"{bound:.1f}",
+        gap,
+        f"{100 * found['accuracy']:.2f} %",
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def about(args):

@@ -70,6 +70,18 @@ def test_until_and_check(monkeypatch):
     assert fits(np.inf)
 
 
+def test_other_devices_are_faster_by_what_a_product_takes(monkeypatch):
+    monkeypatch.setattr(_deadlines, "_of_numpy", lambda: 1e9)
+    with until(perf_counter() + 1.0):
+        assert not fits(1e10)
+        with _deadlines.at_speed_of(lambda: None, 10**5):
+            assert fits(1e10)
+        with _deadlines.at_speed_of(None, 10**5):
+            assert not fits(1e10)
+        with _deadlines.at_speed_of(lambda: None, 1):
+            assert not fits(1e10)  # not slower
+
+
 def data(n_outputs, n=20, d=2):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))

@@ -15,8 +15,12 @@ import numpy as np
 COPIES = 1000.0
 """Operations that go by while an entry of the data is copied, a few times."""
 _end = ContextVar("end", default=np.inf)
+# How many times faster than the processor products of matrices are.
+_times_faster = ContextVar("times_faster", default=1.0)
 # Times of the clock and of the processor when the outermost limit was set.
 _begin = ContextVar("begin", default=None)
+# Rows and columns of the matrices whose product tells how fast the processor is.
+_SIZE = 256
 # Seconds in which nothing can be said of the processor, and its least part.
 _SHORT, _LEAST = 0.1, 0.1
 
@@ -120,13 +124,41 @@ def _processor(now):
     return min(max((process_time() - busy) / (now - start), _LEAST), 1.0)
 
 
-@lru_cache(maxsize=1)
+@contextmanager
+def at_speed_of(product, size):
+    """Context in which operations take as long as on another device.
+
+    Parameters
+    ----------
+    product : callable or None
+        Multiplies two matrices there, and waits for the result; None is for those of
+        NumPy.
+    size : int
+        Rows and columns of the matrices.
+    """
+    factor = 1.0 if product is None else _of_products(product, size) / _of_numpy()
+    token = _times_faster.set(max(factor, 1.0))
+    try:
+        yield
+    finally:
+        _times_faster.reset(token)
+
+
 def _speed():
     """Operations in a second, half of what a product of matrices reaches."""
-    matrix = np.ones((256, 256))
+    return _of_numpy() * _times_faster.get()
+
+
+@lru_cache(maxsize=1)
+def _of_numpy():
+    matrix = np.ones((_SIZE, _SIZE))
+    return _of_products(lambda: matrix @ matrix, _SIZE)
+
+
+def _of_products(product, size):
     times = []
     for _ in range(3):
         start = perf_counter()
-        matrix @ matrix
+        product()
         times.append(perf_counter() - start)
-    return 256**3 / max(np.median(times), 1e-9)
+    return size**3 / max(np.median(times), 1e-9)

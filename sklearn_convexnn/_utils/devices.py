@@ -30,6 +30,18 @@ def in_main_memory(X):
     return not on_device(X) or X.__dlpack_device__()[0] == 1
 
 
+def product_on(X, size):
+    """A function that multiplies matrices of so many rows where `X` is, and waits.
+
+    None for arrays that are multiplied by the processor.
+    """
+    if X is None or in_main_memory(X):
+        return None
+    xp, _ = get_namespace(X)
+    matrix = xp.ones((size, size), dtype=X.dtype, device=device(X))
+    return lambda: in_numpy((matrix @ matrix)[:1, :1])
+
+
 def has_double(X):
     """Whether the device of `X` has double precision."""
     return highest_precision(X) == get_namespace(X)[0].float64

@@ -137,7 +137,11 @@ class _Adam:
         """Move all weights, for the samples of these indices."""
         self.n_steps += 1
         # The means start from zero.
-        rate *= self.pace * np.sqrt(1.0 - _SECOND**self.n_steps) / (1.0 - _FIRST**self.n_steps)
+        rate *= (
+            self.pace
+            * np.sqrt(1.0 - _SECOND**self.n_steps)
+            / (1.0 - _FIRST**self.n_steps)
+        )
         for part, slope, mean, square, unit in zip(
             self.parts, self._derivatives(batch), self.first, self.second, self.units
         ):

@@ -12,12 +12,12 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import (
     COPIES,
     OutOfTime,
+    at_speed_of,
     check,
     seconds,
 )
-from sklearn_convexnn.families.two_layer.placing import (
-    improve_neurons,
-)
+from sklearn_convexnn._utils.devices import product_on
+from sklearn_convexnn.families.two_layer.placing import improve_neurons
 from sklearn_convexnn.families.two_layer.pricing import FAR, HALFWAY
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     FINISH,
@@ -36,6 +36,8 @@ LARGE = 2_000_000
 """Entries of the data from which it is, and from which they are not sorted."""
 # Share of the time that is left for each improvement.
 _IMPROVING = 0.4
+# The same for the descent that places neurons.
+_PLACING = 0.65
 # Steps of L-BFGS before an improvement, where it is only to tell which units are of
 # use, and in it.
 _FIRST_STEPS, _STEPS = 30, 100
@@ -53,6 +55,8 @@ _TYPICAL = 100
 # Unknowns of the group lasso up to which a second-order method is faster; for a loss
 # without curvature, on which descent gets stuck, the operations it may take.
 _FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
+# Rows of matrices whose product tells how fast a device is.
+_PRODUCT = 2048
 # Single precision is enough down to this gap, relative to the objective.
 _SINGLE = 1e-4
 
@@ -134,6 +138,9 @@ def generate_at_scale(
 
 
 class _RunInChunks(Run):
+    # Of so many samples a network is far from its best for long.
+    placing_share = _PLACING
+
     def __init__(self, problem, rng, limits):
         super().__init__(problem, rng, limits)
         if np.isfinite(self.end):
@@ -225,18 +232,19 @@ def train_at_scale(problem, known, settings, task=None, duals=()):
     trained : Trained
     """
     family = problem.family.on_device_of(settings.like)
-    result = unless_broken(
-        None,
-        generate_at_scale,
-        replace(problem, family=family),
-        check_random_state(settings.seed),
-        settings.limits,
-        n_neurons=settings.n_arrangements,
-        known=known,
-        duals=duals,
-        callback=round_printer(settings),
-        task=task,
-    )
+    with at_speed_of(product_on(family.placed, _PRODUCT), _PRODUCT):
+        result = unless_broken(
+            None,
+            generate_at_scale,
+            replace(problem, family=family),
+            check_random_state(settings.seed),
+            settings.limits,
+            n_neurons=settings.n_arrangements,
+            known=known,
+            duals=duals,
+            callback=round_printer(settings),
+            task=task,
+        )
     if result is None:
         return null_training(problem, settings)
     neurons = result.neurons

@@ -125,6 +125,8 @@ class Generation:
     to_be_proven = False
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
+    # Part of the time that the descent which places neurons may take.
+    placing_share = _DESCENT
     # Networks to train from random neurons when their number is limited.
     n_narrow = 5
 
@@ -277,7 +279,8 @@ class Generation:
             with until(self.before_pricing()):
                 # It may have been cut short.
                 self.note(self.place(int(self.max_neurons)))
-        self.placing, self.placing_ends = self.bursts(n_neurons), self.before_pricing()
+        self.placing = self.bursts(n_neurons)
+        self.placing_ends = self.before_pricing(self.placing_share)
         return None
 
     def _looks_are_cheap(self):
@@ -331,10 +334,10 @@ class Generation:
             self.placed = network
         return value
 
-    def before_pricing(self):
+    def before_pricing(self, share=_DESCENT):
         """The time at which to stop what leads to a dual point that is to be priced."""
         now = perf_counter()
-        return now + _DESCENT * (self.deadline - now)
+        return now + share * (self.deadline - now)
 
     def _whole_round(self, blocks):
         """A round, and a longer search if it has closed the gap.

@@ -19,8 +19,9 @@ _PASSES, _STEP = 120.0, 3e6
 # Passes over the data that the first burst is worth at least: after it the network is
 # evaluated.
 _PART = 0.5
-# Part of a burst for which there has to be time after it.
-_NEXT = 2.0
+# How many times a burst there has to be time for after it, or it takes all that is
+# left; and of all bursts, for another one to be worth its time.
+_NEXT, _LEAST = 2.0, 0.1
 # Passes over the data before a descent is told to have ended.
 _ENOUGH = 60
 # Entries of the data up to which there are many neurons at first, which have few bad
@@ -89,6 +90,8 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
             weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
         one_pass = _work_of_pass(p, weights)
         work = max(work, spent, _FULL * one_pass if full else 0.0)
+        if pace * _LEAST * spent > left():
+            return
         if pace * (1.0 + _NEXT) * work > left():
             # Another burst would be cut short.
             work = max(work, left() / pace)
