@@ -49,7 +49,8 @@ def descend_in_batches(problem, weights, rng, n_steps):
        Descent with Warm Restarts". ICLR. (the cosine schedule)
     """
     adam, batches = _Adam(problem, weights), _batches(len(problem.X), rng)
-    schedule = _Schedule(n_steps)
+    many = max(problem.X.shape[1] / _MANY_FEATURES, 1.0)
+    schedule = _Schedule(n_steps, _RATE * many**-0.25)
     while not schedule.over:
         adam.step(next(batches), schedule.next_rate())
         schedule.end_in_time()
@@ -84,8 +85,9 @@ def _batches(n_samples, rng):
 class _Schedule:
     """Rates of the steps, along a cosine to zero at the last or when time is up."""
 
-    def __init__(self, n_steps):
+    def __init__(self, n_steps, rate):
         self.step, self.n_steps, self.start = 0, n_steps, perf_counter()
+        self.rate = rate
 
     @property
     def over(self):
@@ -99,7 +101,7 @@ class _Schedule:
             self.n_steps = int(min(self.n_steps, (1.0 + times_more) * self.step))
         progress = self.step / self.n_steps
         self.step += 1
-        return _RATE * 0.5 * (1.0 + np.cos(np.pi * progress))
+        return self.rate * 0.5 * (1.0 + np.cos(np.pi * progress))
 
     def end_in_time(self):
         """Let the step before have been the last one if the time is up."""
@@ -126,8 +128,6 @@ class _Adam:
         self.first = [self.xp.zeros_like(part) for part in self.parts]
         self.second = [self.xp.zeros_like(part) for part in self.parts]
         self.n_steps = 0
-        many = p.X.shape[1] / _MANY_FEATURES
-        self.pace = min(1.0, many**-0.25) if many else 1.0
         # Derivatives of the mean loss are of about this size, whatever its units.
         typical = np.sqrt(np.mean(p.gradient(p.outputs(p.null())) ** 2))
         typical = typical * entry * self.units[0]
@@ -137,11 +137,7 @@ class _Adam:
         """Move all weights, for the samples of these indices."""
         self.n_steps += 1
         # The means start from zero.
-        rate *= (
-            self.pace
-            * np.sqrt(1.0 - _SECOND**self.n_steps)
-            / (1.0 - _FIRST**self.n_steps)
-        )
+        rate *= np.sqrt(1.0 - _SECOND**self.n_steps) / (1.0 - _FIRST**self.n_steps)
         for part, slope, mean, square, unit in zip(
             self.parts, self._derivatives(batch), self.first, self.second, self.units
         ):

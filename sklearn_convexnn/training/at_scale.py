@@ -52,9 +52,10 @@ _STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
 _WORTH = 0.8
 # Neurons of the networks for whose evaluation time is kept.
 _TYPICAL = 100
-# Unknowns of the group lasso up to which a second-order method is faster; for a loss
-# without curvature, on which descent gets stuck, the operations it may take.
-_FEW_UNKNOWNS, _MOST_WORK = 500, 2e10
+# Unknowns of the group lasso, or operations of a step, up to which a second-order
+# method is faster; for a loss without curvature, on which descent gets stuck, the
+# operations that a step may take.
+_FEW_UNKNOWNS, _LITTLE_WORK, _MOST_WORK = 500, 4e9, 2e10
 # Rows of matrices whose product tells how fast a device is.
 _PRODUCT = 2048
 # Single precision is enough down to this gap, relative to the objective.
@@ -178,9 +179,10 @@ class _RunInChunks(Run):
     def solves_exactly(self, n_units):
         p = self.problem
         unknowns = n_units * p.n_outputs
+        work = len(p.X) * unknowns**2
         if p.loss.smooth:
-            return unknowns <= _FEW_UNKNOWNS
-        return len(p.X) * unknowns**2 <= _MOST_WORK
+            return unknowns <= _FEW_UNKNOWNS or work <= _LITTLE_WORK
+        return work <= _MOST_WORK
 
     def search_size(self, effort, n_outputs):
         if self._is_first() or effort == GLANCE:
