@@ -158,15 +158,16 @@ def test_candidates_have_slopes_over_all_samples():
     assert found.slopes[0] <= best.slopes[0] * (1.0 + 1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "options"),
     [
         ("squared_error", {}),
-        pytest.param("squared_error", {"bias": False}, marks=pytest.mark.slow),
-        pytest.param("squared_error", {"slope": 0.2}, marks=pytest.mark.slow),
-        pytest.param("softmax", {}, marks=pytest.mark.slow),
-        pytest.param("hinge", {}, marks=pytest.mark.slow),
-        pytest.param("squared_error", {"c": 1}, marks=pytest.mark.slow),
+        ("squared_error", {"bias": False}),
+        ("squared_error", {"slope": 0.2}),
+        ("softmax", {}),
+        ("hinge", {}),
+        ("squared_error", {"c": 1}),
     ],
 )
 def test_agrees_with_column_generation(loss, options):

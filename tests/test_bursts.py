@@ -166,6 +166,7 @@ def test_wide_random_networks_are_no_larger():
     assert 0.1 < sizes[1] / np.std(p.y) < 1.0
 
 
+@pytest.mark.slow
 def test_history_has_networks_within_bursts():
     p = planted()
     model = ConvexReLURegressor(alpha=3.0, random_state=0).fit(p.X, p.y)

@@ -127,6 +127,7 @@ def test_a_callback_stops_the_fit():
     assert model.objective_ <= best * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_callbacks_are_closed_if_the_fit_fails():
     X, y = wide_data()
     model = quick_model().fit(X, y)

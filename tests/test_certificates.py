@@ -236,6 +236,7 @@ def noisy_data(n, d, seed=0):
     return X, np.abs(X[:, 0]) - 1.0 + 0.5 * rng.standard_normal(n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "n, d, bias, kind, all_patterns",
     [

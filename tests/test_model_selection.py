@@ -191,11 +191,15 @@ PATHS = {
 @pytest.mark.parametrize(
     "case",
     [
-        *("scalar", "softmax"),
-        *(
-            pytest.param(case, marks=pytest.mark.slow)
-            for case in ("without biases", "log loss", "squared hinge", "hinge")
-        ),
+        pytest.param(case, marks=pytest.mark.slow)
+        for case in (
+            "scalar",
+            "softmax",
+            "without biases",
+            "log loss",
+            "squared hinge",
+            "hinge",
+        )
     ],
 )
 def test_path_is_as_good_as_single_fits(case):
@@ -272,6 +276,7 @@ def test_path_searches_little(monkeypatch):
     assert counts["search"] < 20
 
 
+@pytest.mark.slow
 def test_alphas_of_a_path():
     X, y = scaled(load_diabetes, 100)
     estimator = ConvexReLURegressor(random_state=0)
@@ -496,6 +501,7 @@ def a_fold_of_one_class():
     return X, y, [(ones, half), (half, half + 60)]
 
 
+@pytest.mark.slow
 def test_folds_that_fail_are_left_out():
     X, y, folds = a_fold_of_one_class()
     model = ConvexReLUClassifierCV(alphas=[30.0, 10.0, 3.0], cv=folds, random_state=0)
@@ -589,7 +595,7 @@ def test_folds_prove_and_search_nothing(monkeypatch):
             100,
             marks=pytest.mark.slow,
         ),
-        (ConvexReLUClassifier(), load_wine, None),
+        pytest.param(ConvexReLUClassifier(), load_wine, None, marks=pytest.mark.slow),
         (ConvexReLUClassifier(class_weight={0: 0, 1: 1, 2: 1}), load_wine, None),
         pytest.param(
             ConvexReLUClassifier(loss="squared_hinge"),
@@ -729,6 +735,7 @@ def test_warnings_name_the_limit_that_was_hit():
     assert "StandardScaler" in advice({"max_iter"}, columns_apart=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend", ["threading", pytest.param("loky", marks=pytest.mark.slow)]
 )

@@ -297,6 +297,7 @@ def test_restricted_to_patterns():
         assert np.any(fits & ~np.any(~maybe & arrangement.patterns, axis=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 4])
 def test_limit_of_neurons(limit):
     p = make_problem("softmax", True, n=60, d=4, alpha=0.2)

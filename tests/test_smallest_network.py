@@ -203,13 +203,13 @@ def test_allowed_objective():
 @pytest.mark.parametrize(
     "loss, bias",
     [
-        ("squared_error", False),
-        *[(loss, True) for loss in FEW_LOSSES],
-        *[
-            pytest.param(loss, False, marks=pytest.mark.slow)
-            for loss in FEW_LOSSES
-            if loss != "squared_error"
-        ],
+        pytest.param(
+            loss,
+            bias,
+            marks=pytest.mark.slow if bias == (loss == "squared_error") else (),
+        )
+        for loss in FEW_LOSSES
+        for bias in (False, True)
     ],
 )
 @pytest.mark.parametrize(
