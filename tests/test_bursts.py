@@ -73,6 +73,26 @@ def test_bursts_end_when_they_do_not_pay(short):
     assert len(networks(p, most=6)) == 6
 
 
+def test_the_last_burst_takes_the_time_that_is_left(short, monkeypatch):
+    p, works = planted(), []
+
+    def burst(problem, weights, rng, work, *args):
+        works.append(work)
+        return weights
+
+    clock = iter(range(1000))
+    monkeypatch.setattr(bursts, "_burst", burst)
+    # Each burst takes a second, and there are five seconds for all of them.
+    monkeypatch.setattr(bursts, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(bursts, "left", lambda: 5.0 - len(works))
+    networks(p, most=3)
+    assert works[1] == works[0]
+    assert works[2] == 3 * works[1]
+    works.clear()
+    monkeypatch.setattr(bursts, "left", lambda: 1e-3)
+    assert len(networks(p, most=4)) == 1
+
+
 def batches_before(problem, monkeypatch, n_bursts):
     """Whether bursts so far have been in batches."""
     counts = []

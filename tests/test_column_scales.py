@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
+from sklearn.datasets import load_digits
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn import (
@@ -14,12 +15,16 @@ from sklearn_convexnn import (
     convex_relu_path,
 )
 from sklearn_convexnn.families.two_layer.placing import (
+    network_of,
     place_neurons,
     place_neurons as place_units,
+    random_weights,
 )
 from sklearn_convexnn.families.two_layer.pricing import along_biases, merge_candidates
 from sklearn_convexnn.families.two_layer.recovery import neurons_from_blocks
+from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.losses import Separable, SquaredError
+from sklearn_convexnn.model import scales
 from sklearn_convexnn.model.scales import scales_ratio
 from sklearn_convexnn.patterns.arrangements import Arrangement
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -88,6 +93,40 @@ def test_rare_indicators_are_not_of_small_scale(kind):
     X[:300, 2] = np.linspace(-2.0, -1.0, 300)
     expected = np.sqrt(np.mean(X[X[:, 1] != 0, 1] ** 2))
     assert scales_ratio(kind(X)) == pytest.approx(expected)
+
+
+def test_pixels_that_are_rarely_seen_are_not_of_small_scale():
+    X, _ = load_digits(return_X_y=True)
+    spread = X.std(axis=0)
+    assert spread.max() > 100 * spread[spread > 0].min()
+    assert scales_ratio(X) < 10
+
+
+def test_samples_tell_nothing_of_what_is_rare(monkeypatch):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4000, 3))
+    X[:, 2] *= 1e-4 * (rng.uniform(size=4000) < 0.005)
+    assert scales_ratio(X) > 1e3
+    monkeypatch.setattr(scales, "_ENTRIES", 3000)
+    assert scales_ratio(X) < 2
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-6])
+def test_random_networks_cost_no_more_than_they_can_gain(scale):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((100, 5)) * np.r_[np.ones(4), scale]
+    y = X[:, 0] + rng.standard_normal(100)
+    loss = SquaredError()
+    p = problem_of_one(X, y, np.ones(100), loss, 1.0, True, scales_ratio=1e6)
+    start = network_of(random_weights(p, 30, np.random.RandomState(0)))
+    assert p.penalty(start) < 0.3 * p.objective(p.null())
+    assert p.objective(start) < 3.0 * p.objective(p.null())
+
+
+def test_constant_columns_have_no_small_spread():
+    X = np.random.default_rng(0).standard_normal((20, 4)) * [1.0, 3.0, 0.0, 1e-9]
+    spread = column_spread(X, apart=True)
+    assert spread[2] == spread[1] > spread[0] > spread[3] > 0
 
 
 def test_samples_without_weight_do_not_count():
