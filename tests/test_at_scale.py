@@ -148,7 +148,7 @@ def test_candidates_have_slopes_over_all_samples():
     rng = np.random.RandomState(0)
     X, residual = sample_residuals(p, N, 200, rng)
     found = search_units(X, residual, rng.standard_normal((30, 5)), free_bias=True)
-    found = finish_on_all(p, N, found, found.directions[:5], 10)
+    found = finish_on_all(p, N, found, found.units.select(slice(0, 5)), 10)
     Z = np.maximum(p.X.astype(float) @ found.directions.T + found.biases, 0.0)
     assert_allclose(found.slopes, np.sum((Z.T @ N) * found.outputs, axis=1), rtol=1e-9)
     best = search_units(

@@ -96,6 +96,11 @@ def left():
     return _end.get() - perf_counter()
 
 
+def after(share):
+    """The time, as of `until`, at which a share of what is left is over."""
+    return perf_counter() + share * left()
+
+
 def seconds(operations):
     """About how long so many operations, as of `check`, take."""
     return operations / _speed()

@@ -12,9 +12,11 @@ from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import (
     COPIES,
     OutOfTime,
+    after,
     at_speed_of,
     check,
     seconds,
+    until,
 )
 from sklearn_convexnn._utils.devices import product_on
 from sklearn_convexnn.families.two_layer.placing import improve_neurons
@@ -41,11 +43,14 @@ _PLACING = 0.65
 # Steps of L-BFGS before an improvement, where it is only to tell which units are of
 # use, and in it.
 _FIRST_STEPS, _STEPS = 30, 100
-# Samples on which pricing begins.
-_SAMPLES = 3000
+# Samples on which pricing begins, and the part of the time left that it may take there;
+# and where these are all samples.
+_SAMPLES, _SAMPLED, _SEARCHED = 3000, 0.5, 0.8
 # Floating-point operations of a search, and how much longer a long one is; of a
 # step of a climber for a sample, besides those of its features.
 _SEARCH, _LONGER, _OVERHEAD = 2e10, 10, 20
+# Random directions where there is little time.
+_FEWEST_STARTS = 10
 # Random directions, fewest and most, and candidates that climb on, on all samples.
 _STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
 # Part of the slope wanted from which a candidate is kept.
@@ -144,6 +149,7 @@ class _RunInChunks(Run):
 
     def __init__(self, problem, rng, limits):
         super().__init__(problem, rng, limits)
+        self.pace *= min(1.0, _SAMPLES / len(problem.X))
         if np.isfinite(self.end):
             n, d = problem.X.shape
             # The network has to be evaluated after the last descent and in the end.
@@ -188,7 +194,8 @@ class _RunInChunks(Run):
         if self._is_first() or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _STARTS // 3
-        return self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
+        size = self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
+        return self.size_in_time(size, effort, _FEWEST_STARTS)
 
     def _affordable(self, effort, n_samples, widths, least, most):
         """Climbers that half of a search pays for, on so many samples."""
@@ -203,21 +210,24 @@ class _RunInChunks(Run):
         n, size = len(p.X), self.search_size(effort, p.n_outputs)
         known = p.family.steepest(self.pool.units, N, size)
         seen = p.family.steepest(self.archive.units, N, size)
-        # A longer search at a point that has been searched can only correct it.
-        options = {"thorough": thorough, "partial": thorough}
+        # A longer search at a point that has been searched can only correct it, and
+        # with little time a few candidates are worth more than none.
+        partial = thorough or self.deadline < np.inf
+        options = {"thorough": thorough, "partial": partial}
         if n <= _SAMPLES:
             check(COPIES * p.X.size)
             options["sample"] = p.X.astype(np.float64, copy=False), N
-            return p.family.search(
-                N, size, self.rng, known=known, seen=seen, floor=p.alpha, **options
-            )
+            options.update(known=known, seen=seen, floor=p.alpha)
+            with until(after(_SEARCHED) if partial else np.inf):
+                return p.family.search(N, size, self.rng, **options)
         # While kinks are wide, some samples stand for all; steep units may then be
         # active on few of them.
         options["sample"] = sample_residuals(p, N, _SAMPLES, self.rng)
         options["schedules"], floor = (HALFWAY[:1], FAR[:2]), _WORTH * p.alpha
-        found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
+        with until(after(_SAMPLED) if partial else np.inf):
+            found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
         most = self._affordable(effort, n, FINISH, _FINISHED, _MORE_FINISHED)
-        found = finish_on_all(p, N, found, known.joined(seen).directions, most)
+        found = finish_on_all(p, N, found, known.joined(seen), most, partial)
         return found.select(found.slopes > _WORTH * p.alpha)
 
 

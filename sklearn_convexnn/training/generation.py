@@ -573,9 +573,13 @@ class Generation:
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
         if effort == CLAIM:
             size = max(size, self.part * family.starts_of_claim(n_outputs))
+        return self.size_in_time(size, effort, _FEWEST)
+
+    def size_in_time(self, size, effort, least):
+        """As many directions as there is time for, between `least` and `size`."""
         if self.deadline < np.inf and self.pace > 0:
             # A few that come to an end are worth more than many that do not.
             left = (self.end if effort == CLAIM else self.deadline) - perf_counter()
             pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
-            size = np.clip(_SEARCHING * left / pace, min(_FEWEST, size), size)
+            size = np.clip(_SEARCHING * left / pace, min(least, size), size)
         return int(size)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sklearn_convexnn._sklearn import get_namespace
-from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check
+from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check, fits
 from sklearn_convexnn._utils.devices import in_main_memory, in_numpy, placed
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
@@ -168,14 +168,15 @@ def search_units(
         "negative_slope": negative_slope,
         "apart": apart,
     }
-    if len(starts) == 0 or not np.any(N):
+    work = 0.5 * COPIES * X.size
+    if len(starts) == 0 or not np.any(N) or (partial and not fits(work)):
         return no_candidates(X, N)
+    check(work)
     search = SlopeSearch(X, N, **options)
     # Single precision is enough to find the way, and twice as fast; its range is
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_N = np.max(np.abs(N))
-    check(0.5 * COPIES * X.size)
     axes = principal_axes(X, centred=free_bias)
     rough = SlopeSearch(
         (X @ axes / unit_X).astype(np.float32),

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from sklearn_convexnn._utils.deadlines import OutOfTime, after, until
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
@@ -14,6 +15,8 @@ from sklearn_convexnn.families.two_layer.pricing import (
 FINISH = ((0.3, 0.8, 15), (0.05, 0.93, 30), (0.005, 0.97, 15))
 """Widths of the kinks, parts of the slope wanted and steps, as of `FAR`, for what comes
 from a search on some samples."""
+# Part of the time that they may take; then slopes are evaluated.
+_ASCENT = 0.6
 
 
 def sample_residuals(problem, N, size, rng):
@@ -48,7 +51,7 @@ def sample_residuals(problem, N, size, rng):
     return problem.X[rows].astype(np.float64), residual
 
 
-def finish_on_all(problem, N, candidates, known, most):
+def finish_on_all(problem, N, candidates, known, most, partial=False):
     """Candidates of a search on some samples, with their slopes over all.
 
     Parameters
@@ -56,10 +59,12 @@ def finish_on_all(problem, N, candidates, known, most):
     problem : Problem
     N : ndarray of shape (n_samples, n_outputs)
     candidates : Candidates
-    known : ndarray of shape (n_known, n_features)
-        Directions of neurons that are known, to start from as well.
+    known : Neurons
+        To start from as well.
     most : int
         How many candidates, and as many known neurons, climb on, on all samples.
+    partial : bool, default=False
+        Whether they may stay where they are if there is no time for it.
 
     Returns
     -------
@@ -67,10 +72,28 @@ def finish_on_all(problem, N, candidates, known, most):
         Steepest first.
     """
     hills = _over_all(problem, candidates, N)
-    best = hills.select(slice(0, most))
-    starts = np.concatenate([best.directions, known[:most]])
-    if len(starts) == 0:
+    best, known = hills.select(slice(0, most)), known.select(slice(0, most))
+    U = np.concatenate([best.directions, known.directions])
+    biases = np.concatenate([best.biases, known.biases])
+    if len(U) == 0:
         return hills
+    hits = np.concatenate([best.hits, np.zeros(len(known))])
+    try:
+        with until(after(_ASCENT) if partial else np.inf):
+            U, biases, hits = _ascended(problem, N, U, hits)
+    except OutOfTime:
+        if not partial:
+            raise
+    outputs = np.zeros((len(U), N.shape[1]))
+    climbed = Candidates(U, biases, outputs, biases, hits, hills.n_starts)
+    climbed = _over_all(problem, climbed, N)
+    # Each climb counts once, where it has ended.
+    parts = [climbed, hills.uncounted()]
+    return merge_candidates(parts, problem.X, problem.family.apart)
+
+
+def _ascended(problem, N, starts, hits):
+    """Directions, biases and hits after an ascent on all samples."""
     scale = np.linalg.norm(problem.X) * np.max(np.abs(N))
     search = SlopeSearch(
         problem.X,
@@ -80,19 +103,13 @@ def finish_on_all(problem, N, candidates, known, most):
         like=problem.family.placed,
     )
     floor = problem.alpha / scale
-    hits = np.concatenate([best.hits, np.zeros(len(starts) - len(best))])
     U, at, hits = search.ascend(starts, floor, FINISH, True, hits)
     U = U.astype(np.float64)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     biases = np.zeros(len(U))
     if problem.fit_intercept:
         biases = -np.einsum("kd,kd->k", problem.X[at], U)
-    outputs = np.zeros((len(U), N.shape[1]))
-    climbed = Candidates(U, biases, outputs, biases, hits, hills.n_starts)
-    climbed = _over_all(problem, climbed, N)
-    # Each climb counts once, where it has ended.
-    parts = [climbed, hills.uncounted()]
-    return merge_candidates(parts, problem.X, problem.family.apart)
+    return U, biases, hits
 
 
 def _over_all(problem, candidates, N):
