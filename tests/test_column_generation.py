@@ -422,11 +422,10 @@ def fit_seeds(name, alpha, n_seeds):
     "name, alpha, best, n_seeds",
     [
         ("diabetes", 20, 119.0226, 10),
-        ("diabetes", 5, 95.068, 4),
+        ("diabetes", 5, 95.068, 2),
         ("diabetes", 2, 65.742, 2),
-        ("breast cancer", 20, 56.862, 10),
-        ("breast cancer", 5, 29.239, 4),
-        ("breast cancer", 2, 17.865, 2),
+        ("breast cancer", 20, 56.862, 5),
+        ("breast cancer", 5, 29.239, 2),
     ],
 )
 def test_reference_values_from_every_seed(name, alpha, best, n_seeds):
@@ -447,7 +446,7 @@ def test_seeds_agree_within_tol():
 def test_global_bound_is_never_above_the_optimum(loss):
     """Many tiny problems of all kinds against all patterns."""
     n_global = 0
-    for seed in range(40):
+    for seed in range(25):
         rng = np.random.default_rng(seed)
         n, d = int(rng.integers(9, 15)), int(rng.integers(2, 4))
         bias = bool(rng.integers(2))
@@ -472,4 +471,4 @@ def test_global_bound_is_never_above_the_optimum(loss):
         if model.certificate_ == "global":
             n_global += 1
             assert model.dual_bound_ <= best * (1 + 1e-7)
-    assert n_global >= 38
+    assert n_global >= 23
