@@ -381,8 +381,8 @@ def certify(
     tol : float, default=1e-2
         Relative gap to which the optimum is known when training for it ends.
     max_time : float, default=None
-        Seconds after which training for the optimum ends, with the bound
-        that it has.  By default there is no limit.
+        Seconds after which it ends, with the bound that it has; 60 % of them
+        are for training for the optimum.  By default there is no limit.
     n_arrangements : int, default=100
         Number of patterns to sample for 'restricted'.
     random_state : int, RandomState instance or None, default=None

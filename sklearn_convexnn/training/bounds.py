@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from sklearn_convexnn._utils.breakdown import least_squares
-from sklearn_convexnn._utils.deadlines import OutOfTime, until
+from sklearn_convexnn._utils.deadlines import OutOfTime, after, left, seconds, until
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.cell_search import (
     cell_slope_bound,
@@ -54,6 +54,9 @@ _RELAXATION_TIME = 10.0
 _NARROW = 1e-8
 # Limit of the rounds of column generation.
 _ROUNDS = 200
+# Parts of the time for training for the optimum, and of what is left for a search at
+# the dual point of the network.
+_TRAINING, _SEARCHING = 0.6, 0.4
 
 
 @dataclass(frozen=True)
@@ -200,11 +203,15 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
             return _bound_on_patterns(network, arrangement, tol, deadline, rng)
         # There is no program of several outputs over all patterns.
         kind = "global"
-    optimum, known = _bound_of_optimum(network, kind, tol, deadline, rng)
-    corrected = optimum.kind == "estimated"
-    slope, N = _best_candidate(
-        network, lambda N: _searched_slope(network, N, known, rng, corrected)
+    now = perf_counter()
+    optimum, known = _bound_of_optimum(
+        network, kind, tol, now + _TRAINING * (deadline - now), rng
     )
+    corrected = optimum.kind == "estimated"
+    with until(deadline):
+        slope, N = _best_candidate(
+            network, lambda N: _searched_slope(network, N, known, rng, corrected)
+        )
     if optimum.kind == "global":
         # An open proof is of use as well, since there is a better bound.
         allowed = (1.0 + 0.1 * tol) * slope
@@ -303,11 +310,13 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
             dual = form.nu.reshape(p.Y.shape)
             return LowerBound(form.dual_bound, "global", dual), known
     limits = Limits(tol, _ROUNDS, deadline=deadline)
+    # Worse than no neurons, they are no place to start from.
+    start = known if network.objective() < p.objective(p.null()) else None
     if kind == "estimated":
         limits = replace(limits, tol=0.9 * tol)
-        proof, result = None, generate_neurons(p, rng, limits, known=known)
+        proof, result = None, generate_neurons(p, rng, limits, known=start)
     else:
-        result, proof = generate_and_prove(p, rng, limits, known=known)
+        result, proof = generate_and_prove(p, rng, limits, known=start)
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:
@@ -396,14 +405,18 @@ def _searched_slope(network, N, known, rng, corrected):
     size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
     if corrected:
         size = max(size, p.family.starts_of_claim(p.n_outputs))
+    if left() < np.inf:
+        pace = seconds(p.family.search_work(p.n_outputs))
+        size = int(np.clip(_SEARCHING * left() / pace, 1, size))
     starts = network.coefs[0].T
     starts = starts[np.any(starts != 0, axis=1)]
-    found = search_widely(X, N, size, rng, **p.family.geometry)
-    slopes = [
-        p.family.slopes(known.units, N),
-        found.slopes,
-        search_units(X, N, starts, **p.family.geometry).slopes,
-    ]
+    try:
+        with until(after(_SEARCHING)):
+            found = search_widely(X, N, size, rng, partial=True, **p.family.geometry)
+        near = search_units(X, N, starts, partial=True, **p.family.geometry)
+        slopes = [p.family.slopes(known.units, N), found.slopes, near.slopes]
+    except OutOfTime:
+        return p.family.upper_slope(N)
     if p.fit_intercept:
         # A neuron that is active everywhere.
         slopes.append(np.atleast_1d(np.linalg.norm(X.T @ N, ord=2)))

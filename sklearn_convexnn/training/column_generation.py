@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from sklearn_convexnn._sklearn import FitTask
-from sklearn_convexnn._utils.deadlines import COPIES, check, until
+from sklearn_convexnn._utils.deadlines import COPIES, after, check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cell_search import search_cells
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
@@ -41,6 +41,8 @@ _ROUNDED, _SHARP = 0.3, 0.015
 # shrinks; and the part of the gap that is not hidden, or the rounds without a better
 # bound, at which it does.
 _PLACING_WIDTHS, _SHRINKS, _LEFT, _FRUITLESS = (1.0, 0.3, 0.1), 0.3, 0.1, 8
+# Part of the time left that a search may take before what it has found is evaluated.
+_SEARCHED = 0.8
 # Part of the median size below which units are let go after a descent.
 _VAGUE = 0.05
 
@@ -179,6 +181,13 @@ class Run(Generation):
         return self.problem.family.bursts(
             self.problem, n_neurons, self.rng, pays, self.note
         )
+
+    def search(self, N, effort, **options):
+        if self.deadline == np.inf:
+            return super().search(N, effort, **options)
+        # With little time a few candidates are worth more than none.
+        with until(after(_SEARCHED)):
+            return super().search(N, effort, partial=True, **options)
 
     def improve(self, neurons):
         with until(self.before_pricing()):
@@ -397,17 +406,7 @@ class SingleRun(Run):
         return selected, N
 
     def search(self, N, effort):
-        p = self.problem
-        return p.family.search(
-            N,
-            self.search_size(effort, 1),
-            self.rng,
-            known=self.pool.units,
-            seen=self.archive.units,
-            thorough=effort > SHORT,
-            floor=p.alpha,
-            mirrored=True,
-        )
+        return super().search(N, effort, mirrored=True)
 
 
 class SoftenedRun(SingleRun):

@@ -161,7 +161,7 @@ class Generation:
         """
         raise NotImplementedError
 
-    def search(self, N, effort):
+    def search(self, N, effort, **options):
         """Units that are steep at a dual point, as candidates."""
         p = self.problem
         return p.family.search(
@@ -172,6 +172,7 @@ class Generation:
             seen=self.archive.units,
             thorough=effort > SHORT,
             floor=p.alpha,
+            **options,
         )
 
     @property

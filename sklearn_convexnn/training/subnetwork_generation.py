@@ -133,7 +133,7 @@ class SubnetworkRun(Run):
 
     def search(self, N, effort):
         try:
-            found = super().search(N, effort)
+            found = Generation.search(self, N, effort)
         except OutOfTime as late:
             self._correct(N, late)
             raise
