@@ -131,16 +131,10 @@ class Problem(Objective):
 
     def with_best_offset(self, network):
         """The same network with the best output biases, if they are free."""
-        return self.at_best_offset(network)[0] if self.fit_intercept else network
-
-    def at_best_offset(self, network):
-        """The same network with the best output biases, and its objective."""
-        F = self.outputs(network)
-        if self.fit_intercept:
-            F = F - network.offset
-            network = replace(network, offset=self.best_offset(F))
-            F += network.offset
-        return network, self.value(F) + self.penalty(network)
+        if not self.fit_intercept:
+            return network
+        F = self.outputs(replace(network, offset=0.0 * network.offset))
+        return replace(network, offset=self.best_offset(F))
 
     def objective(self, network):
         """Objective of a network."""

@@ -31,9 +31,9 @@ _AGREES = 1e-6
 # Parts of the time left that the first pricing and each descent may take: a network
 # is worth more with a bound.
 _FIRST_PRICING, _DESCENT = 0.2, 0.5
-# Entries of the data, for each output, up to which a look at a bound costs little, and
-# comes before a network is trained, and as soon as there is one.
-_LOOK = 20_000
+# Entries of the data, for each output, up to which a look at a bound comes before a
+# network is trained; and up to which it comes as soon as there is one.
+_LOOK_FIRST, _LOOK = 5_000, 20_000
 # Part of the time that is kept for a long search, and of the time left that one takes.
 _LAST, _SEARCHING = 0.15, 0.5
 # Part of a long search that comes first, and is enough if it has seen all, or where
@@ -273,7 +273,7 @@ class Generation:
         if self.warm:
             self.pool = self.best.joined(known)
             return None
-        if self._looks_are_cheap() and self._needs_no_neurons():
+        if self._work_of_a_look() <= _LOOK_FIRST and self._needs_no_neurons():
             return "optimal"
         if self.max_neurons < np.inf and self.deadline < np.inf:
             # There may be no time to go from many neurons to few.
@@ -284,8 +284,8 @@ class Generation:
         self.placing_ends = self.before_pricing(self.placing_share)
         return None
 
-    def _looks_are_cheap(self):
-        return self.problem.X.size * self.problem.n_outputs <= _LOOK
+    def _work_of_a_look(self):
+        return self.problem.X.size * self.problem.n_outputs
 
     def _needs_no_neurons(self):
         """Whether the gap is closed before anything is trained."""
@@ -313,7 +313,7 @@ class Generation:
     def _look_early(self):
         """Whether the gap is closed after the first burst, where a look is cheap."""
         p = self.problem
-        if self.looked or not p.loss.smooth or not self._looks_are_cheap():
+        if self.looked or not p.loss.smooth or self._work_of_a_look() > _LOOK:
             return False
         self.looked = True
         self.price(p.dual_point(p.outputs(self.best)), GLANCE)
@@ -327,7 +327,8 @@ class Generation:
         value : float
             Its objective.
         """
-        network, value = self.problem.at_best_offset(network)
+        # The offset has been moved as well: to find the best one takes longer.
+        value = self.problem.objective(network)
         better = self.keep(network, value)
         if better:
             self.record.note(self)
