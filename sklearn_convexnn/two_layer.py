@@ -159,8 +159,9 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     n_arrangements : int, default=100
         Number of neurons to place at the start for 'adaptive'; the network can
         get more or fewer.  More get further, but each step takes longer, which
-        matters with a short `max_time`.  For 'sampled', number of distinct patterns; if the
-        data have no more than that, all are taken, as with 'exact'.
+        matters with a short `max_time`.  For 'sampled', number of distinct
+        patterns; if the data have no more than that, all are taken, as with
+        'exact'.
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.  Without, for
         a penalised bias, append a column of ones to the data.
