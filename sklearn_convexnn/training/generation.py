@@ -278,8 +278,9 @@ class Generation:
         if self.max_neurons < np.inf and self.deadline < np.inf:
             # There may be no time to go from many neurons to few.
             with until(self.before_pricing()):
+                placed = self.place(int(self.max_neurons))
                 # It may have been cut short.
-                self.note(self.place(int(self.max_neurons)))
+                self.keep(self.problem.with_best_offset(placed))
         self.placing = self.bursts(n_neurons)
         self.placing_ends = self.before_pricing(self.placing_share)
         return None
@@ -306,7 +307,9 @@ class Generation:
             return False
         with suppress(OutOfTime), until(self.placing_ends):
             for _ in self.placing:
+                self.keep(self.problem.with_best_offset(self.best))
                 return True
+        self.keep(self.problem.with_best_offset(self.best))
         self.pool, self.placing = self.pool.joined(self.placed), None
         return False
 

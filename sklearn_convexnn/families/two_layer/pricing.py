@@ -163,11 +163,8 @@ def search_units(
     .. [1] Bach, F. (2017). "Breaking the Curse of Dimensionality with Convex
        Neural Networks". JMLR 18. Section 2.5 (the incremental step).
     """
-    options = {
-        "free_bias": free_bias,
-        "negative_slope": negative_slope,
-        "apart": apart,
-    }
+    options = {"free_bias": free_bias, "negative_slope": negative_slope}
+    options["apart"] = apart
     work = 0.5 * COPIES * X.size
     if len(starts) == 0 or not np.any(N) or (partial and not fits(work)):
         return no_candidates(X, N)
