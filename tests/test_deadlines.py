@@ -320,7 +320,7 @@ def test_limits_in_seconds(n, d):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, d))
     y = np.abs(X[:, 0]) + rng.standard_normal(n)
-    model = ConvexReLURegressor(alpha=0.01 * n, random_state=0, max_time=2.0)
+    model = ConvexReLURegressor(0.01 * n, tol=1e-4, random_state=0, max_time=2.0)
     start = perf_counter()
     with pytest.warns(ConvergenceWarning):
         model.fit(X, y)
