@@ -40,6 +40,7 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.generation import TELLING, UNTOLD
 from sklearn_convexnn.training.routes import form_of_structure, generate_and_prove
 
 # Up to so many patterns, and patterns times samples, the program over all of
@@ -421,7 +422,10 @@ def _searched_slope(network, N, known, rng, corrected):
         # A neuron that is active everywhere.
         slopes.append(np.atleast_1d(np.linalg.norm(X.T @ N, ord=2)))
     slope = float(np.concatenate(slopes).max(initial=0.0))
-    return found.allow_for_unseen(slope) if corrected else slope
+    if not corrected:
+        return slope
+    short = left() < np.inf and found.n_starts < TELLING
+    return max(found.allow_for_unseen(slope), (UNTOLD if short else 1.0) * slope)
 
 
 def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):

@@ -169,6 +169,7 @@ class Run(Generation):
 
     selections = _SELECTIONS
     started = False
+    counts_starts = True
     most_cuts = 100
     # Gain of a burst of descent for another one to follow, as a part of the tolerance.
     burst_pays = 0.25
@@ -500,6 +501,7 @@ class _RunOnCells(Run):
 
     arrangement = None
     selections = np.inf
+    counts_starts = False
 
     def bursts(self, n_neurons):
         return iter(())

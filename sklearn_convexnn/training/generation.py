@@ -13,6 +13,9 @@ from sklearn_convexnn.model.results import MESSAGES, Record
 GLANCE, SHORT, THOROUGH, CLAIM = range(4)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
 best for long, and before a bound is believed."""
+TELLING, UNTOLD = 50, 1.3
+"""Starts of a search that is cut short up to which it tells nothing of what it has not
+seen, and how many times the slope found is allowed for then."""
 # Dual points that are kept, since later neurons may prove the best one wrong.
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
@@ -119,6 +122,10 @@ class Generation:
         # Seconds of a search for each random direction.
         self.pace = seconds(problem.family.search_work(problem.n_outputs))
 
+    # Whether there is time for a few directions only.
+    hurried = False
+    # Whether searches tell how many starts they have made.
+    counts_starts = False
     # Whether neurons were known, and a first bound has been looked for.
     warm = looked = False
     # Whether a proof that needs no estimate is to follow.
@@ -514,6 +521,7 @@ class Generation:
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
         check_finite(nu)
+        self.hurried = False
         start, size = perf_counter(), self.search_size(effort, p.n_outputs)
         found = self.search(nu, effort)
         if effort == SHORT:
@@ -541,6 +549,9 @@ class Generation:
             self.duals.append(here)
         if effort == self.claim or not here.confirmed:
             here.unseen = found.allow_for_unseen(kappa)
+            timed = self.counts_starts and self.deadline < np.inf
+            if timed and (self.hurried or found.n_starts < size):
+                here.unseen = max(here.unseen, UNTOLD * kappa)
         if effort == self.claim and fits():
             here.confirmed = True
             self.caution = here.corrected / here.kappa
@@ -586,5 +597,7 @@ class Generation:
             # A few that come to an end are worth more than many that do not.
             left = (self.end if effort == CLAIM else self.deadline) - perf_counter()
             pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
-            size = np.clip(_SEARCHING * left / pace, min(least, size), size)
+            wanted = size
+            size = np.clip(_SEARCHING * left / pace, min(least, wanted), wanted)
+            self.hurried |= size < min(TELLING, wanted)
         return int(size)

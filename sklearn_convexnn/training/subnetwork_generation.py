@@ -64,6 +64,7 @@ class SubnetworkRun(Run):
     cut = False
     # There is one descent, and then the first bound.
     looked = True
+    counts_starts = False
 
     # There is one descent, which goes on with what breaks down.
     bursts = Generation.bursts
