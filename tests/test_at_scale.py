@@ -270,3 +270,14 @@ def test_search_among_many_features(monkeypatch):
         p.X, 6, np.random.RandomState(0), True
     )
     assert plain.shape == (3, 5) and shaped.shape == (6, 5)
+
+
+def test_a_search_of_few_starts_allows_for_more():
+    p = planted(300)
+    limits = Limits(tol=1e-2, deadline=perf_counter() + 1e3)
+    run = at_scale._RunInChunks(p, np.random.RandomState(0), limits)
+    run.price(p.null_dual())
+    nu, run.pace = 0.9 * p.null_dual(), 1e9  # as if there were time for a few
+    run.price(nu)
+    point = next(one for one in run.duals if one.nu is nu)
+    assert point.unseen >= 1.3 * point.kappa > 0

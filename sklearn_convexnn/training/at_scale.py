@@ -2,7 +2,6 @@
 
 from contextlib import suppress
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -156,15 +155,9 @@ class _RunInChunks(Run):
             work = 3.0 * n * _TYPICAL * (2.0 * d + _OVERHEAD)
             self.keep_time(self.end - seconds(work))
 
-    def _until(self, share):
-        """The time at which a share of what is left is over."""
-        now = perf_counter()
-        return now + share * (self.deadline - now)
-
     def improve(self, neurons):
-        return improve_neurons(
-            self.problem, neurons, max_iter=_STEPS, deadline=self._until(_IMPROVING)
-        )
+        end = self.before_pricing(_IMPROVING)
+        return improve_neurons(self.problem, neurons, max_iter=_STEPS, deadline=end)
 
     def round(self):
         if self.started:
