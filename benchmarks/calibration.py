@@ -6,7 +6,8 @@ others look for what is steeper than the bound allows:
 
 * another search, from `--starts` random directions, with another seed;
 * branch and bound, where the data have few dimensions: it finds the steepest neuron;
-* networks that are trained otherwise: plain L-BFGS of width 300, and another seed.
+* networks that are trained otherwise: plain L-BFGS of width 300, where the loss is
+  smooth, and another seed.
 
 The problems are planted networks of random size, scale of columns, noise, loss, outputs
 and `alpha`; the tables of scikit-learn, and those of UCI with ``--data FOLDER``.
@@ -32,6 +33,7 @@ from threadpoolctl import threadpool_limits
 from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
 from sklearn_convexnn.families.two_layer.family import TwoLayer
+from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
 from sklearn_convexnn.families.two_layer.pricing import search_widely
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
@@ -41,6 +43,7 @@ from sklearn_convexnn.losses import (
     make_loss,
 )
 from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.solvers.descent import descend
 
 ROUNDING = 1e-6  # of slopes
 DEFECT = 3e-3  # part of the objective by which no bound should be too high
@@ -54,7 +57,7 @@ def planted(seed, largest):
     n = int(np.exp(rng.uniform(np.log(100), np.log(largest))))
     d = int(rng.integers(2, LOW + 1))
     if seed % 4:
-        d = int(np.exp(rng.uniform(np.log(6), np.log(min(n / 2, 100)))))
+        d = int(np.exp(rng.uniform(np.log(6), np.log(min(n / 2, 500)))))
     X = rng.standard_normal((n, d)) * np.exp(rng.normal(0, rng.choice([0, 0.7]), d))
     if rng.random() < 0.3:
         X = np.sign(X) * X**2
@@ -62,13 +65,15 @@ def planted(seed, largest):
     hidden = np.maximum(X @ rng.standard_normal((d, k)) / np.sqrt(d) + 0.5, 0.0)
     F = hidden @ rng.standard_normal((k, c))
     Y = standardised(F) + rng.choice([0.1, 0.5, 1.0]) * rng.standard_normal((n, c))
-    losses = ["squared_error", "log_loss"]
-    if c == 1:
-        losses += ["huber", "squared_hinge", "hinge", "quantile"]
-    loss = str(rng.choice(losses, p=None if c > 1 else [0.3, 0.3, 0.1, 0.1, 0.1, 0.1]))
+    # Half of the problems are of the two losses that most people take.
+    losses = (*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES)
+    usual = np.isin(losses, ["squared_error", "log_loss"])
+    loss = str(rng.choice(losses, p=np.where(usual, 0.25, 0.1)))
     y = Y if c > 1 else Y[:, 0]
     if loss in CLASSIFICATION_LOSSES:
         y = np.argmax(Y, axis=1) if c > 1 else (Y[:, 0] > 0).astype(int)
+    elif loss == "poisson":
+        y = rng.poisson(np.exp(np.minimum(y, 3.0))).astype(float)
     alpha = np.exp(rng.uniform(np.log(0.03), np.log(1.0))) * np.sqrt(n)
     return f"{seed}: {n} x {d}", X, y, loss, float(alpha)
 
@@ -141,8 +146,13 @@ def measure(name, X, y, loss, alpha, args):
     other = kind_of(loss)(random_state=1, **given).fit(X, y)
     least = min(model.objective_, other.objective_)
     if loss == "squared_error" and y.ndim == 1:
-        run = train_lbfgs(300, X, y, alpha, 1, min(args.limit, 10.0))
+        run = train_lbfgs(300, X, y, alpha, 1, min(args.limit, 5.0))
         least = min(least, run["value"][-1])
+    elif term.smooth:
+        weights = random_weights(problem, 300, rng)
+        deadline = perf_counter() + min(args.limit, 5.0)
+        weights = descend(problem, weights, max_iter=10_000, deadline=deadline)
+        least = min(least, problem.objective(network_of(weights)))
     bound = problem.bound(N, max(kappa, alpha))
     estimated = model.certificate_ == "estimated"
     return {
