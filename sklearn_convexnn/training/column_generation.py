@@ -35,8 +35,9 @@ _MOST_CELL_WORK = 2e10
 # Least relative gain of a burst of descent for another one to follow.
 _LEAST_PAY = 1e-3
 # Parts of the objective that a rounded kink may hide: of the network without neurons,
-# at first; of the best one, from which on the loss is as it is.
-_ROUNDED, _SHARP = 0.3, 0.015
+# when neurons are placed; of the network placed, when the rounds begin; of the best
+# one, from which on the loss is as it is.
+_ROUNDED, _HIDDEN, _SHARP = 0.3, 0.1, 0.015
 # Widths of the kinks when neurons are placed, relative to the first one; by how much it
 # shrinks; and the part of the gap that is not hidden, or the rounds without a better
 # bound, at which it does.
@@ -133,8 +134,12 @@ def generate_neurons(
         if task is None
         else task.through(lambda network: out_of_basis(network, basis))
     )
-    kind = SingleRun if problem.loss.smooth else SoftenedRun
-    run = (Run if problem.n_outputs > 1 else kind)(reduced, rng, limits)
+    single, smooth = problem.n_outputs == 1, problem.loss.smooth
+    if single:
+        kind = SingleRun if smooth else SoftenedSingleRun
+    else:
+        kind = Run if smooth else SoftenedRun
+    run = kind(reduced, rng, limits)
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
@@ -173,6 +178,11 @@ class Run(Generation):
     most_cuts = 100
     # Gain of a burst of descent for another one to follow, as a part of the tolerance.
     burst_pays = 0.25
+
+    @property
+    def lasso_loss(self):
+        """The loss of which the (group) lasso is solved."""
+        return self.problem.loss
 
     def place(self, n_neurons):
         return self.problem.family.place(self.problem, n_neurons, self.rng)
@@ -246,7 +256,7 @@ class Run(Generation):
                 Z.astype(np.float64, copy=False),
                 p.Y,
                 p.sample_weight,
-                p.loss,
+                self.lasso_loss,
                 p.alpha,
                 free_offset=p.fit_intercept,
                 tol=min(1e-6, 0.01 * self.tol),
@@ -367,14 +377,9 @@ class SingleRun(Run):
             return self.sides
         return np.where(self.sides == before, self.sides, 0.0)
 
-    @property
-    def lasso_loss(self):
-        """The loss of which the lasso is solved."""
-        return self.problem.single_loss
-
     def select(self):
         """Neurons of the pool that the lasso needs, and its dual point."""
-        p, loss, pool = self.problem, self.lasso_loss, self.pool
+        p, loss, pool = self.problem, self.lasso_loss.loss, self.pool
         if p.family.apart or not loss.smooth:
             pool = pool.joined(self.cuts)
         if p.family.apart:
@@ -410,7 +415,7 @@ class SingleRun(Run):
         return super().search(N, effort, mirrored=True)
 
 
-class SoftenedRun(SingleRun):
+class _SoftenedRounds:
     """Rounds of a loss with kinks, which are rounded off at first.
 
     Descent gets stuck on kinks, and the dual point of the lasso jumps from corner to
@@ -428,8 +433,8 @@ class SoftenedRun(SingleRun):
         """The problem with kinks of that width, while this lasts."""
         exact = self.problem
         if width > 0:
-            loss = Separable(Softened(exact.single_loss, width))
-            self.problem = replace(exact, loss=loss)
+            loss = Softened(exact.loss.loss, width)
+            self.problem = replace(exact, loss=Separable(loss))
         try:
             yield self.problem
         finally:
@@ -438,7 +443,7 @@ class SoftenedRun(SingleRun):
     @property
     def lasso_loss(self):
         with self._softened(self.width) as soft:
-            return soft.single_loss
+            return soft.loss
 
     def _start(self, n_neurons, known):
         if known is None or not len(known):
@@ -461,16 +466,40 @@ class SoftenedRun(SingleRun):
         return placed
 
     def bursts(self, n_neurons):
-        with self._softened(_PLACING_WIDTHS[-1] * self._first_width()):
-            return super().bursts(n_neurons)
+        width = _PLACING_WIDTHS[-1] * self._first_width()
+        with self._softened(width):
+            placing = super().bursts(n_neurons)
+        yield from placing
+        while self._hides(width) > _SHARP * self.objective:
+            width *= _SHRINKS
+            with self._softened(width):
+                moved = self.improve(self.best)
+            self.note(moved)
+            yield
+
+    def _hides(self, width):
+        """By how much kinks of that width round off the loss of the best network."""
+        F = self.problem.outputs(self.best)
+        with self._softened(width) as soft:
+            rounded = soft.value(F)
+        return self.problem.value(F) - rounded
 
     def _hidden(self, width, N):
         """By how much a bound of the softened problem is below that of the other."""
-        return float(np.sum(0.5 * width * N[:, 0] ** 2 / self.problem.sample_weight))
+        return float(np.sum(0.5 * width * N.T**2 / self.problem.sample_weight))
 
     def round(self):
         if not self.width:
             return super().round()
+        if self.started:
+            used = self.pool.sizes > 0
+            with self._softened(self.width):
+                moved = self.improve(self.pool.select(used))
+            self.keep(moved)
+            self.pool = moved.joined(self.pool.select(~used))
+        elif len(self.best):
+            most = _HIDDEN * self.objective
+            self.width *= min(1.0, most / max(self._hides(self.width), most))
         selected, N = self.select()
         if self.closed and self.confirm():
             return len(selected), False
@@ -494,6 +523,14 @@ class SoftenedRun(SingleRun):
             if self._hidden(self.width, self.duals[0].nu) < _SHARP * self.objective:
                 # The program on the cells meets kinks exactly.
                 self.width, self.selections = 0.0, 0
+
+
+class SoftenedRun(_SoftenedRounds, Run):
+    """Rounds of several outputs, of a loss with kinks."""
+
+
+class SoftenedSingleRun(_SoftenedRounds, SingleRun):
+    """Rounds of one output, of a loss with kinks."""
 
 
 class _RunOnCells(Run):
