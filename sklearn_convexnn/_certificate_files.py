@@ -1,6 +1,7 @@
 """Files of certificates: JSON, or arrays of NumPy with the rest as JSON."""
 
 import json
+from io import BytesIO
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -14,13 +15,15 @@ from sklearn_convexnn.losses import (
 )
 
 _FORMAT, _VERSION = "sklearn_convexnn.Certificate", 1
-_ARRAYS = {"dual": float, "sample_weight": float, "classes": None}
+# Kinds of the types of NumPy: of numbers, and of labels.
+_ARRAYS = {"dual": "iuf", "sample_weight": "iuf", "classes": "biufSU"}
+_FINITE = Interval(Real, None, None, closed="neither")
 _CONSTRAINTS = {
-    "objective": [Real],
-    "dual_bound": [Real],
-    "dual_gap": [Real],
+    "objective": [_FINITE],
+    "dual_bound": [_FINITE],
+    "dual_gap": [_FINITE],
     "kind": [StrOptions({"global", "estimated", "restricted"})],
-    "kappa": [Real],
+    "kappa": [Interval(Real, 0, None, closed="left")],
     "n_patterns": [Interval(Integral, 0, None, closed="left")],
     "alpha": [Interval(Real, 0, None, closed="neither")],
     "loss": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
@@ -39,8 +42,14 @@ def write_fields(path, fields):
     ----------
     path : str or path-like
     fields : dict
+
+    Raises
+    ------
+    ValueError
+        If the fields do not fit together.
     """
     path, suffix = _checked(path)
+    fields = _fitting(fields)
     told = {"format": _FORMAT, "version": _VERSION}
     told |= {name: fields[name] for name in _CONSTRAINTS}
     arrays = {name: fields[name] for name in _ARRAYS}
@@ -70,20 +79,20 @@ def read_fields(path):
     Raises
     ------
     ValueError
-        If it is not the file of a certificate.
+        If it is not the file of a certificate, with fields that fit together.
     """
     path, suffix = _checked(path)
+    content = path.read_bytes()
     try:
-        fields = _read_json(path) if suffix == ".json" else _read_npz(path)
-        if (fields.pop("format"), fields.pop("version")) != (_FORMAT, _VERSION):
-            raise ValueError("it is of another format or version")
-        told = {name: fields.pop(name) for name in _CONSTRAINTS}
-        check_parameters(_CONSTRAINTS, told, "load")
-        return {**told, **_as_arrays(told, fields)}
-    except OSError:
-        raise
+        fields = _parsed(content, suffix)
+        told = fields.pop("format", None), fields.pop("version", None)
+        if told != (_FORMAT, _VERSION):
+            raise ValueError(
+                f"format and version must be {_FORMAT!r} and {_VERSION}, got {told}."
+            )
+        return _fitting(fields)
     except Exception as error:
-        # A damaged or foreign file can fail in any step, with an error of any kind.
+        # Foreign fields can fail in any step, with an error of any kind.
         raise ValueError(
             f"{path} is not a certificate that Certificate.save has written: {error}"
         ) from error
@@ -100,32 +109,107 @@ def _checked(path):
     return path, suffix
 
 
-def _read_json(path):
-    return dict(json.loads(path.read_text(encoding="utf-8")))
+def _parsed(content, suffix):
+    """The fields in the bytes of a file."""
+    try:
+        return {**json.loads(content)} if suffix == ".json" else _read_npz(content)
+    except Exception:
+        # A damaged file can fail in any way, and NumPy would advise to use pickle.
+        raise ValueError(f"it is damaged, or no {suffix} file.") from None
 
 
-def _read_npz(path):
-    with np.load(path, allow_pickle=False) as file:
+def _read_npz(content):
+    with np.load(BytesIO(content), allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    return {**json.loads(str(arrays.pop("told"))), **arrays}
+    told = json.loads(str(arrays.pop("told")))
+    return {**dict.fromkeys(_ARRAYS), **told, **arrays}
 
 
-def _as_arrays(told, fields):
-    """The arrays, with shapes that fit together."""
-    arrays = dict.fromkeys(_ARRAYS)
-    for name, dtype in _ARRAYS.items():
-        if fields.get(name) is not None:
-            arrays[name] = np.asarray(fields[name], dtype=dtype)
-    dual, weight, classes = arrays.values()
-    if dual is None or dual.ndim not in (1, 2) or not np.all(np.isfinite(dual)):
-        raise ValueError("dual is not an array of numbers")
-    if weight is not None and (
-        weight.shape != dual.shape[:1] or not np.min(weight) >= 0 or not np.any(weight)
+def _fitting(fields):
+    """The fields of a certificate, if all are there and fit together."""
+    known = {*_CONSTRAINTS, *_ARRAYS}
+    if missing := sorted(known - {*fields}):
+        raise ValueError(f"fields are missing: {', '.join(missing)}.")
+    if unknown := sorted({*fields} - known):
+        raise ValueError(f"fields are unknown: {', '.join(unknown)}.")
+    told = {name: fields[name] for name in _CONSTRAINTS}
+    check_parameters(_CONSTRAINTS, told, "Certificate")
+    for name, value in told.items():
+        # To Python, truth values are numbers.
+        if isinstance(value, bool) and bool not in _CONSTRAINTS[name]:
+            raise ValueError(f"{name} must be a number, got {value}.")
+    arrays = {name: _as_array(name, fields[name]) for name in _ARRAYS}
+    _check_arrays(told["loss"], **arrays)
+    _check_told(told, arrays["dual"])
+    return {**told, **arrays}
+
+
+def _as_array(name, values):
+    """An array of finite numbers, or of labels; None if there is none."""
+    if values is None:
+        return None
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array: {error}") from error
+    kind = array.dtype.kind
+    if kind not in _ARRAYS[name] or (kind == "f" and not np.all(np.isfinite(array))):
+        raise ValueError(f"{name} must be an array of labels or of finite numbers.")
+    return array if name == "classes" else array.astype(float)
+
+
+def _check_arrays(loss, dual, sample_weight, classes):
+    """Raise ValueError for arrays that do not fit together, or the loss."""
+    if dual is None or dual.ndim not in (1, 2) or dual.size == 0:
+        raise ValueError("dual must have a row for each sample, and outputs.")
+    if sample_weight is not None and (
+        sample_weight.shape != dual.shape[:1]
+        or np.min(sample_weight) < 0
+        or not np.any(sample_weight)
     ):
-        raise ValueError("sample_weight does not fit dual")
-    if (classes is None) != (told["loss"] in REGRESSION_LOSSES):
-        raise ValueError("classes do not fit the loss")
-    for name, loss in ("epsilon", "huber"), ("quantile", "quantile"):
-        if (told[name] is None) == (told["loss"] == loss):
-            raise ValueError(f"{name} does not fit the loss")
-    return arrays
+        raise ValueError(
+            "sample_weight must have a non-negative number for each row of dual, not "
+            "all of them zero."
+        )
+    if loss in REGRESSION_LOSSES:
+        if classes is not None:
+            raise ValueError(f"classes must be None with loss={loss!r}.")
+        return
+    n_classes = max(2, _n_outputs(dual))
+    if (
+        classes is None
+        or classes.shape != (n_classes,)
+        or len(np.unique(classes)) < n_classes
+    ):
+        raise ValueError(
+            f"classes must be {n_classes} distinct labels: loss={loss!r}, and dual has "
+            f"the shape {dual.shape}."
+        )
+
+
+def _check_told(told, dual):
+    """Raise ValueError for fields without arrays that do not fit together."""
+    objective, bound, gap = (
+        told[name] for name in ("objective", "dual_bound", "dual_gap")
+    )
+    rounding = 1e-12 * max(abs(objective), abs(bound))
+    if abs(gap - (objective - bound)) > rounding:
+        raise ValueError(
+            f"dual_gap must be objective - dual_bound = {objective - bound}, got {gap}."
+        )
+    loss = told["loss"]
+    for name, its_loss in ("epsilon", "huber"), ("quantile", "quantile"):
+        if (told[name] is None) == (loss == its_loss):
+            needed = "a number" if loss == its_loss else "None"
+            raise ValueError(f"{name} must be {needed} with loss={loss!r}.")
+    several = loss in CLASSIFICATION_LOSSES and _n_outputs(dual) > 1
+    # The log loss can be that of the softmax.
+    if told["one_vs_rest"] != several and not (several and loss == "log_loss"):
+        raise ValueError(
+            f"one_vs_rest must be {several} with loss={loss!r} and a dual of the shape "
+            f"{dual.shape}."
+        )
+
+
+def _n_outputs(dual):
+    return 1 if dual.ndim == 1 else dual.shape[1]

@@ -219,12 +219,49 @@ def read_arrays(X, y):
     -------
     X : ndarray of shape (n_samples, n_features)
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+
+    Raises
+    ------
+    ValueError
+        If `X` is not a matrix of finite numbers, or `y` is no array.
     """
-    X, y = X if issparse(X) else in_numpy(X), in_numpy(y)
-    X = check_array(X, accept_sparse="csr", dtype=np.float64)
+    targets = in_numpy(y)
+    if targets.ndim == 0:
+        raise ValueError(
+            "y must be an array with the targets of all samples, got "
+            f"{type(y).__name__}."
+        )
+    X = X if issparse(X) else in_numpy(X)
+    X = check_array(X, accept_sparse="csr", dtype=np.float64, input_name="X")
     if hasattr(X, "toarray"):
         X = X.toarray()
-    return X, y
+    return X, targets
+
+
+def read_numbers(y, loss):
+    """Targets of a regression loss.
+
+    Parameters
+    ----------
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    loss : str
+
+    Returns
+    -------
+    Y : ndarray of shape (n_samples, n_outputs)
+
+    Raises
+    ------
+    ValueError
+        If they are not finite numbers.
+    """
+    try:
+        Y = check_array(y, ensure_2d=False, dtype=np.float64, input_name="y")
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"loss={loss!r} needs y to be an array of finite numbers: {error}"
+        ) from error
+    return Y.reshape(len(Y), -1)
 
 
 def class_weighted(network, y, weight):
@@ -280,12 +317,12 @@ def read_targets(network, loss, y, weight, n_outputs, **params):
     """
     softmax, classes = False, None
     if loss in REGRESSION_LOSSES:
-        Y = check_array(y, ensure_2d=False, dtype=np.float64)
-        Y = Y.reshape(len(Y), -1)
+        Y = read_numbers(y, loss)
     else:
         y = column_or_1d(y)
-        classes = getattr(network, "classes_", np.unique(y))
-        if not np.isin(y, classes).all():
+        classes = in_numpy(getattr(network, "classes_", np.unique(y)))
+        # One by one: joined with strings, numbers would become strings.
+        if not np.any(y[:, None] == classes, axis=1).all():
             raise ValueError(
                 f"y has labels that the network does not know; it knows {classes}."
             )

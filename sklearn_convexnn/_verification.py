@@ -110,7 +110,8 @@ def _encoded(claim, y, n_outputs):
             raise ValueError("loss='poisson' needs y to be non-negative.")
     else:
         y = np.asarray(y).reshape(len(y), -1)
-        if y.shape[1] > 1 or not np.isin(y, claim.classes).all():
+        # One by one: joined with strings, numbers would become strings.
+        if y.shape[1] != 1 or not np.any(y == claim.classes, axis=1).all():
             raise ValueError(
                 "y has labels that the certificate does not know; it knows "
                 f"{claim.classes}. Give the y that certify was given."

@@ -26,6 +26,7 @@ from sklearn_convexnn._network_input import (
     counted,
     read_arrays,
     read_network,
+    read_numbers,
     read_samples,
     read_targets,
     told_by,
@@ -238,6 +239,10 @@ class Certificate:
                 f"X has {counted(X.shape[1], 'feature')}, but the certificate is about "
                 f"{self.n_features}. Give the X that certify was given."
             )
+        if self.classes is None:
+            # Without weight, a sample may have any target.
+            used = slice(None) if self.sample_weight is None else self.sample_weight > 0
+            read_numbers(y[used], self.loss)
         return verify(self, X, y, n_starts, random_state)
 
     def save(self, path: str | PathLike) -> None:
@@ -252,7 +257,7 @@ class Certificate:
         Raises
         ------
         ValueError
-            If the suffix is another one.
+            If the suffix is another one, or the attributes do not fit together.
 
         See Also
         --------
@@ -277,7 +282,7 @@ class Certificate:
         ------
         ValueError
             If the suffix is neither ``.json`` nor ``.npz``, or the file is not that of
-            a certificate.
+            a certificate, with attributes that fit together.
 
         Examples
         --------

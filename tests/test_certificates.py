@@ -717,7 +717,10 @@ NETWORK = random_network(2)
         ({"negative_slope": 2.0}, "'negative_slope' parameter of certify must be"),
         ({"sample_weight": np.zeros(8)}, "at least one non-zero"),
         ({"sample_weight": -np.ones(8)}, "[Nn]egative"),
-        ({"X": np.full((8, 2), np.nan)}, "NaN"),
+        ({"X": np.full((8, 2), np.nan)}, "Input X contains NaN"),
+        ({"y": None}, "y must be an array with the targets of all samples, got None"),
+        ({"y": np.full(8, np.inf)}, "loss='squared_error' needs y .*: Input y .* inf"),
+        ({"y": ["a"] * 8}, "loss='squared_error' needs y .*: could not convert str"),
     ],
 )
 def test_bad_input_names_the_parameter(change, message):

@@ -3,8 +3,12 @@
 import ast
 import json
 import pickle
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from functools import cache
 from inspect import getsource
+from traceback import format_exception
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -447,6 +451,17 @@ CASES = {
         wide_network(2, 3), *targets_of_three("hinge", n=12), alpha=1.0, loss="hinge",
         random_state=0,
     ),
+    "counts": lambda: certify(
+        random_network(2), *tiny_data("poisson")[:2], alpha=ALPHA, loss="poisson"
+    ),
+    "outputs": lambda: certify(
+        wide_network(2, 3), *targets_of_three("squared_error", n=12), alpha=1.0,
+        random_state=0,
+    ),
+    "softmax": lambda: certify(
+        wide_network(2, 3), *targets_of_three("log_loss", n=12), alpha=1.0,
+        loss="log_loss", sample_weight=np.arange(12) % 5, random_state=0,
+    ),
     "numbers": lambda: certify(
         random_network(2), noisy_data(12, 2)[0], np.arange(12) % 2 + 3, alpha=1.0,
         loss="squared_hinge",
@@ -456,6 +471,29 @@ CASES = {
         loss="log_loss",
     ),
 }  # fmt: skip
+
+
+@cache
+def certificate_of(case):
+    return CASES[case]()
+
+
+def fields_of(case):
+    """What is in the file of a certificate."""
+    told = {"format": "sklearn_convexnn.Certificate", "version": 1}
+    return told | {
+        name: value.tolist() if isinstance(value, np.ndarray) else value
+        for name, value in vars(certificate_of(case)).items()
+    }
+
+
+def write(path, told):
+    """A file with any fields."""
+    text = json.dumps(told)
+    if path.suffix == ".json":
+        path.write_text(text)
+    else:
+        np.savez(path, told=np.array(text))
 
 
 def assert_same(one, other):
@@ -470,7 +508,7 @@ def assert_same(one, other):
 @pytest.mark.parametrize("suffix", [".json", ".npz", ".NPZ"])
 @pytest.mark.parametrize("case", CASES)
 def test_files_keep_everything(case, suffix, tmp_path):
-    certificate = CASES[case]()
+    certificate = certificate_of(case)
     path = tmp_path / f"certificate{suffix}"
     certificate.save(path)
     assert [*tmp_path.iterdir()] == [path]
@@ -505,46 +543,137 @@ def test_unknown_suffixes(name, honest, tmp_path):
             function(tmp_path / name)
 
 
-def test_files_of_something_else(honest, tmp_path):
-    text, arrays = tmp_path / "c.json", tmp_path / "c.npz"
+@pytest.mark.parametrize("name", ["c.json", "c.npz"])
+def test_a_file_that_does_not_exist(name, tmp_path):
     with pytest.raises(FileNotFoundError):
-        Certificate.load(text)
-    honest[0].save(text)
-    told = json.loads(text.read_text())
-    for change in (
-        None,
-        {"format": "another"},
-        {"version": 2},
-        {"alpha": -1.0},
-        {"alpha": "1"},
-        {"loss": "gamma"},
-        {"kind": "local"},
-        {"fit_intercept": 2},
-        {"dual": None},
-        {"dual": [[[1.0]]]},
-        {"dual": ["a"]},
-        {"dual": [float("nan")] * 40},
-        {"sample_weight": [1.0]},
-        {"sample_weight": [0.0] * 40},
-        {"sample_weight": [-1.0] * 40},
-        {"classes": [0, 1]},
-        {"loss": "hinge"},
-        {"loss": "huber"},
-        {"quantile": 0.5},
-    ):
-        text.write_text("[1, 2" if change is None else json.dumps({**told, **change}))
-        with pytest.raises(ValueError, match="is not a certificate that Certificate"):
-            Certificate.load(text)
-    del told["alpha"]
-    text.write_text(json.dumps(told))
-    with pytest.raises(ValueError, match=r"is not a certificate .* 'alpha'"):
-        Certificate.load(text)
-    np.savez(arrays, X=np.ones(3))
-    with pytest.raises(ValueError, match="is not a certificate that Certificate"):
-        Certificate.load(arrays)
-    np.savez(arrays, told=np.array({"alpha": 1.0}, dtype=object))
-    with pytest.raises(ValueError, match=r"is not a certificate .* allow_pickle"):
-        Certificate.load(arrays)
+        Certificate.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[1, 2", b"[1, 2]", b"3", b"\xff", b"[" * 100_000, "half", "overwritten"],
+)
+def test_damaged_files(content, suffix, honest, tmp_path):
+    path = tmp_path / f"c{suffix}"
+    if isinstance(content, str):
+        honest[0].save(path)
+        saved = path.read_bytes()
+        rest = len(saved) // 2
+        content = saved[:-rest] + (rest * b"\x00" if content == "overwritten" else b"")
+    path.write_bytes(content)
+    check_refused(path, f"it is damaged, or no {suffix} file")
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"X": np.ones(3)},
+        {"told": np.array({"alpha": 1.0}, dtype=object)},
+        {"told": np.array("[1, 2]")},
+    ],
+)
+def test_arrays_of_something_else(arrays, tmp_path):
+    np.savez(tmp_path / "c.npz", **arrays)
+    check_refused(tmp_path / "c.npz", "it is damaged, or no .npz file")
+
+
+def check_refused(path, reason):
+    with pytest.raises(ValueError) as found:
+        Certificate.load(path)
+    assert type(found.value) is ValueError
+    start = f"{path} is not a certificate that Certificate.save has written: "
+    assert str(found.value).startswith(start)
+    told = str(found.value).removeprefix(start)
+    assert re.search(reason, told), told
+    # NumPy advises to load with pickle.
+    assert "pickle" not in "".join(format_exception(found.value))
+
+
+NAN, INF = float("nan"), float("inf")
+MISFITS = [
+    ("regression", "format", ["another", None, 1]),
+    ("regression", "version", [2, None, "1"]),
+    ("regression", "objective", [NAN, INF, "1.0", None, True, [1.0]]),
+    ("regression", "dual_bound", [NAN, -INF, "1.0", None, True]),
+    ("regression", "dual_gap", [NAN, INF, "1.0", None, True, 0.0]),
+    ("regression", "kind", ["local", None, ["global"], 1]),
+    ("regression", "kappa", [NAN, INF, "1.0", None, True, -1.0]),
+    ("regression", "n_patterns", [NAN, -1, 0.5, "1", None, True]),
+    ("regression", "alpha", [NAN, INF, "1.0", None, True, 0.0, -1.0]),
+    ("regression", "loss", ["gamma", None, ["huber"], "hinge", "squared_error"]),
+    ("regression", "epsilon", [NAN, INF, "1.0", None, True, 0.0]),
+    ("weights", "epsilon", [1.0]),
+    ("regression", "quantile", [NAN, "0.5", True, 0.5]),
+    ("weights", "quantile", [None, 0.0, 1.0]),
+    ("regression", "fit_intercept", ["no", None, 1]),
+    ("regression", "negative_slope", [NAN, "0", None, False, 1.0, -2.0]),
+    ("regression", "n_features", [0, -1, 2.0, "2", None, True]),
+    ("regression", "one_vs_rest", ["no", None, 0, True]),
+    ("numbers", "one_vs_rest", [True]),
+    ("labels", "one_vs_rest", [False]),
+    ("regression", "dual", [None, 1.0, "a", {}, [], [[]], [[[1.0]]]]),
+    (
+        "regression",
+        "dual",
+        [[[1.0], [1.0, 2.0]], ["1.0"], [None], [True], [NAN], [INF]],
+    ),
+    ("weights", "sample_weight", [1.0, [], [1.0] * 7, [[1.0]] * 8, ["1.0"] * 8]),
+    (
+        "weights",
+        "sample_weight",
+        [[0.0] * 8, *([w, *[1.0] * 7] for w in (-1, NAN, INF))],
+    ),
+    ("regression", "classes", [[0, 1], []]),
+    (
+        "numbers",
+        "classes",
+        [None, 3, "no", [3], [3, 4, 5], [3, 3], [3, None], [3, NAN]],
+    ),
+    ("labels", "classes", [None, ["a", "b"], ["a", "b", "b"], [["a", "b", "c"]]]),
+]
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+@pytest.mark.parametrize("case, name, values", MISFITS)
+def test_fields_that_do_not_fit(case, name, values, suffix, tmp_path):
+    for value in values:
+        write(tmp_path / f"c{suffix}", {**fields_of(case), name: value})
+        check_refused(tmp_path / f"c{suffix}", rf"\b{name}\b")
+
+
+@pytest.mark.parametrize("name", ["objective", "dual_bound"])
+def test_gaps_that_are_not_the_difference(name, honest, tmp_path):
+    write(tmp_path / "c.json", {**fields_of("regression"), name: 0.0})
+    check_refused(tmp_path / "c.json", "dual_gap must be objective - dual_bound")
+    # Nothing is saved that cannot be loaded.
+    for path in tmp_path / "new.json", tmp_path / "new.npz":
+        with pytest.raises(ValueError, match="dual_gap must be objective - dual_bou"):
+            replace(honest[0], **{name: 0.0}).save(path)
+        assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["format", "version", *(field.name for field in fields(Certificate))]
+)
+def test_fields_that_are_missing(name, tmp_path):
+    told = fields_of("weights")
+    del told[name]
+    write(tmp_path / "c.json", told)
+    check_refused(tmp_path / "c.json", rf"\b{name}\b")
+
+
+@pytest.mark.parametrize("suffix", [".json", ".npz"])
+def test_fields_that_are_unknown(suffix, tmp_path):
+    write(tmp_path / f"c{suffix}", {**fields_of("weights"), "author": "me"})
+    check_refused(tmp_path / f"c{suffix}", "fields are unknown: author")
+
+
+def test_arrays_of_numbers_that_are_not_real(tmp_path):
+    told = fields_of("regression")
+    dual = 1j * np.array(told.pop("dual"))
+    np.savez(tmp_path / "c.npz", told=np.array(json.dumps(told)), dual=dual)
+    check_refused(tmp_path / "c.npz", "dual must be an array of")
 
 
 @pytest.mark.parametrize(
@@ -559,7 +688,15 @@ def test_files_of_something_else(honest, tmp_path):
         ({"X": np.ones(40)}, "Expected 2D array"),
         ({"X": np.full((40, 3), np.nan)}, "NaN"),
         ({"y": np.ones((40, 2))}, "y has 2 outputs, but the dual point .* has 1"),
-        ({"y": ["a"] * 40}, "could not convert string to float"),
+        ({"y": None}, "y must be an array with the targets of all samples, got None"),
+        ({"y": 3.0}, "y must be an array .*, got float"),
+        ({"y": csr_array(np.ones((40, 1)))}, "y must be an array .*, got csr_array"),
+        ({"y": np.full(40, np.nan)}, "loss='squared_error' needs y .*: Input y .* NaN"),
+        ({"y": [np.inf] * 40}, "loss='squared_error' needs y .*: Input y .* infinity"),
+        ({"y": [None] * 40}, "loss='squared_error' needs y .*: Input y contains NaN"),
+        ({"y": ["a"] * 40}, "loss='squared_error' needs y .*: could not convert str"),
+        ({"y": np.full(40, 1j)}, "loss='squared_error' needs y .*: Complex data"),
+        ({"y": np.ones((40, 1, 1))}, "loss='squared_error' needs y .*: Found array"),
     ],
 )
 def test_bad_input_names_the_parameter(change, message, honest):
@@ -573,9 +710,36 @@ def test_bad_input_names_the_parameter(change, message, honest):
 def test_labels_that_are_not_known(loss):
     X, y, _ = tiny_data(loss)
     certificate = certify(random_network(2), X, y, alpha=1.0, loss=loss)
-    for labels in np.arange(8), np.full(8, "yes"), np.column_stack([y, y]):
+    missing = [None, *y[1:]], np.append(y[1:], np.nan), np.append(y[1:], np.inf)
+    for labels in np.arange(8), np.full(8, "yes"), np.column_stack([y, y]), *missing:
         with pytest.raises(ValueError, match="y has labels that the certificate does"):
             certificate.verify(X, labels)
+
+
+def test_numbers_as_strings_are_other_labels():
+    X, y = noisy_data(60, 2)[0], np.arange(60) % 30
+    coefs, intercepts = wide_network(2, 30)
+    network = SimpleNamespace(
+        coefs_=coefs, intercepts_=intercepts, classes_=np.arange(30), loss="log_loss"
+    )
+    options = {"alpha": 100.0, "kind": "restricted"}
+    claim = replace(certify(network, X, y, **options), kind="estimated")
+    with pytest.raises(ValueError, match="y has labels that the certificate does not"):
+        claim.verify(X, y.astype(str))
+    with pytest.raises(ValueError, match="y has labels that the network does not know"):
+        certify(network, X, y.astype(str), **options)
+
+
+def test_samples_without_weight_may_have_any_target():
+    X, y, s = repeated_data("squared_error")
+    certificate = certify(random_network(2), X, y, alpha=ALPHA, sample_weight=s)
+    before = certificate.verify(X, y, **QUICK)
+    y[s == 0] = np.nan
+    assert certificate.verify(X, y, **QUICK).dual_bound == before.dual_bound
+    assert certify(random_network(2), X, y, alpha=ALPHA, sample_weight=s) == certificate
+    y[s > 0] = np.nan
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        certificate.verify(X, y)
 
 
 def test_negative_counts():
