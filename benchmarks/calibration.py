@@ -49,6 +49,7 @@ ROUNDING = 1e-6  # of slopes
 DEFECT = 3e-3  # part of the objective by which no bound should be too high
 LOW = 3  # features up to which the steepest neuron is found by branch and bound
 NODES = 20_000
+ENTRIES = 200_000  # of planted data, at most: a search from many starts takes long
 
 
 def planted(seed, largest):
@@ -57,7 +58,8 @@ def planted(seed, largest):
     n = int(np.exp(rng.uniform(np.log(100), np.log(largest))))
     d = int(rng.integers(2, LOW + 1))
     if seed % 4:
-        d = int(np.exp(rng.uniform(np.log(6), np.log(min(n / 2, 500)))))
+        most = min(n / 2, 500, ENTRIES / n)
+        d = int(np.exp(rng.uniform(np.log(6), np.log(most))))
     X = rng.standard_normal((n, d)) * np.exp(rng.normal(0, rng.choice([0, 0.7]), d))
     if rng.random() < 0.3:
         X = np.sign(X) * X**2
