@@ -43,7 +43,7 @@ from sklearn_convexnn.losses import (
     make_loss,
 )
 from sklearn_convexnn.model.problem import Problem
-from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.descent import Descent
 
 ROUNDING = 1e-6  # of slopes
 DEFECT = 3e-3  # part of the objective by which no bound should be too high
@@ -153,7 +153,7 @@ def measure(name, X, y, loss, alpha, args):
     elif term.smooth:
         weights = random_weights(problem, 300, rng)
         deadline = perf_counter() + min(args.limit, 5.0)
-        weights = descend(problem, weights, max_iter=10_000, deadline=deadline)
+        weights = Descent(problem, weights).run(10_000, deadline=deadline)
         least = min(least, problem.objective(network_of(weights)))
     bound = problem.bound(N, max(kappa, alpha))
     estimated = model.certificate_ == "estimated"

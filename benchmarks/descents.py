@@ -60,6 +60,7 @@ from sklearn_convexnn.families.two_layer.placing import network_of, random_weigh
 from sklearn_convexnn.losses import Separable, make_loss
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.solvers import descent
+from sklearn_convexnn.solvers.lbfgs import LBFGS
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.solvers.weights import Weights
 
@@ -167,11 +168,11 @@ def precisions(problem):
 
 def train_lbfgs(problem, width, rng, record):
     weights = random_weights(problem, width, rng)
-    options = {"max_iter": 10**6, "rtol": 0.0, "report": record.take}
+    options = {"rtol": 0.0, "report": record.take}
     # Every step is a network.
     with patch.multiple(descent, _STEPS=1, _GAIN=0.0):
         for p in precisions(problem):
-            weights = descent.descend(p, weights, **options)
+            weights = descent.Descent(p, weights).run(10**6, **options)
 
 
 def train_in_batches(problem, width, rng, record):
@@ -190,12 +191,9 @@ def train_in_bursts(problem, width, rng, record):
 
 def train_projected(problem, width, rng, record):
     weights = random_weights(problem, width, rng)
-    options = {"maxiter": 10**6, "maxfun": 10**6, "maxcor": 20, "ftol": 0, "gtol": 0}
     for p in precisions(problem):
         reduced = Projected(p, weights, record)
-        descent.minimize_in_time(
-            reduced.value_and_gradient, reduced.start, np.inf, options
-        )
+        LBFGS(reduced.value_and_gradient, reduced.start).run(10**6)
         weights = reduced.best
 
 

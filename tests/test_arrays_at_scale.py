@@ -14,7 +14,7 @@ from sklearn_convexnn.families.two_layer.climbing import Hill
 from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
 from sklearn_convexnn.families.two_layer.pricing import SlopeSearch, search_units
 from sklearn_convexnn.model.settings import Limits
-from sklearn_convexnn.solvers.descent import _Objective, descend
+from sklearn_convexnn.solvers.descent import Descent, _Objective
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.training import at_scale
 from sklearn_convexnn.training.at_scale import generate_at_scale
@@ -75,7 +75,7 @@ def test_descents(elsewhere, dtype, kind):
     start = here.objective(network_of(weights))
     rtol = 1e-6 if dtype == np.float64 else 1e-3
     for train in (
-        lambda p: descend(p, weights, max_iter=5),
+        lambda p: Descent(p, weights).run(5),
         lambda p: descend_in_batches(p, weights, np.random.RandomState(0), 20),
     ):
         ours, theirs = train(here), train(there)

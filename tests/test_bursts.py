@@ -76,9 +76,9 @@ def test_bursts_end_when_they_do_not_pay(short):
 def test_the_last_burst_takes_the_time_that_is_left(short, monkeypatch):
     p, works = planted(), []
 
-    def burst(problem, weights, rng, work, *args):
+    def burst(problem, weights, descent, rng, work, *args):
         works.append(work)
-        return weights
+        return weights, descent
 
     clock = iter(range(1000))
     monkeypatch.setattr(bursts, "_burst", burst)

@@ -102,6 +102,16 @@ def test_pixels_that_are_rarely_seen_are_not_of_small_scale():
     assert scales_ratio(X) < 10
 
 
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+def test_standardised_indicators_are_not_of_large_scale(kind):
+    X = np.zeros((2000, 3))
+    X[:2, 0] = 1.0
+    X[:, 1:] = np.random.default_rng(0).standard_normal((2000, 2))
+    assert scales_ratio(kind(X)) < 3
+    X /= X.std(axis=0)
+    assert scales_ratio(kind(X)) < 3
+
+
 def test_samples_tell_nothing_of_what_is_rare(monkeypatch):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4000, 3))

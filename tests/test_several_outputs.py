@@ -23,7 +23,7 @@ from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,
 )
-from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.descent import Descent
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.weights import Weights
@@ -154,9 +154,9 @@ def test_gradient_of_the_descent(free):
     start = Weights(W, V, bias * free, linear, np.zeros(3))
     values = [value(*astuple(start))]
     for steps in (1, 5, 50):
-        values.append(value(*astuple(descend(p, start, max_iter=steps))))
+        values.append(value(*astuple(Descent(p, start).run(steps))))
     assert np.all(np.diff(values) < 0)
-    end = descend(p, start, max_iter=2000)
+    end = Descent(p, start).run(2000)
 
     def near(part):
         return part + 1e-4 * rng.standard_normal(part.shape)

@@ -36,9 +36,10 @@ class GoesByScales:
 def scales_ratio(X):
     """The largest scale of a column over the smallest one.
 
-    The scale is the root mean square of the distances from the value in the middle, of
-    the entries that are not that value: that of a column that is zero but for a few
-    entries is the size of these, however rare they are.
+    The scale is the root mean square of the distances from the value in the middle: of
+    all entries, or of those that are not that value, whichever gives the smaller ratio.
+    So a column that is zero but for a few entries is alike to others if these entries
+    are, or if the column has been standardised, however rare they are.
 
     Parameters
     ----------
@@ -54,19 +55,20 @@ def scales_ratio(X):
     if issparse(X):
         columns = X.tocsc()
         parts = np.split(columns.data, columns.indptr[1:-1])
-        scales = np.array([_sparse_scale(part, X.shape[0]) for part in parts])
+        pairs = np.array([_sparse_scales(part, X.shape[0]) for part in parts])
     else:
         # Some samples say as much of many, but not of rare entries.
         step = max(1, X.size // _ENTRIES)
-        scales = _scales(X[::step], 1 if step == 1 else _SEEN)
-    scales = scales[scales > 0]
-    if len(scales) < 2 or not np.all(np.isfinite(scales)):
+        pairs = _scales(X[::step], 1 if step == 1 else _SEEN)
+    pairs = pairs[pairs[:, 0] > 0]
+    if len(pairs) < 2 or not np.all(np.isfinite(pairs)):
         return 1.0
-    return float(np.max(scales) / max(np.min(scales), np.finfo(float).tiny))
+    least = np.maximum(np.min(pairs, axis=0), np.finfo(float).tiny)
+    return float(np.min(np.max(pairs, axis=0) / least))
 
 
 def _scales(X, seen=1):
-    """Scales of the columns of dense data.
+    """Scales of the columns of dense data, as rows: of all entries, and of some.
 
     Zero if they are constant, or but for fewer entries than `seen`.
     """
@@ -74,21 +76,22 @@ def _scales(X, seen=1):
     with np.errstate(over="ignore", invalid="ignore"):
         distance = np.abs(X - np.median(X, axis=0))
         others = np.count_nonzero(distance, axis=0)
-        scales = np.sqrt(np.sum(distance**2, axis=0) / np.maximum(others, 1))
-    used = (others >= seen) & (scales > _FLAT * np.max(np.abs(X), axis=0))
-    return np.where(used, scales, 0.0)
+        total = np.sqrt(np.sum(distance**2, axis=0))
+        scale = total / np.sqrt(np.maximum(others, 1))
+    used = (others >= seen) & (scale > _FLAT * np.max(np.abs(X), axis=0))
+    pairs = np.column_stack([total / np.sqrt(len(X)), scale])
+    return np.where(used[:, None], pairs, 0.0)
 
 
-def _sparse_scale(stored, n_samples):
+def _sparse_scales(stored, n_samples):
     """The same of a column, of the entries that it stores."""
     zeros = n_samples - len(stored)
     if 2 * zeros <= n_samples:
         return _scales(np.append(stored, np.zeros(zeros))[:, None])[0]
     stored = stored[stored != 0].astype(np.float64)
-    if len(stored) == 0:
-        return 0.0
     with np.errstate(over="ignore"):
-        return np.sqrt(np.mean(stored**2))
+        total = np.sqrt(np.sum(stored**2))
+    return np.array([total / np.sqrt(n_samples), total / np.sqrt(max(len(stored), 1))])
 
 
 def warn_of_scales(X, sample_weight=None):

@@ -3,7 +3,10 @@
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn.solvers.descent import minimize_in_time
+from sklearn_convexnn.solvers.lbfgs import LBFGS
+
+# Relative gain of a step below which to stop.
+_RTOL = 2.2e-9
 
 
 def improve_outputs(problem, network, Z, max_iter=300, deadline=np.inf):
@@ -47,7 +50,7 @@ def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
     m, c = start.shape
     root = np.sqrt(np.linalg.norm(start, axis=1))[:, None]
     V = np.divide(start, root, out=np.zeros_like(start), where=root > 0)
-    # As in `descend`, in units of inverse roots of second derivatives.
+    # As in `Descent`, in units of inverse roots of second derivatives.
     weight = p.curvature(Z @ start.astype(Z.dtype, copy=False) + offset)
     squares = np.einsum("n,nm,nm->m", weight, Z, Z)
     unit = 1.0 / np.sqrt(root**2 * squares[:, None] + p.alpha)
@@ -77,11 +80,7 @@ def _descend_outputs(problem, start, offset, Z, max_iter, deadline):
         return p.value(F) + penalty, np.concatenate([part.ravel() for part in parts])
 
     parts = root / unit, V / unit, offset / level
-    found = minimize_in_time(
-        value_and_gradient,
-        np.concatenate([part.ravel() for part in parts]),
-        deadline,
-        {"maxiter": max_iter, "maxfun": 2 * max_iter, "maxcor": 30},
-    )
+    start = np.concatenate([part.ravel() for part in parts])
+    found = LBFGS(value_and_gradient, start, memory=30).run(max_iter, _RTOL, deadline)
     root, V, offset = split(found)
     return root * V, offset

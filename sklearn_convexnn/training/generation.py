@@ -36,7 +36,7 @@ _AGREES = 1e-6
 _FIRST_PRICING, _DESCENT = 0.2, 0.5
 # Entries of the data, for each output, up to which a look at a bound comes before a
 # network is trained; and up to which it comes as soon as there is one.
-_LOOK_FIRST, _LOOK = 5_000, 20_000
+_LOOK_FIRST, _LOOK = 5_000, 10_000
 # Part of the time that is kept for a long search, and of the time left that one takes.
 _LAST, _SEARCHING = 0.15, 0.5
 # Part of a long search that comes first, and is enough if it has seen all, or where

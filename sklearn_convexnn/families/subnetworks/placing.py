@@ -9,10 +9,12 @@ from sklearn_convexnn.families.subnetworks.units import (
     pre_activation,
 )
 from sklearn_convexnn.model.network import Network
-from sklearn_convexnn.solvers.descent import minimize_in_time
+from sklearn_convexnn.solvers.lbfgs import LBFGS
 
 # Sub-networks with less than this part of the largest size are left out.
 _GONE = 1e-6
+# Relative gain of a step of descent below which it ends.
+_RTOL = 2.2e-9
 
 
 def random_subnetworks(family, n_units, rng):
@@ -153,12 +155,7 @@ def improve_subnetworks(problem, network, max_iter=200, deadline=np.inf):
         return p.value(F) + penalty, scale * gradient
 
     start = np.concatenate([part.ravel() for part in arrays])
-    found = minimize_in_time(
-        value_and_gradient,
-        start / scale,
-        deadline,
-        {"maxiter": max_iter, "maxfun": 2 * max_iter},
-    )
+    found = LBFGS(value_and_gradient, start / scale).run(max_iter, _RTOL, deadline)
     weights, biases, V, offset = split(found)
     moved = p.family.network(weights, biases, V, offset)
     return moved.select(moved.sizes > _GONE * moved.sizes.max(initial=0.0))

@@ -7,7 +7,7 @@ import numpy as np
 
 from sklearn_convexnn._utils.deadlines import left
 from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
-from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.descent import Descent
 from sklearn_convexnn.solvers.mini_batches import batch_size, descend_in_batches
 from sklearn_convexnn.solvers.weights import Weights
 
@@ -31,7 +31,7 @@ _FEW = 20_000
 # samples for each feature than so many, of which a batch says little.
 _CHEAP, _WIDE = 40, 20
 # Gain of a burst of full batches below which batches follow, and its steps at least.
-_SLOW, _FULL = 0.01, 100
+_SLOW, _FULL = 0.003, 100
 # Part of a burst that goes into batches, steps at least, and steps of L-BFGS at most.
 _IN_BATCHES, _FEWEST, _MOST = 0.4, 10, 1000
 # Relative gain of a step of L-BFGS below which a burst ends.
@@ -83,11 +83,13 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     weights = random_weights(p, _PARTS * n_neurons if few else n_neurons, rng)
     full = n < _WIDE * d or _CHEAP * _work_of_pass(p, weights) < _FIRST
     splits, spent, last, pace = list(_SPLITS)[few:], 0.0, np.inf, 0.0
+    descent = None
     work = max(_FIRST, _PART * _work_of_pass(p, weights))
     while True:
         splitting = splits and spent >= splits[0] and _can_split(p, weights)
         if splitting:
             weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
+            descent = None
         one_pass = _work_of_pass(p, weights)
         work = max(work, spent, _FULL * one_pass if full else 0.0)
         if pace * _LEAST * spent > left():
@@ -96,9 +98,11 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
             # Another burst would be cut short.
             work = max(work, left() / pace)
         begin = perf_counter()
-        weights = _burst(
+        weights, descent = _burst(
             p,
             weights,
+            # In full batches it goes on.
+            descent if full else None,
             rng,
             work,
             0.0 if full else _IN_BATCHES,
@@ -127,8 +131,8 @@ def _work_of_pass(problem, weights, n=None):
     return _STEP + passes * len(weights.output) * n
 
 
-def _burst(problem, weights, rng, work, in_batches, report):
-    """Weights after so many operations, a part of them in batches."""
+def _burst(problem, weights, descent, rng, work, in_batches, report):
+    """Weights after so many operations, a part of them in batches, and the descent."""
     p, n = problem, len(problem.X)
     batch = batch_size(n)
     steps = work / _work_of_pass(p, weights)
@@ -144,8 +148,9 @@ def _burst(problem, weights, rng, work, in_batches, report):
     steps = int(min(steps, _MOST))
     if steps or not batch:
         steps = max(steps, _FEWEST)
-        weights = descend(p, weights, max_iter=steps, rtol=_RTOL, report=report)
-    return weights
+        descent = Descent(p, weights) if descent is None else descent
+        weights = descent.run(steps, rtol=_RTOL, report=report)
+    return weights, descent
 
 
 def split_neurons(weights, n_parts, rng):

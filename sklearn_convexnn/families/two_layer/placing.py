@@ -5,7 +5,7 @@ import numpy as np
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.network import Network
-from sklearn_convexnn.solvers.descent import descend
+from sklearn_convexnn.solvers.descent import Descent
 from sklearn_convexnn.solvers.weights import Weights, random_size
 
 # Neurons with less than this part of the largest size are left out.
@@ -27,7 +27,7 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
     rng : RandomState
     max_iter : int, default=200
     **options
-        Further ones of `descend`.
+        Further ones of `Descent.run`.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
         Of those that the weight decay has not removed.
     """
     start = random_weights(problem, n_neurons, rng)
-    return network_of(descend(problem, start, max_iter=max_iter, **options))
+    return network_of(Descent(problem, start).run(max_iter, **options))
 
 
 def random_weights(problem, n_neurons, rng):
@@ -111,14 +111,14 @@ def improve_neurons(problem, network, max_iter=200, **options):
         Of positive sizes.
     max_iter : int, default=200
     **options
-        Further ones of `descend`, as `deadline`.
+        Further ones of `Descent.run`, as `deadline`.
 
     Returns
     -------
     network : Network
     """
     start = weights_of(network)
-    return network_of(descend(problem, start, max_iter=max_iter, **options))
+    return network_of(Descent(problem, start).run(max_iter, **options))
 
 
 def weights_of(network):
