@@ -170,7 +170,7 @@ def train_lbfgs(problem, width, rng, record):
     weights = random_weights(problem, width, rng)
     options = {"rtol": 0.0, "report": record.take}
     # Every step is a network.
-    with patch.multiple(descent, _STEPS=1, _GAIN=0.0):
+    with patch.multiple(descent, _WORTH=0.0):
         for p in precisions(problem):
             weights = descent.Descent(p, weights).run(10**6, **options)
 

@@ -38,6 +38,8 @@ _IN_BATCHES, _FEWEST, _MOST = 0.4, 10, 1000
 _RTOL = 1e-5
 # How many parts neurons are split into, and operations after which they are.
 _PARTS, _SPLITS = 3, (4e10, 3e11)
+# Part of the time so far that has to be left for it.
+_REPAYS = 0.5
 # Outputs of all neurons (160 MB) up to which they are.
 _MOST_OUTPUTS = 4e7
 
@@ -87,6 +89,8 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     work = max(_FIRST, _PART * _work_of_pass(p, weights))
     while True:
         splitting = splits and spent >= splits[0] and _can_split(p, weights)
+        # It takes a while until split neurons are better than those before.
+        splitting = splitting and _REPAYS * pace * spent <= left()
         if splitting:
             weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
             descent = None
