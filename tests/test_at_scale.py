@@ -17,7 +17,12 @@ from sklearn_convexnn.families.two_layer.placing import (
     network_of,
     random_weights,
 )
-from sklearn_convexnn.families.two_layer.pricing import search_units
+from sklearn_convexnn.families.two_layer.pricing import (
+    FAR,
+    Plan,
+    Starts,
+    search_units,
+)
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
@@ -260,8 +265,9 @@ def test_max_neurons(table):
 def test_search_among_many_features(monkeypatch):
     p = planted(300, c=3)
     N = p.dual_point(p.outputs(p.null()))
-    starts = np.random.RandomState(0).standard_normal((100, 5))
-    options = {"free_bias": True, "rescale": True}
+    directions = np.random.RandomState(0).standard_normal((100, 5))
+    starts = Starts(directions, [Plan(FAR, rescale=True)])
+    options = {"free_bias": True}
     expected = search_units(p.X, N, starts, **options)
     monkeypatch.setattr(starts_module, "_MANY_FEATURES", 2)
     found = search_units(p.X, N, starts, **options)

@@ -6,6 +6,15 @@ from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.two_layer import climbing
 from sklearn_convexnn.families.two_layer.climbing import Hill
+from sklearn_convexnn.families.two_layer.pricing import (
+    FAR,
+    HALFWAY,
+    NEAR,
+    Plan,
+    Starts,
+    merge_candidates,
+    search_units,
+)
 
 
 def smoothed(z, width, slope):
@@ -61,3 +70,46 @@ def test_climbs_end_on_summits(scaled):
     along = gradient - hope[:, None] * U
     assert np.all(np.linalg.norm(along, axis=1) < 1e-2 * value)
     assert np.all(step <= 4.0)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_climbs_of_several_plans_are_those_of_each(apart):
+    """Climbers are independent of others in their batch."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((60, 4)) * [1.0, 2.0, 3.0, 50.0]
+    N = rng.standard_normal((60, 2))
+    N -= N.mean(axis=0)
+    plans = [Plan(FAR), Plan(HALFWAY, rescale=True), Plan(NEAR)]
+    directions = rng.standard_normal((40, 4))
+    plan = np.arange(40) % 3
+    counted = np.arange(40) % 5 > 0
+    options = {"free_bias": True, "apart": apart, "polish": 0}
+
+    def of(own, *how):
+        starts = Starts(directions[own], *how, counted=counted[own])
+        return search_units(X, N, starts, **options)
+
+    together = of(slice(None), plans, plan)
+    parts = [of(plan == i, [plans[i]]) for i in range(3)]
+    alone = merge_candidates(parts, X, apart)
+    assert together.n_starts == alone.n_starts == np.sum(counted)
+    assert_allclose(together.slopes, alone.slopes, rtol=1e-5)
+    assert_allclose(np.sum(together.hits), np.sum(alone.hits))
+
+
+def test_joined_starts_keep_their_plans():
+    plans = [Plan(FAR), Plan(NEAR)]
+    parts = [
+        Starts(np.full((3, 2), 1.0), plans, np.array([0, 1, 0])),
+        Starts(np.full((2, 2), 2.0), [Plan(HALFWAY)], counted=np.zeros(2, dtype=bool)),
+    ]
+    joined = Starts.joined(parts).in_turn()
+    assert len(joined) == 5
+    for directions, plan, counted in zip(
+        joined.directions, joined.plan, joined.counted
+    ):
+        others = [Plan(HALFWAY)] if directions[0] == 2.0 else plans
+        assert joined.plans[plan] in others
+        assert counted == (directions[0] == 1.0)
+    # All plans take turns.
+    assert len(set(joined.plan[:3])) == 3

@@ -15,7 +15,7 @@ from sklearn_convexnn._sklearn import FitTask
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
-from sklearn_convexnn.families.two_layer.pricing import FAR, search_units
+from sklearn_convexnn.families.two_layer.pricing import search_units
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     REGRESSION_LOSSES,
@@ -107,7 +107,6 @@ def test_search_finds_the_steepest_neuron(bias, slope):
         starts,
         free_bias=bias,
         negative_slope=slope,
-        widths=FAR,
     )
     z = activation(X @ found.directions.T + found.biases, slope)
     assert_allclose(found.slopes, found.outputs[:, 0] * (nu @ z), atol=1e-12)

@@ -41,11 +41,15 @@ class Hill:
             # Products of matrices cost less than passes over all outputs.
             outward = (N[:, :, None] * rows[:, None]).reshape(n, -1)
             self.outward = placed(outward, self.like)
-        self.metric, self.spread = np.ones(X.shape[1], dtype=X.dtype), None
+        self.metrics, self.spread = np.ones((1, X.shape[1]), dtype=X.dtype), None
 
-    def smooth(self, widths, at):
-        """Set the widths of the kinks, and the samples to hang on."""
+    def smooth(self, widths, at, metric=None):
+        """Set the widths of the kinks, the samples to hang on, and which metric counts.
+
+        All for each climber.
+        """
         self.widths, self.at = widths, at
+        self.metric = np.zeros(len(widths), dtype=int) if metric is None else metric
 
     def evaluate(self, U, live):
         """Values and gradients at the rows of `U`, for the climbers `live`."""
@@ -125,6 +129,13 @@ class Hill:
     def climb(self, U, step, max_iter):
         """Ascend from the unit rows of `U`, in place, along conjugate directions.
 
+        Parameters
+        ----------
+        U : ndarray of shape (n_climbers, n_features)
+        step : ndarray of shape (n_climbers,)
+            Step sizes.
+        max_iter : int or ndarray of shape (n_climbers,)
+
         Returns
         -------
         value, hope, step : ndarrays of shape (n_climbers,)
@@ -136,12 +147,12 @@ class Hill:
            de directions conjuguées". Revue française d'informatique et de recherche
            opérationnelle 3.
         """
-        live = np.arange(len(U))
+        live, most = np.arange(len(U)), np.broadcast_to(max_iter, len(U))
         value, gradient = self.evaluate(U, live)
-        tangent, way, steep = self._up(U, gradient)
+        tangent, way, steep = self._up(U, gradient, live)
         ahead = way.copy()
-        for _ in range(max_iter):
-            live = live[step[live] > _SHORT]
+        for done in range(np.max(most, initial=0)):
+            live = live[(step[live] > _SHORT) & (most[live] > done)]
             if len(live) == 0:
                 break
             trial = self._moved(U[live], ahead[live], step[live])
@@ -151,7 +162,7 @@ class Hill:
             U[moved], value[moved] = trial[better], found[better]
             gradient[moved] = slope[better]
             before, steep_before = tangent[moved], steep[moved]
-            up = self._up(U[moved], gradient[moved])
+            up = self._up(U[moved], gradient[moved], moved)
             tangent[moved], way[moved], steep[moved] = up
             gain = steep[moved] - np.einsum("kd,kd->k", before, way[moved])
             part = np.clip(gain / np.maximum(steep_before, _TINY), 0.0, 2.0)
@@ -163,11 +174,12 @@ class Hill:
         # Without what the smoothing takes off, which may come back.
         return value, np.einsum("kd,kd->k", gradient, U), step
 
-    def _up(self, U, gradient):
+    def _up(self, U, gradient, climbers):
         """Gradients along the sphere, the steepest ways, and how steep these are."""
         tangent = _along(U, gradient)
         if self.spread is None:
-            way = self.metric * tangent
+            one = len(self.metrics) == 1
+            way = self.metrics[0 if one else self.metric[climbers]] * tangent
         else:
             way = tangent / self.stretch(U)
         return tangent, way, np.einsum("kd,kd->k", tangent, way)

@@ -5,12 +5,15 @@ network if ``||N^T act(X u + b)|| > alpha``.  The search finds local maximisers;
 what it does not find is not proven to be absent.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
 from sklearn_convexnn._sklearn import get_namespace
-from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check, fits
+from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check, fits, left
 from sklearn_convexnn._utils.devices import in_main_memory, in_numpy, placed
 from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
@@ -40,6 +43,10 @@ _SORTED, _LARGE_SORTED = 40_000, 20_000_000
 _AS_GIVEN = 300_000
 # Directions in a batch if each one counts when time is short.
 _IN_TIME = 64
+# Climbers in a batch at most: all pairs of them are compared.
+_MOST = 3000
+# Part of the time left that a batch may take for the next one to be larger.
+_SHARE = 0.05
 # Attributes of candidates, one entry for each of them.
 _ARRAYS = ("directions", "biases", "outputs", "slopes", "hits")
 # Biases of one direction that are kept.
@@ -101,6 +108,78 @@ class Candidates:
         return replace(self, hits=None, n_starts=0)
 
 
+class Plan(NamedTuple):
+    """How climbers go uphill.
+
+    Attributes
+    ----------
+    widths : tuple
+        `FAR`, `HALFWAY` or `NEAR`.
+    rescale : bool
+        Whether to climb as if the data had the same spread in all directions.  On some
+        data this finds what is missed otherwise, on some it is the other way round.
+    """
+
+    widths: tuple = FAR
+    rescale: bool = False
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where climbers begin, and how they go on.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (n_starts, n_features)
+        Of any length but zero.
+    plans : sequence of Plan
+    plan : ndarray of int, shape (n_starts,), or None
+        Which of them is that of each start; by default the first one.
+    counted : ndarray of bool, shape (n_starts,), or None
+        Whether a start is an independent random one; by default all are.
+    """
+
+    directions: np.ndarray
+    plans: Sequence[Plan]
+    plan: np.ndarray = None
+    counted: np.ndarray = None
+
+    def __post_init__(self):
+        n = len(self.directions)
+        if self.plan is None:
+            object.__setattr__(self, "plan", np.zeros(n, dtype=int))
+        if self.counted is None:
+            object.__setattr__(self, "counted", np.ones(n, dtype=bool))
+
+    def __len__(self):
+        return len(self.directions)
+
+    def in_turn(self):
+        """The same in an order in which all plans take turns.
+
+        So a search that is cut short has some of each.
+        """
+        turn = np.empty(len(self))
+        for i in range(len(self.plans)):
+            own = np.flatnonzero(self.plan == i)
+            turn[own] = np.arange(len(own)) / max(len(own), 1)
+        order = np.argsort(turn, kind="stable")
+        parts = (self.directions, self.plan, self.counted)
+        directions, plan, counted = (part[order] for part in parts)
+        return Starts(directions, self.plans, plan, counted)
+
+    @classmethod
+    def joined(cls, several):
+        """All starts, with all plans."""
+        firsts = np.cumsum([0] + [len(some.plans) for some in several[:-1]])
+        return cls(
+            np.concatenate([some.directions for some in several]),
+            [plan for some in several for plan in some.plans],
+            np.concatenate([some.plan + i for some, i in zip(several, firsts)]),
+            np.concatenate([some.counted for some in several]),
+        )
+
+
 # Many parameters: each caller sets a few of the options, and leaves the others.
 def search_units(
     X,
@@ -110,8 +189,6 @@ def search_units(
     free_bias,
     negative_slope=0.0,
     floor=0.0,
-    widths=FAR,
-    rescale=False,
     apart=False,
     polish=60,
     partial=False,
@@ -131,23 +208,17 @@ def search_units(
     X : ndarray of shape (n_samples, n_features)
     N : ndarray of shape (n_samples, n_outputs)
         Its columns sum to zero if `free_bias`.
-    starts : ndarray of shape (n_starts, n_features)
-        Directions of any length but zero.
+    starts : Starts or ndarray of shape (n_starts, n_features)
+        Directions of any length but zero are far from a maximiser.
     free_bias : bool
     negative_slope : float, default=0.0
     floor : float, default=0.0
         The slope wanted.  Climbs that fall behind are given up.
-    widths : tuple
-        `FAR`, `HALFWAY` or `NEAR`.
-    rescale : bool, default=False
-        Whether to climb as if the data had the same spread in all directions.
-        On some data this finds what is missed otherwise, on some it is the
-        other way round.
     apart : bool, default=False
         Whether the scales of the features are so far apart that each direction needs
         a metric of its own.
     polish : int, default=60
-        Number of candidates to finish, at most.
+        Number of candidates to finish, for each of the plans.
     partial : bool, default=False
         Whether what has been found is of use when there is no time for the rest.
     like : array or None
@@ -182,18 +253,31 @@ def search_units(
         **options,
     )
     low = floor / unit_X / unit_N
-    given, starts = starts, starts @ axes
-    size = max(1, _BATCH // len(X))
-    if partial:
-        size = min(size, _IN_TIME)
+    if not isinstance(starts, Starts):
+        starts = Starts(starts, [Plan()])
+    starts = starts.in_turn()
+    given, n_plans = starts.directions, len(starts.plans)
+    most = min(max(1, _BATCH // len(X)), _MOST)
+    size = min(most, _IN_TIME) if partial else most
     parts, finished = [no_candidates(X, N)], []
     try:
-        for i in range(0, len(starts), size):
-            some = starts[i : i + size]
-            U, at, hits = rough.ascend(some, low, widths, rescale)
+        done = 0
+        while done < len(starts):
+            begin, some = perf_counter(), slice(done, done + size)
+            counted = starts.counted[some]
+            U, at, hits = rough.ascend(
+                given[some] @ axes,
+                low,
+                starts.plans,
+                starts.plan[some],
+                counted.astype(float),
+            )
             climbed = search.evaluate(U @ axes.T, at)
-            parts.append(replace(climbed, hits=hits, n_starts=len(some)))
-        if len(X) * len(given) <= _AS_GIVEN:
+            parts.append(replace(climbed, hits=hits, n_starts=np.sum(counted)))
+            done += size
+            if perf_counter() - begin < _SHARE * left():
+                size = min(2 * size, most)
+        if len(X) * len(given) <= _AS_GIVEN * n_plans:
             # Hills as narrow as rounding, on the hyperplanes of samples that are much
             # longer than others, are lost in single precision.
             best = max([floor, *(part.slopes.max(initial=0.0) for part in parts)])
@@ -201,7 +285,7 @@ def search_units(
             before = search.evaluate(given, at)
             parts.append(before.select(before.slopes > (1.0 + 1e-9) * best))
         found = merge_candidates(parts, X, apart)
-        worth = min(polish, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
+        worth = min(polish * n_plans, int(np.sum(found.slopes > _WORTH_POLISH * floor)))
         if worth:
             polished = search.polish(found.select(slice(0, worth)))
             finished = [replace(polished, n_starts=0)]
@@ -212,18 +296,28 @@ def search_units(
     return merge_candidates(finished + parts, X, apart)
 
 
-def search_widely(
-    X,
-    N,
-    size,
-    rng,
-    *,
-    free_bias,
-    apart=False,
-    schedules=(HALFWAY, FAR, HALFWAY),
-    **options,
+def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
+    """`search_units` from `wide_starts`.
+
+    Parameters
+    ----------
+    X, N, size, rng, free_bias, apart
+        As of `wide_starts`.
+    **options : dict
+        Further ones of `search_units`.
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    starts = wide_starts(X, N, size, rng, free_bias=free_bias, apart=apart)
+    return search_units(X, N, starts, free_bias=free_bias, apart=apart, **options)
+
+
+def wide_starts(
+    X, N, size, rng, *, free_bias, apart=False, schedules=(HALFWAY, FAR, HALFWAY)
 ):
-    """`search_units` from samples and from random directions of two kinds.
+    """Samples and random directions of two kinds.
 
     Parameters
     ----------
@@ -234,13 +328,11 @@ def search_widely(
     rng : RandomState
     free_bias, apart : bool
     schedules : tuple
-        Widths, as of `search_units`, for equal parts of the starts.
-    **options : dict
-        As of `search_units`.
+        Widths, as of `Plan`, for equal parts of the starts.
 
     Returns
     -------
-    candidates : Candidates
+    starts : Starts
     """
     check(COPIES * X.size)
     sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
@@ -248,25 +340,13 @@ def search_widely(
     # Units that set samples with a large residual apart are often the steepest.
     worst = np.argsort(-row_norms(N), kind="stable")[: max(size // 2, 1)]
     plain = np.concatenate([plain, sums, X[worst], -X[worst]])
-    found = []
-    for starts, rescale in ((plain, False), (shaped, True)):
-        starts = starts[np.any(starts != 0, axis=1)]
+    plans = [Plan(widths, rescale) for rescale in (False, True) for widths in schedules]
+    starts, plan = [], []
+    for directions, first in (plain, 0), (shaped, len(schedules)):
+        starts.append(directions[np.any(directions != 0, axis=1)])
         # Those that hang on samples are every second one.
-        part = np.arange(len(starts)) // 2 % len(schedules)
-        found += [
-            search_units(
-                X,
-                N,
-                starts[part == i],
-                free_bias=free_bias,
-                rescale=rescale,
-                apart=apart,
-                widths=widths,
-                **options,
-            )
-            for i, widths in enumerate(schedules)
-        ]
-    return merge_candidates(found, X, apart)
+        plan.append(first + np.arange(len(starts[-1])) // 2 % len(schedules))
+    return Starts(np.concatenate(starts), plans, np.concatenate(plan))
 
 
 def merge_candidates(parts, X, apart=False):
@@ -407,6 +487,14 @@ def _joined(parts):
     return found.select(np.argsort(-found.slopes, kind="stable"))
 
 
+def _in_step(plans):
+    """Stages of plans, which end together: those of all plans at a time, or None."""
+    most = max(len(plan.widths) for plan in plans)
+    return list(
+        zip(*((None,) * (most - len(plan.widths)) + plan.widths for plan in plans))
+    )
+
+
 class SlopeSearch:
     def __init__(self, X, N, *, free_bias, negative_slope, apart=False, like=None):
         self.X, self.N, self.apart = X, N, apart
@@ -463,45 +551,56 @@ class SlopeSearch:
         sizes = np.linalg.norm(slopes, axis=1)
         return Candidates(U, biases, slopes / np.maximum(sizes, 1e-300)[:, None], sizes)
 
-    def ascend(self, starts, floor, widths, rescale, hits=None):
+    def ascend(self, starts, floor, plans, plan=None, hits=None):
         """Directions, samples they hang on, and hits, after the ascent.
 
-        Each start counts as one, or as many as `hits` says.
+        Each start counts as one, or as many as `hits` says.  Those whose plan has few
+        stages join when these begin.
         """
         X, dtype = self.X, self.X.dtype
-        hits = np.ones(len(starts)) if hits is None else hits
+        hits = np.ones(len(starts)) if hits is None else hits.copy()
+        plan = np.zeros(len(starts), dtype=int) if plan is None else plan
         hill = Hill(X, self.N, self.negative_slope, self.data)
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
         spread = column_spread(X, self.free_bias, self.apart)
-        if self.apart:
-            hill.spread = spread
-        elif not rescale:
-            spread[:] = np.sqrt(np.mean(spread**2))
-        hill.metric = (np.min(spread) / spread) ** 2
+        hill.spread = spread if self.apart else None
+        flat = np.full_like(spread, np.sqrt(np.mean(spread**2)))
+        as_data = [self.apart or each.rescale for each in plans]
+        spreads = np.where(np.array(as_data)[:, None], spread, flat)
+        hill.metrics = (np.min(spreads, axis=1, keepdims=True) / spreads) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
-        at = None
-        for width, part, steps in widths:
+        at = np.zeros(len(U), dtype=int)
+        for stages in _in_step(plans):
+            here = np.array([stage is not None for stage in stages])[plan]
+            if not np.any(here):
+                continue
+            width, part, steps = np.array(
+                [(0.0, 0.0, 0) if stage is None else stage for stage in stages]
+            ).T[:, plan[here]]
+            wait, here = np.flatnonzero(~here), np.flatnonzero(here)
+            V, kind = U[here], plan[here]
             if self.free_bias:
-                at = self.anchor(U)
-            hill.smooth(width * row_norms(U * spread), at)
-            step = np.maximum(step, dtype.type(0.05))
-            value, hope, step = hill.climb(U, step, steps)
+                at[here] = self.anchor(V)
+            width = width.astype(dtype) * row_norms(V * spreads[kind])
+            hill.smooth(width, at[here] if self.free_bias else None, kind)
+            begin = np.maximum(step[here], dtype.type(0.05))
+            value, hope, step[here] = hill.climb(V, begin, steps.astype(int))
+            U[here] = V
             keep = np.flatnonzero(np.maximum(value, hope) > part * floor)
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
-            kinds = np.zeros(len(U)) if at is None else at
+            kinds = at[here][keep] + len(X) * kind[keep]
             outputs = None
             if self.apart:
-                outputs = U[keep] * spread
+                outputs = V[keep] * spread
                 outputs /= row_norms(outputs)[:, None]
-            first, group = first_of_each(U[keep], kinds[keep], 1e-3, outputs)
-            hits = np.bincount(group, hits[keep], minlength=len(first))
-            keep = keep[first]
-            U, step = U[keep], step[keep]
-            at = None if at is None else at[keep]
-            if len(U) == 0:
-                break
-        return U, np.zeros(len(U), dtype=int) if at is None else at, hits
+            first, group = first_of_each(V[keep], kinds, 1e-3, outputs)
+            hits_here = np.bincount(group, hits[here][keep], minlength=len(first))
+            here = here[keep[first]]
+            hits[here] = hits_here
+            on = np.concatenate([here, wait])
+            U, step, at, plan, hits = U[on], step[on], at[on], plan[on], hits[on]
+        return U, at, hits
 
     def polish(self, candidates, rounds=4):
         """Convex-concave steps with the outputs fixed in each; slopes never fall."""

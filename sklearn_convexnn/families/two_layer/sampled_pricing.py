@@ -8,6 +8,7 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, after, until
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
+    Plan,
     SlopeSearch,
     merge_candidates,
 )
@@ -103,7 +104,7 @@ def _ascended(problem, N, starts, hits):
         like=problem.family.placed,
     )
     floor = problem.alpha / scale
-    U, at, hits = search.ascend(starts, floor, FINISH, True, hits)
+    U, at, hits = search.ascend(starts, floor, [Plan(FINISH, rescale=True)], hits=hits)
     U = U.astype(np.float64)
     U /= np.linalg.norm(U, axis=1, keepdims=True)
     biases = np.zeros(len(U))

@@ -3,12 +3,15 @@
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.pricing import (
+    FAR,
     HALFWAY,
     NEAR,
+    Plan,
+    Starts,
     along_biases,
     merge_candidates,
     search_units,
-    search_widely,
+    wide_starts,
 )
 from sklearn_convexnn.families.two_layer.starts import column_spread
 
@@ -71,27 +74,31 @@ def search_far_and_near(
         "like": family.placed,
         **options,
     }
-    schedules = {"schedules": schedules} if schedules else {}
-    found = [search_widely(X, residual, size, rng, **schedules, **options)]
+    starts = [
+        wide_starts(
+            X,
+            residual,
+            size,
+            rng,
+            free_bias=family.fit_intercept,
+            apart=family.apart,
+            schedules=schedules or (HALFWAY, FAR, HALFWAY),
+        )
+    ]
     near = []
     if known is not None:
         directions = family.steepest(known, N, size).directions
         near = [directions, family.steepest(seen, N, size).directions]
         if thorough:
             near += [_shaken(family, directions, part, rng) for part in (0.1, 0.4)]
-            starts = _between(directions, size, rng)
-            part = search_units(X, residual, starts, widths=HALFWAY, **options)
-            found.append(part.uncounted())
+            starts.append(_not_counted(_between(directions, size, rng), HALFWAY))
     if mirrored:
         # With little slope left in the linear part, a neuron and its mirror image are
         # almost equally steep.
         near += [-known.directions, _shaken(family, known.directions, 0.1, rng)]
     if near:
-        near = np.concatenate(near)
-        near = near[np.linalg.norm(near, axis=1) > 0]
-        options = {**options, "widths": NEAR, "rescale": True}
-        found.append(search_units(X, residual, near, **options).uncounted())
-    found = merge_candidates(found, X, family.apart)
+        starts.append(_not_counted(np.concatenate(near), NEAR, rescale=True))
+    found = search_units(X, residual, Starts.joined(starts), **options)
     if family.apart:
         # A direction of large scale costs little, and is steep in many places.
         others = along_biases(
@@ -101,13 +108,19 @@ def search_far_and_near(
     return found
 
 
+def _not_counted(directions, *plan, **options):
+    """Starts that are not independent."""
+    directions = directions[np.any(directions != 0, axis=1)]
+    counted = np.zeros(len(directions), dtype=bool)
+    return Starts(directions, [Plan(*plan, **options)], counted=counted)
+
+
 def _between(directions, size, rng):
     """Sums and differences of random pairs of directions."""
     if len(directions) < 2:
         return directions[:0]
     pairs = directions[rng.randint(len(directions), size=(2, size))]
-    starts = pairs[0] + rng.choice([-1.0, 1.0], size=(size, 1)) * pairs[1]
-    return starts[np.any(starts != 0, axis=1)]
+    return pairs[0] + rng.choice([-1.0, 1.0], size=(size, 1)) * pairs[1]
 
 
 def _shaken(family, directions, shake, rng):
