@@ -103,13 +103,15 @@ def tables(folder):
 
 def targets(y, loss, model):
     """Targets as columns, and the loss, as the theory has them."""
+    separable = None if loss == "log_loss" else Separable(make_loss(loss))
     if loss in REGRESSION_LOSSES:
-        return y.reshape(len(y), -1), Separable(make_loss(loss))
-    if len(model.classes_) > 2:
-        return (y[:, None] == model.classes_).astype(float), Softmax()
-    return np.where(y == model.classes_[0], -1.0, 1.0)[:, None], Separable(
-        make_loss(loss)
-    )
+        return y.reshape(len(y), -1), separable
+    if len(model.classes_) == 2:
+        Y = np.where(y == model.classes_[0], -1.0, 1.0)[:, None]
+        return Y, separable or Separable(make_loss(loss))
+    Y = (y[:, None] == model.classes_).astype(float)
+    # The log loss of several classes is that of the softmax; others are one-vs-rest.
+    return (Y, Softmax()) if separable is None else (2.0 * Y - 1.0, separable)
 
 
 def kind_of(loss):

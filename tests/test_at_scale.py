@@ -17,16 +17,12 @@ from sklearn_convexnn.families.two_layer.placing import (
     network_of,
     random_weights,
 )
-from sklearn_convexnn.families.two_layer.pricing import (
-    FAR,
-    Plan,
-    Starts,
-    search_units,
-)
+from sklearn_convexnn.families.two_layer.pricing import search_units
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
 )
+from sklearn_convexnn.families.two_layer.starts import FAR, Plan, Starts
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.solvers import descent, mini_batches

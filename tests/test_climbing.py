@@ -6,15 +6,8 @@ from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.two_layer import climbing
 from sklearn_convexnn.families.two_layer.climbing import Hill
-from sklearn_convexnn.families.two_layer.pricing import (
-    FAR,
-    HALFWAY,
-    NEAR,
-    Plan,
-    Starts,
-    merge_candidates,
-    search_units,
-)
+from sklearn_convexnn.families.two_layer.pricing import merge_candidates, search_units
+from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY, NEAR, Plan, Starts
 
 
 def smoothed(z, width, slope):

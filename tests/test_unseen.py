@@ -57,6 +57,13 @@ def test_far_above_the_others_it_changes_little():
     assert 2.0 <= allowed < 2.001
 
 
+def test_tail_does_not_end_before_what_is_known():
+    """Known neurons are often steeper than all that random starts find."""
+    slopes = 1.0 + 0.01 * np.random.RandomState(0).uniform(size=500)
+    for found in 1.01, 1.0105:
+        assert allow_for_unseen(found, slopes, np.ones(500), 500) > found + 3e-4
+
+
 def test_units_do_not_matter():
     rng = np.random.RandomState(0)
     slopes, hits = 1.0 + 0.01 * rng.exponential(size=300), rng.randint(1, 4, size=300)

@@ -19,12 +19,12 @@ from sklearn_convexnn._utils.deadlines import (
 )
 from sklearn_convexnn._utils.devices import product_on
 from sklearn_convexnn.families.two_layer.placing import improve_neurons
-from sklearn_convexnn.families.two_layer.pricing import FAR, HALFWAY
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     FINISH,
     finish_on_all,
     sample_residuals,
 )
+from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.column_generation import Run
 from sklearn_convexnn.training.generation import CLAIM, GLANCE, SHORT

@@ -5,10 +5,8 @@ network if ``||N^T act(X u + b)|| > alpha``.  The search finds local maximisers;
 what it does not find is not proven to be absent.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
-from typing import NamedTuple
 
 import numpy as np
 
@@ -19,21 +17,14 @@ from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import (
+    Plan,
+    Starts,
     column_spread,
     principal_axes,
-    random_directions,
+    wide_starts,
 )
 from sklearn_convexnn.families.two_layer.unseen import allow_for_unseen
 
-FAR = ((2.0, 0.5, 80), (0.3, 0.93, 80), (0.05, 0.98, 40), (0.005, 0.99, 20))
-HALFWAY = ((0.3, 0.8, 120), (0.05, 0.95, 60), (0.005, 0.98, 30))
-NEAR = ((0.05, 0.95, 40), (0.005, 0.97, 20))
-"""For starts that are far from a maximiser, at some distance or near: widths of the
-smoothed kinks, one after the other, relative to the spread of the outputs; the part of
-the slope wanted that has to be reached there, and steps.  Of the climbs that ended
-above that slope, hardly any had been below these parts (measured on eight tables).
-Wide kinks lead up the broad hills; the steepest unit may be on one that they hide, to
-which ten times as many climbs lead that begin halfway."""
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
 # Outputs that are sorted at once: they should stay in the cache, or in the memory of a
@@ -106,78 +97,6 @@ class Candidates:
     def uncounted(self):
         """The candidates as those of starts that are not random."""
         return replace(self, hits=None, n_starts=0)
-
-
-class Plan(NamedTuple):
-    """How climbers go uphill.
-
-    Attributes
-    ----------
-    widths : tuple
-        `FAR`, `HALFWAY` or `NEAR`.
-    rescale : bool
-        Whether to climb as if the data had the same spread in all directions.  On some
-        data this finds what is missed otherwise, on some it is the other way round.
-    """
-
-    widths: tuple = FAR
-    rescale: bool = False
-
-
-@dataclass(frozen=True)
-class Starts:
-    """Where climbers begin, and how they go on.
-
-    Attributes
-    ----------
-    directions : ndarray of shape (n_starts, n_features)
-        Of any length but zero.
-    plans : sequence of Plan
-    plan : ndarray of int, shape (n_starts,), or None
-        Which of them is that of each start; by default the first one.
-    counted : ndarray of bool, shape (n_starts,), or None
-        Whether a start is an independent random one; by default all are.
-    """
-
-    directions: np.ndarray
-    plans: Sequence[Plan]
-    plan: np.ndarray = None
-    counted: np.ndarray = None
-
-    def __post_init__(self):
-        n = len(self.directions)
-        if self.plan is None:
-            object.__setattr__(self, "plan", np.zeros(n, dtype=int))
-        if self.counted is None:
-            object.__setattr__(self, "counted", np.ones(n, dtype=bool))
-
-    def __len__(self):
-        return len(self.directions)
-
-    def in_turn(self):
-        """The same in an order in which all plans take turns.
-
-        So a search that is cut short has some of each.
-        """
-        turn = np.empty(len(self))
-        for i in range(len(self.plans)):
-            own = np.flatnonzero(self.plan == i)
-            turn[own] = np.arange(len(own)) / max(len(own), 1)
-        order = np.argsort(turn, kind="stable")
-        parts = (self.directions, self.plan, self.counted)
-        directions, plan, counted = (part[order] for part in parts)
-        return Starts(directions, self.plans, plan, counted)
-
-    @classmethod
-    def joined(cls, several):
-        """All starts, with all plans."""
-        firsts = np.cumsum([0] + [len(some.plans) for some in several[:-1]])
-        return cls(
-            np.concatenate([some.directions for some in several]),
-            [plan for some in several for plan in some.plans],
-            np.concatenate([some.plan + i for some, i in zip(several, firsts)]),
-            np.concatenate([some.counted for some in several]),
-        )
 
 
 # Many parameters: each caller sets a few of the options, and leaves the others.
@@ -257,26 +176,11 @@ def search_units(
         starts = Starts(starts, [Plan()])
     starts = starts.in_turn()
     given, n_plans = starts.directions, len(starts.plans)
-    most = min(max(1, _BATCH // len(X)), _MOST)
-    size = min(most, _IN_TIME) if partial else most
     parts, finished = [no_candidates(X, N)], []
     try:
-        done = 0
-        while done < len(starts):
-            begin, some = perf_counter(), slice(done, done + size)
-            counted = starts.counted[some]
-            U, at, hits = rough.ascend(
-                given[some] @ axes,
-                low,
-                starts.plans,
-                starts.plan[some],
-                counted.astype(float),
-            )
+        for U, at, hits, n_starts in _climbed(rough, starts, axes, low, partial):
             climbed = search.evaluate(U @ axes.T, at)
-            parts.append(replace(climbed, hits=hits, n_starts=np.sum(counted)))
-            done += size
-            if perf_counter() - begin < _SHARE * left():
-                size = min(2 * size, most)
+            parts.append(replace(climbed, hits=hits, n_starts=n_starts))
         if len(X) * len(given) <= _AS_GIVEN * n_plans:
             # Hills as narrow as rounding, on the hyperplanes of samples that are much
             # longer than others, are lost in single precision.
@@ -296,6 +200,26 @@ def search_units(
     return merge_candidates(finished + parts, X, apart)
 
 
+def _climbed(search, starts, axes, floor, partial):
+    """What `ascend` gives, batch by batch, and the number of random starts."""
+    most = min(max(1, _BATCH // len(search.X)), _MOST)
+    size, done = min(most, _IN_TIME) if partial else most, 0
+    while done < len(starts):
+        begin, some = perf_counter(), slice(done, done + size)
+        counted = starts.counted[some]
+        found = search.ascend(
+            starts.directions[some] @ axes,
+            floor,
+            starts.plans,
+            starts.plan[some],
+            counted.astype(float),
+        )
+        yield *found, int(np.sum(counted))
+        done += size
+        if perf_counter() - begin < _SHARE * left():
+            size = min(2 * size, most)
+
+
 def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
     """`search_units` from `wide_starts`.
 
@@ -312,41 +236,6 @@ def search_widely(X, N, size, rng, *, free_bias, apart=False, **options):
     """
     starts = wide_starts(X, N, size, rng, free_bias=free_bias, apart=apart)
     return search_units(X, N, starts, free_bias=free_bias, apart=apart, **options)
-
-
-def wide_starts(
-    X, N, size, rng, *, free_bias, apart=False, schedules=(HALFWAY, FAR, HALFWAY)
-):
-    """Samples and random directions of two kinds.
-
-    Parameters
-    ----------
-    X : ndarray of shape (n_samples, n_features)
-    N : ndarray of shape (n_samples, n_outputs)
-    size : int
-        Random directions of each kind, half as many of the plain one.
-    rng : RandomState
-    free_bias, apart : bool
-    schedules : tuple
-        Widths, as of `Plan`, for equal parts of the starts.
-
-    Returns
-    -------
-    starts : Starts
-    """
-    check(COPIES * X.size)
-    sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
-    plain, shaped = random_directions(X, size, rng, free_bias, apart)
-    # Units that set samples with a large residual apart are often the steepest.
-    worst = np.argsort(-row_norms(N), kind="stable")[: max(size // 2, 1)]
-    plain = np.concatenate([plain, sums, X[worst], -X[worst]])
-    plans = [Plan(widths, rescale) for rescale in (False, True) for widths in schedules]
-    starts, plan = [], []
-    for directions, first in (plain, 0), (shaped, len(schedules)):
-        starts.append(directions[np.any(directions != 0, axis=1)])
-        # Those that hang on samples are every second one.
-        plan.append(first + np.arange(len(starts[-1])) // 2 % len(schedules))
-    return Starts(np.concatenate(starts), plans, np.concatenate(plan))
 
 
 def merge_candidates(parts, X, apart=False):

@@ -8,10 +8,10 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, after, until
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
-    Plan,
     SlopeSearch,
     merge_candidates,
 )
+from sklearn_convexnn.families.two_layer.starts import Plan
 
 FINISH = ((0.3, 0.8, 15), (0.05, 0.93, 30), (0.005, 0.97, 15))
 """Widths of the kinks, parts of the slope wanted and steps, as of `FAR`, for what comes

@@ -3,17 +3,19 @@
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.pricing import (
+    along_biases,
+    merge_candidates,
+    search_units,
+)
+from sklearn_convexnn.families.two_layer.starts import (
     FAR,
     HALFWAY,
     NEAR,
     Plan,
     Starts,
-    along_biases,
-    merge_candidates,
-    search_units,
+    column_spread,
     wide_starts,
 )
-from sklearn_convexnn.families.two_layer.starts import column_spread
 
 # Candidates that are finished, and in a longer search.
 _POLISHED, _MORE_POLISHED = 20, 60

@@ -1,9 +1,13 @@
 """Directions to start a search from, and how the data spread."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import numpy as np
 from scipy.sparse import eye_array
 
-from sklearn_convexnn._utils.deadlines import check, svd_work
+from sklearn_convexnn._utils.deadlines import COPIES, check, svd_work
 
 # Elements of an array that is squared at once.
 _CHUNK = 4_000_000
@@ -13,6 +17,123 @@ _HELD = 10
 _FLAT = 10.0
 # Features up to which their principal axes are looked for.
 _MANY_FEATURES = 500
+
+FAR = ((2.0, 0.5, 80), (0.3, 0.93, 80), (0.05, 0.98, 40), (0.005, 0.99, 20))
+HALFWAY = ((0.3, 0.8, 120), (0.05, 0.95, 60), (0.005, 0.98, 30))
+NEAR = ((0.05, 0.95, 40), (0.005, 0.97, 20))
+"""For starts that are far from a maximiser, at some distance or near: widths of the
+smoothed kinks, one after the other, relative to the spread of the outputs; the part of
+the slope wanted that has to be reached there, and steps.  Of the climbs that ended
+above that slope, hardly any had been below these parts (measured on eight tables).
+Wide kinks lead up the broad hills; the steepest unit may be on one that they hide, to
+which ten times as many climbs lead that begin halfway."""
+
+
+class Plan(NamedTuple):
+    """How climbers go uphill.
+
+    Attributes
+    ----------
+    widths : tuple
+        `FAR`, `HALFWAY` or `NEAR`.
+    rescale : bool
+        Whether to climb as if the data had the same spread in all directions.  On some
+        data this finds what is missed otherwise, on some it is the other way round.
+    """
+
+    widths: tuple = FAR
+    rescale: bool = False
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Where climbers begin, and how they go on.
+
+    Attributes
+    ----------
+    directions : ndarray of shape (n_starts, n_features)
+        Of any length but zero.
+    plans : sequence of Plan
+    plan : ndarray of int, shape (n_starts,), or None
+        Which of them is that of each start; by default the first one.
+    counted : ndarray of bool, shape (n_starts,), or None
+        Whether a start is an independent random one; by default all are.
+    """
+
+    directions: np.ndarray
+    plans: Sequence[Plan]
+    plan: np.ndarray = None
+    counted: np.ndarray = None
+
+    def __post_init__(self):
+        n = len(self.directions)
+        if self.plan is None:
+            object.__setattr__(self, "plan", np.zeros(n, dtype=int))
+        if self.counted is None:
+            object.__setattr__(self, "counted", np.ones(n, dtype=bool))
+
+    def __len__(self):
+        return len(self.directions)
+
+    def in_turn(self):
+        """The same in an order in which all plans take turns.
+
+        So a search that is cut short has some of each.
+        """
+        turn = np.empty(len(self))
+        for i in range(len(self.plans)):
+            own = np.flatnonzero(self.plan == i)
+            turn[own] = np.arange(len(own)) / max(len(own), 1)
+        order = np.argsort(turn, kind="stable")
+        parts = (self.directions, self.plan, self.counted)
+        directions, plan, counted = (part[order] for part in parts)
+        return Starts(directions, self.plans, plan, counted)
+
+    @classmethod
+    def joined(cls, several):
+        """All starts, with all plans."""
+        firsts = np.cumsum([0] + [len(some.plans) for some in several[:-1]])
+        return cls(
+            np.concatenate([some.directions for some in several]),
+            [plan for some in several for plan in some.plans],
+            np.concatenate([some.plan + i for some, i in zip(several, firsts)]),
+            np.concatenate([some.counted for some in several]),
+        )
+
+
+def wide_starts(
+    X, N, size, rng, *, free_bias, apart=False, schedules=(HALFWAY, FAR, HALFWAY)
+):
+    """Samples and random directions of two kinds.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+    size : int
+        Random directions of each kind, half as many of the plain one.
+    rng : RandomState
+    free_bias, apart : bool
+    schedules : tuple
+        Widths, as of `Plan`, for equal parts of the starts.
+
+    Returns
+    -------
+    starts : Starts
+    """
+    check(COPIES * X.size)
+    sums = np.concatenate([N.T, np.maximum(N, 0.0).T, np.minimum(N, 0.0).T]) @ X
+    plain, shaped = random_directions(X, size, rng, free_bias, apart)
+    # Units that set samples with a large residual apart are often the steepest.
+    worst = np.argsort(-np.linalg.norm(N, axis=1), kind="stable")[: max(size // 2, 1)]
+    plain = np.concatenate([plain, sums, X[worst], -X[worst]])
+    plans = [Plan(widths, rescale) for rescale in (False, True) for widths in schedules]
+    starts, plan = [], []
+    for directions, first in (plain, 0), (shaped, len(schedules)):
+        starts.append(directions[np.any(directions != 0, axis=1)])
+        # Those that hang on samples are every second one.
+        plan.append(first + np.arange(len(starts[-1])) // 2 % len(schedules))
+    return Starts(np.concatenate(starts), plans, np.concatenate(plan))
 
 
 def random_directions(X, size, rng, free_bias, apart=False):

@@ -9,6 +9,8 @@ _HORIZON, _SAFETY = 300_000, 1.5
 # shape of their tail is estimated, and the least and the largest shape.
 _TOP, _FEWEST, _FOR_SHAPE = 0.05, 20, 8
 _SHAPES = -1.0, 0.5
+# How many times as far as the steepest slope that is known a tail reaches at least.
+_REACH = 2.0
 
 
 def allow_for_unseen(found, slopes, hits, n_starts):
@@ -19,7 +21,9 @@ def allow_for_unseen(found, slopes, hits, n_starts):
     of Good).  Of `_HORIZON` more climbs so many would find new ones among the steep.
     The excess of these over a threshold has a generalised Pareto distribution, whose
     mean and shape are estimated from the maxima that are known; the shape is taken
-    half way between its estimate and that of an exponential tail.  The result is what
+    half way between its estimate and that of an exponential tail, and so that a tail
+    with an end reaches at least twice as far as `found`, which the starts that count
+    need not have found.  The result is what
     as many draws exceed once, together with those that it takes to find `found`, and
     by half as much again above `found`.
 
@@ -63,13 +67,12 @@ def allow_for_unseen(found, slopes, hits, n_starts):
         second = np.mean((1.0 - ranks) * excess)
         estimate = 2.0 - mean / max(mean - 2.0 * second, 1e-9 * mean)
         shape = 0.5 * np.clip(estimate, *_SHAPES)
+    over = max(found - threshold, 0.0)
+    shape = max(shape, -mean / max(_REACH * over, mean))
     # An exponential tail is the limit.
     shape = shape if abs(shape) > 1e-6 else 1e-6
     scale = mean * (1.0 - shape)
-    known = max(found - threshold, 0.0) / scale
-    if 1.0 + shape * known <= 0:
-        # Beyond the end of the tail.
-        return float(found)
+    known = over / scale
     draws = _HORIZON * single / n_starts
     # In place of a power that overflows: the logarithm of all draws.
     total = np.logaddexp(np.log(draws), np.log1p(shape * known) / shape)
