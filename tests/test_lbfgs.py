@@ -99,6 +99,15 @@ def test_memory_is_not_read_before_it_is_written(monkeypatch):
     assert lbfgs.value < 1e-8
 
 
+@pytest.mark.parametrize("size", [1e-160, 1e-200, 1e-300])
+def test_tiny_values(size):
+    """Squares of differences of gradients are zero, or almost."""
+    lbfgs = LBFGS(lambda x: (0.5 * size * (x @ x), size * x), np.arange(4.0))
+    with np.errstate(divide="raise", invalid="raise", over="raise"):
+        lbfgs.run(50)
+    assert lbfgs.value <= 0.5 * size * 14.0
+
+
 def test_ends():
     function, _, x = quadratic(5)
     ends = LBFGS(function, x)

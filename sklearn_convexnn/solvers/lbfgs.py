@@ -141,7 +141,10 @@ class LBFGS:
         return to_changes @ Y - to_steps @ S - scale * g
 
     def _remember(self, step, change):
-        if not step @ change > _FLAT * (change @ change) ** 0.5 * (step @ step) ** 0.5:
+        square, curved = change @ change, step @ change
+        # Where squares of differences vanish in rounding they say nothing either.
+        least = max(_FLAT * np.sqrt(square * (step @ step)), np.finfo(float).tiny)
+        if not (curved > least and square > np.finfo(float).tiny):
             return
         if len(self.order) < self.memory:
             at = len(self.order)

@@ -470,12 +470,11 @@ class _SoftenedRounds:
         with self._softened(width):
             placing = super().bursts(n_neurons)
         yield from placing
-        while self._hides(width) > _SHARP * self.objective:
+        while len(self.best) and self._hides(width) > _SHARP * self.objective:
             width *= _SHRINKS
             with self._softened(width):
                 moved = self.improve(self.best)
             self.note(moved)
-            yield
 
     def _hides(self, width):
         """By how much kinks of that width round off the loss of the best network."""
