@@ -134,12 +134,10 @@ def generate_neurons(
         if task is None
         else task.through(lambda network: out_of_basis(network, basis))
     )
-    single, smooth = problem.n_outputs == 1, problem.loss.smooth
-    if single:
-        kind = SingleRun if smooth else SoftenedSingleRun
-    else:
-        kind = Run if smooth else SoftenedRun
-    run = kind(reduced, rng, limits)
+    smooth, with_kinks = Run, SoftenedRun
+    if problem.n_outputs == 1:
+        smooth, with_kinks = SingleRun, SoftenedSingleRun
+    run = (smooth if problem.loss.smooth else with_kinks)(reduced, rng, limits)
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
