@@ -14,10 +14,12 @@ and `alpha`; the tables of scikit-learn, and those of UCI with ``--data FOLDER``
 
     python benchmarks/calibration.py --data FOLDER --out doc/benchmarks
 
+With ``--rows FILE`` what is found is kept there, and a run that was cut off goes on.
 ``--quick`` takes three small problems.
 """
 
 import argparse
+import json
 import sys
 import warnings
 from pathlib import Path
@@ -158,16 +160,15 @@ def measure(name, X, y, loss, alpha, args):
         weights = Descent(problem, weights).run(10_000, deadline=deadline)
         least = min(least, problem.objective(network_of(weights)))
     bound = problem.bound(N, max(kappa, alpha))
-    estimated = model.certificate_ == "estimated"
     return {
-        "name": name, "loss": loss, "outputs": Y.shape[1], "exact": exact,
+        "name": name, "loss": loss, "alpha": alpha, "outputs": Y.shape[1],
+        "exact": bool(exact),
         "seconds": middle - begin, "certify": end - middle,
         "gap": 1.0 - model.dual_bound_ / model.objective_,
         "kappa": kappa / alpha - 1.0,
         "too high": (claim.dual_bound - bound) / least,
         "above": max(claim.dual_bound, model.dual_bound_) / least - 1.0,
         "seeds": abs(model.objective_ - other.objective_) / least,
-        "estimated": estimated,
     }  # fmt: skip
 
 
@@ -254,6 +255,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", metavar="FOLDER", help="of the UCI tables")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for calibration.md")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="to keep and go on")
     parser.add_argument("--problems", type=int, default=150, help="planted ones")
     parser.add_argument("--first", type=int, default=0, help="seed of the first one")
     parser.add_argument("--largest", type=int, default=2000, help="samples, at most")
@@ -266,21 +268,38 @@ def arguments():
     return args
 
 
+def known_rows(path):
+    """What a run before has kept, by problem and loss."""
+    if path is None or not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {key_of(row["name"], row["loss"], row["alpha"]): row for row in rows}
+
+
+def key_of(name, loss, alpha):
+    return name, loss, round(alpha, 6)
+
+
 def main():
     args = arguments()
     seeds = range(args.first, args.first + args.problems)
-    rows = []
+    rows, known = [], known_rows(args.rows)
     problems = [planted(seed, args.largest) for seed in seeds]
     if not args.quick:
         problems += list(tables(args.data))
-    with threadpool_limits(1):
-        for problem in problems:
-            with warnings.catch_warnings():
+    for name, X, y, loss, alpha in problems:
+        found = known.get(key_of(name, loss, alpha))
+        if found is None:
+            with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                found = measure(*problem, args)
-            if found is not None:
-                rows.append(found)
-                print(told(found), flush=True)
+                found = measure(name, X, y, loss, alpha, args)
+            if found is None:
+                continue
+            print(told(found), flush=True)
+            if args.rows:
+                with args.rows.open("a") as kept:
+                    kept.write(json.dumps(found, default=float) + "\n")
+        rows.append(found)
     print(summary(rows))
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
+    Candidates,
     first_of_each,
     merge_candidates,
     search_units,
@@ -64,6 +65,17 @@ def test_tail_does_not_end_before_what_is_known():
         assert allow_for_unseen(found, slopes, np.ones(500), 500) > found + 3e-4
 
 
+def test_climbs_end_short_of_tops():
+    """Where all has been found, hills may be a little higher than climbs say."""
+    parts = np.eye(3), np.zeros(3), np.ones((3, 1)), np.array([1.0, 0.5, 0.4])
+    found = Candidates(*parts, hits=np.full(3, 20), n_starts=60)
+    assert found.allow_for_unseen(2.0, 0.0) == 2.0
+    assert 1e-5 < found.allow_for_unseen(2.0, 1e-3) / 2.0 - 1.0 < 1e-4
+    # No more for a large tolerance, which says little of a search.
+    assert found.allow_for_unseen(2.0, 1e-1) == found.allow_for_unseen(2.0, 1.0)
+    assert found.allow_for_unseen(2.0, 1.0) < 2.001
+
+
 def test_units_do_not_matter():
     rng = np.random.RandomState(0)
     slopes, hits = 1.0 + 0.01 * rng.exponential(size=300), rng.randint(1, 4, size=300)
@@ -110,7 +122,7 @@ def test_rare_maxima_are_allowed_for():
     higher = 0
     for seed in range(1, 11):
         short = search_widely(X, N, 30, np.random.RandomState(seed), **geometry)
-        allowed = short.allow_for_unseen(short.slopes[0])
+        allowed = short.allow_for_unseen(short.slopes[0], 0.0)
         higher += allowed >= long.slopes[0]
         assert allowed < 1.5 * long.slopes[0]
     assert higher >= 9

@@ -44,10 +44,11 @@ class Candidates:
         """The candidates at index or mask `keep`."""
         return replace(self, units=self.units.select(keep), slopes=self.slopes[keep])
 
-    def allow_for_unseen(self, found):
+    def allow_for_unseen(self, found, tol):
         """The steepest slope that more of the same search would find.
 
-        There is no estimate; it is the slope `found` so far.
+        `tol` is the duality gap asked for.  There is no estimate; it is the slope
+        `found` so far.
         """
         return found
 

@@ -211,7 +211,7 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
     corrected = optimum.kind == "estimated"
     with until(deadline):
         slope, N = _best_candidate(
-            network, lambda N: _searched_slope(network, N, known, rng, corrected)
+            network, lambda N: _searched_slope(network, N, known, rng, corrected, tol)
         )
     if optimum.kind == "global":
         # An open proof is of use as well, since there is a better bound.
@@ -397,7 +397,7 @@ def _null_dual(p):
     return p.project(_smoothed_dual(p, F, _NARROW))
 
 
-def _searched_slope(network, N, known, rng, corrected):
+def _searched_slope(network, N, known, rng, corrected, tol):
     """Slope of the steepest neuron found, and of the known ones.
 
     Or, if `corrected`, what the search says of neurons that it has not seen.
@@ -425,7 +425,7 @@ def _searched_slope(network, N, known, rng, corrected):
     if not corrected:
         return slope
     short = left() < np.inf and found.n_starts < TELLING
-    return max(found.allow_for_unseen(slope), (UNTOLD if short else 1.0) * slope)
+    return max(found.allow_for_unseen(slope, tol), (UNTOLD if short else 1.0) * slope)
 
 
 def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):

@@ -297,7 +297,7 @@ class SingleRun(Run):
     """
 
     sides, pool_bound = None, -np.inf
-    selections, most_cuts, burst_pays = _FIRST_SINGLE, 500, 0.5
+    selections, most_cuts, burst_pays = _FIRST_SINGLE, 500, 5.0
 
     def round(self):
         p = self.problem
@@ -334,7 +334,7 @@ class SingleRun(Run):
         if not better:
             self.pool = moved.joined(selected)
         # The solver's dual variable is far more exact than the residual.
-        self.price(p.project(N), SHORT if large else THOROUGH)
+        self.price(p.project(N), SHORT)
         self.selections, self.started = _SINGLE, False
         return blocks, limited
 

@@ -571,7 +571,7 @@ class _Run:
             relaxed = _RELAXATIONS[self.pricing](p.X, nu, **self.geometry)
             upper = max(lower, min(relaxed, ceiling))
         elif self.pricing == "search" and effort > 1:
-            upper = min(found.allow_for_unseen(lower), max(lower, ceiling))
+            upper = min(found.allow_for_unseen(lower, self.tol), max(lower, ceiling))
         steepest = [
             np.flatnonzero(found.outputs[:, 0] * sign > 0)[:1] for sign in (1.0, -1.0)
         ]

@@ -29,6 +29,8 @@ _BREAKDOWNS = 2
 # Part of a gap that rounds may still close; the rest allows for neurons that a search
 # has not seen.
 _LEFT = 0.15
+# Part of the gap up to which what has been seen leaves it to a longer search.
+_UNSEEN = 0.5
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
 # Parts of the time left that the first pricing and each descent may take: a network
@@ -44,6 +46,7 @@ _LAST, _SEARCHING = 0.15, 0.5
 _BRIEF = 0.2
 # Random directions of the first search, and of others at least; how much longer a
 # direction takes with the other starts of a long one.
+_PER_NEURON = 3
 _FIRST_SEARCH, _FEWEST, _THOROUGH_PACE = 25, 75, 2.0
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
@@ -194,8 +197,16 @@ class Generation:
 
     @property
     def closed(self):
-        gap = self.objective - self.bound
+        return self.closes(self.bound)
+
+    def closes(self, bound):
+        """Whether a lower bound is as close to the best network as is asked for."""
+        gap = self.objective - bound
         return gap <= max(self.tol * self.objective, 1e-12 * self.null_objective)
+
+    @property
+    def gap(self):
+        return self.objective - self.bound
 
     def solve(self, n_neurons, known, duals, callback, task):
         """Place neurons, then go round by round until the gap is closed.
@@ -227,10 +238,10 @@ class Generation:
         while True:
             if status is None and n_iter < self.max_iter:
                 round_task = task.subtask("round").begin()
-                blocks, limited, closed, late = self._whole_round(blocks)
+                blocks, status = self._whole_round(blocks)
                 stop = round_task.end(self.best)
                 n_iter += 1
-                gap = self.objective - self.bound
+                gap = self.gap
                 # Bounds that a longer search corrects hide the progress of networks.
                 gained = last_objective - self.objective > 0.01 * gap
                 gained |= gap < 0.99 * last_gap
@@ -239,11 +250,9 @@ class Generation:
                     objectives.append(self.objective)
                     bounds.append(self.bound)
                 last_gap, last_objective = min(gap, last_gap), self.objective
-                if closed:
-                    status = "optimal"
-                elif limited:
-                    status = "max_neurons"
-                elif late or perf_counter() > self.deadline:
+                if status is not None:
+                    pass
+                elif perf_counter() > self.deadline:
                     status = "max_time"
                 elif stop:
                     status = "callback"
@@ -251,8 +260,6 @@ class Generation:
                     status = "scales"
                 elif self.broken == _BREAKDOWNS:
                     status = "breakdown"
-                elif self._settled():
-                    status = "unseen"
                 elif waited > _PATIENCE:
                     status = "stalled"
             elif status is None:
@@ -358,37 +365,48 @@ class Generation:
         -------
         blocks : int
             Those of the round before if there was no time.
-        limited, closed, late : bool
+        status : str or None
+            What ends the rounds.
         """
-        limited = late = False
+        status = None
         try:
             with np.errstate(all="ignore"), until(self.deadline):
                 check()
                 if self._burst():
-                    closed = self._look_early() and self.confirm()
-                    return len(self.placed), False, closed, False
-                if len(self.pool) == 0:
-                    # Neither a search nor a descent has found anything.
-                    self.price(self.problem.dual_point(self.problem.outputs(self.best)))
-                blocks, limited = self.round()
-                closed = self.closed and self.confirm()
-                if closed:
-                    # Selected neurons have not been moved; it costs little.
-                    self.keep(self.improve(self.best))
+                    if self._look_early() and self.confirm():
+                        status = "optimal"
+                    blocks = len(self.placed)
+                else:
+                    blocks, status = self._priced_round()
             self.broken = 0
         except BREAKDOWNS:
-            closed = False
             self.broken += 1
             self.pool = self.best
         except OutOfTime:
             # What has not been searched to the end counts as not searched.
-            closed, late = False, True
+            status = "max_time"
             if not self.duals:
                 self._price_by_norms(
                     self.problem.dual_point(self.problem.outputs(self.best))
                 )
         self.refute()
-        return blocks, limited, closed and self.closed, late
+        if status == "optimal" and not self.closed:
+            status = None
+        return blocks, status
+
+    def _priced_round(self):
+        """A round, as `_whole_round` has it."""
+        if len(self.pool) == 0:
+            # Neither a search nor a descent has found anything.
+            self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+        blocks, limited = self.round()
+        if self.closed and self.confirm():
+            # Selected neurons have not been moved; it costs little.
+            self.keep(self.improve(self.best))
+            return blocks, "optimal"
+        if limited:
+            return blocks, "max_neurons"
+        return blocks, "unseen" if self._settled() else None
 
     def _price_by_norms(self, nu):
         """A dual point whose bound takes no search."""
@@ -408,12 +426,15 @@ class Generation:
         return point
 
     def _settled(self):
-        """Whether most of the gap is what a search may not have seen."""
-        if not self.duals or self.caution == 1.0:
-            return False
-        seen = max(self.problem.bound(point.nu, point.kappa) for point in self.duals)
-        gap = self.objective - self.bound
-        return self.objective - seen <= _LEFT * gap
+        """Whether most of the gap is what a long search may not have seen."""
+        while self.duals and self.caution > 1.0:
+            point = max(self.duals, key=self.seen)
+            if self.objective - self.seen(point) > _LEFT * self.gap:
+                break
+            if point.confirmed:
+                return True
+            self.search_long(point)
+        return False
 
     def conclude(self):
         """Look again at the dual points whose bounds are to be told.
@@ -467,19 +488,28 @@ class Generation:
             if point.confirmed:
                 return True
             check()
-            # What is easy to refute takes no long search.
-            self.price(point.nu, THOROUGH)
-            if self.closed and self.duals[0] is point and not point.confirmed:
-                self.search_long(point)
+            self.search_long(point)
         return False
 
     def search_long(self, point):
-        """Search before a bound is believed, and longer if much may not be seen."""
+        """Search before a bound is believed, and longer where that may raise it.
+
+        What is easy to refute takes a brief search only.
+        """
         self.part = _BRIEF
         self.price(point.nu, self.claim)
         self.part = 1.0
-        if point.unseen > point.kappa and not self.brief:
+        left = self.objective - self.seen(point)
+        # What climbs end short of the tops does not depend on their number.
+        unseen = point.unseen > (1.0 + 0.1 * self.tol) * point.kappa
+        if self.closed or self.brief or not unseen:
+            return
+        if self.closes(self.seen(point)) or left <= _UNSEEN * self.gap:
             self.price(point.nu, self.claim)
+
+    def seen(self, point):
+        """The bound of a dual point that allows for no more than has been seen."""
+        return self.problem.bound(point.nu, point.kappa)
 
     def keep(self, neurons, value=None):
         """Take a network for the best one if it is; whether it is.
@@ -548,7 +578,7 @@ class Generation:
             here = _DualPoint(nu, kappa, -np.inf)
             self.duals.append(here)
         if effort == self.claim or not here.confirmed:
-            here.unseen = found.allow_for_unseen(kappa)
+            here.unseen = found.allow_for_unseen(kappa, self.tol)
             timed = self.counts_starts and self.deadline < np.inf
             if timed and (self.hurried or found.n_starts < size):
                 here.unseen = max(here.unseen, UNTOLD * kappa)
@@ -583,7 +613,7 @@ class Generation:
             return _FIRST_SEARCH
         family = self.problem.family
         most = max(family.most_starts(n_outputs), _FEWEST)
-        size = np.clip(3 * len(self.best), _FEWEST, most)
+        size = np.clip(_PER_NEURON * len(self.best), _FEWEST, most)
         if effort > SHORT:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)

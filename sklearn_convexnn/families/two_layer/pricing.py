@@ -23,7 +23,7 @@ from sklearn_convexnn.families.two_layer.starts import (
     principal_axes,
     wide_starts,
 )
-from sklearn_convexnn.families.two_layer.unseen import allow_for_unseen
+from sklearn_convexnn.families.two_layer.unseen import allow_for_unseen, short_of_tops
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
@@ -77,12 +77,13 @@ class Candidates:
     def __len__(self):
         return len(self.slopes)
 
-    def allow_for_unseen(self, found):
+    def allow_for_unseen(self, found, tol):
         """The steepest slope that more of the same search would find.
 
-        `found` is the steepest one that is known.
+        `found` is the steepest one that is known, `tol` the duality gap asked for.
         """
-        return allow_for_unseen(found, self.slopes, self.hits, self.n_starts)
+        slope = allow_for_unseen(found, self.slopes, self.hits, self.n_starts)
+        return slope * (1.0 + short_of_tops(tol))
 
     @property
     def units(self):

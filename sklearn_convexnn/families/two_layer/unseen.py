@@ -11,6 +11,24 @@ _TOP, _FEWEST, _FOR_SHAPE = 0.05, 20, 8
 _SHAPES = -1.0, 0.5
 # How many times as far as the steepest slope that is known a tail reaches at least.
 _REACH = 2.0
+# Part of their slope by which climbs can end below the tops of their hills, and part of
+# the gap asked for that may be given for it.
+_SHORT_OF, _GIVEN = 3e-4, 0.03
+
+
+def short_of_tops(tol):
+    """Part by which the slopes of climbs are raised, which can end below the tops.
+
+    Parameters
+    ----------
+    tol : float
+        The duality gap asked for: the smaller, the longer the search.
+
+    Returns
+    -------
+    part : float
+    """
+    return min(_SHORT_OF, _GIVEN * tol)
 
 
 def allow_for_unseen(found, slopes, hits, n_starts):
