@@ -30,6 +30,7 @@ from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.training import at_scale
 from sklearn_convexnn.training.at_scale import generate_at_scale, goes_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
+from sklearn_convexnn.training.generation import CLAIM
 from tests.problems import two_layer_problem
 
 
@@ -282,4 +283,19 @@ def test_a_search_of_few_starts_allows_for_more():
     nu, run.pace = 0.9 * p.null_dual(), 1e9  # as if there were time for a few
     run.price(nu)
     point = next(one for one in run.duals if one.nu is nu)
-    assert point.unseen >= 1.3 * point.kappa > 0
+    assert point.corrected >= 1.3 * point.kappa > 0
+
+
+def test_a_shorter_search_says_no_more_of_the_unseen():
+    p = planted(300)
+    limits = Limits(tol=1e-2, deadline=perf_counter() + 1e3)
+    run = at_scale._RunInChunks(p, np.random.RandomState(0), limits)
+    nu = p.null_dual()
+    run.price(nu, CLAIM)
+    (point,) = run.duals
+    caution, n_starts = point.caution, point.n_starts
+    assert n_starts > 50 and 1.0 < caution < 1.3
+    run.pace = 1e9
+    run.price(nu, CLAIM)
+    assert run.hurried
+    assert (point.caution, point.n_starts) == (caution, n_starts)

@@ -471,3 +471,14 @@ def test_global_bound_is_never_above_the_optimum(loss):
             n_global += 1
             assert model.dual_bound_ <= best * (1 + 1e-7)
     assert n_global >= 23
+
+
+@pytest.mark.slow
+def test_rounds_go_on_where_a_longer_search_refutes_a_bound():
+    X, y = load_breast_cancer(return_X_y=True)
+    X = np.column_stack([StandardScaler().fit_transform(X), np.ones(len(X))])
+    options = {"alpha": 2.0, "fit_intercept": False, "tol": 1e-3, "random_state": 0}
+    model = ConvexReLURegressor(**options).fit(X, 2.0 * y - 1.0)
+    # It used to end with a gap of half a per cent, at 17.777.
+    assert model.dual_gap_ <= 1e-3 * model.objective_
+    assert model.objective_ < 17.77

@@ -12,7 +12,7 @@ from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
     search_widely,
 )
-from sklearn_convexnn.families.two_layer.unseen import allow_for_unseen
+from sklearn_convexnn.families.unseen import UNTOLD, allow_for_unseen
 
 
 def test_what_was_found_again_and_again_is_all():
@@ -74,6 +74,14 @@ def test_climbs_end_short_of_tops():
     # No more for a large tolerance, which says little of a search.
     assert found.allow_for_unseen(2.0, 1e-1) == found.allow_for_unseen(2.0, 1.0)
     assert found.allow_for_unseen(2.0, 1.0) < 2.001
+
+
+def test_few_climbs_do_not_allow_for_everything():
+    slopes = np.random.RandomState(0).uniform(0.1, 1.0, size=60)
+    assert allow_for_unseen(1.0, slopes, np.ones(60), 60) > 1.5
+    parts = np.eye(60), np.zeros(60), np.ones((60, 1)), slopes
+    found = Candidates(*parts, hits=np.ones(60), n_starts=60)
+    assert_allclose(found.allow_for_unseen(1.0, 0.0), UNTOLD)
 
 
 def test_units_do_not_matter():

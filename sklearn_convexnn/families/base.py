@@ -31,11 +31,14 @@ class Candidates:
     slopes : ndarray of shape (n_units,)
     complete : bool
         Whether nothing has broken down in the search for them.
+    n_starts : int
+        Random starts of the search, if that says how much it has not seen.
     """
 
     units: object
     slopes: np.ndarray
     complete: bool = True
+    n_starts: int = 0
 
     def __len__(self):
         return len(self.slopes)

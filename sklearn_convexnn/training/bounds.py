@@ -25,6 +25,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
+from sklearn_convexnn.families.unseen import TELLING, UNTOLD
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
@@ -40,7 +41,6 @@ from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs
 from sklearn_convexnn.training.column_generation import generate_neurons
-from sklearn_convexnn.training.generation import TELLING, UNTOLD
 from sklearn_convexnn.training.routes import form_of_structure, generate_and_prove
 
 # Up to so many patterns, and patterns times samples, the program over all of

@@ -8,14 +8,12 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
+from sklearn_convexnn.families.unseen import TELLING, UNTOLD
 from sklearn_convexnn.model.results import MESSAGES, Record
 
 GLANCE, SHORT, THOROUGH, CLAIM = range(4)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
 best for long, and before a bound is believed."""
-TELLING, UNTOLD = 50, 1.3
-"""Starts of a search that is cut short up to which it tells nothing of what it has not
-seen, and how many times the slope found is allowed for then."""
 # Dual points that are kept, since later neurons may prove the best one wrong.
 _DUAL_POINTS = 5
 # Rounds without a smaller gap after which nothing more is to be expected.
@@ -56,8 +54,9 @@ _ARCHIVE = 4_000_000
 class _DualPoint:
     """A dual point, the steepest slope known there, and the bound it gives.
 
-    What the longest search there allows for, with what it has not seen.  Whether a
-    long one has confirmed the slope; one by norms needs none.
+    How many times the slope the longest search there, from so many starts, allows for,
+    with what it has not seen.  Whether a long one has confirmed the slope; one by norms
+    needs none.
     """
 
     nu: np.ndarray
@@ -65,12 +64,13 @@ class _DualPoint:
     bound: float
     confirmed: bool = False
     by_norms: bool = False
-    unseen: float = 0.0
+    caution: float = 1.0
+    n_starts: int = 0
 
     @property
     def corrected(self):
         """The slope that no neuron is expected to have."""
-        return max(self.kappa, self.unseen)
+        return self.kappa * self.caution
 
 
 def _slow(objectives, bounds):
@@ -501,7 +501,7 @@ class Generation:
         self.part = 1.0
         left = self.objective - self.seen(point)
         # What climbs end short of the tops does not depend on their number.
-        unseen = point.unseen > (1.0 + 0.1 * self.tol) * point.kappa
+        unseen = point.caution > 1.0 + 0.1 * self.tol
         if self.closed or self.brief or not unseen:
             return
         if self.closes(self.seen(point)) or left <= _UNSEEN * self.gap:
@@ -577,14 +577,15 @@ class Generation:
         if here is None:
             here = _DualPoint(nu, kappa, -np.inf)
             self.duals.append(here)
-        if effort == self.claim or not here.confirmed:
-            here.unseen = found.allow_for_unseen(kappa, self.tol)
+        if found.n_starts >= here.n_starts:
+            allowed = found.allow_for_unseen(kappa, self.tol)
             timed = self.counts_starts and self.deadline < np.inf
-            if timed and (self.hurried or found.n_starts < size):
-                here.unseen = max(here.unseen, UNTOLD * kappa)
+            if timed and (self.hurried or found.n_starts < min(TELLING, size)):
+                allowed = UNTOLD * kappa
+            here.caution, here.n_starts = allowed / kappa, found.n_starts
         if effort == self.claim and fits():
             here.confirmed = True
-            self.caution = here.corrected / here.kappa
+            self.caution = here.caution
         for point in self.duals:
             self.rate(point)
         self.duals.sort(key=lambda point: -point.bound)

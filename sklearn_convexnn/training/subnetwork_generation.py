@@ -121,7 +121,7 @@ class SubnetworkRun(Run):
         for point in self.duals:
             if point.nu is nu:
                 point.kappa = max(point.kappa, self.slope_limit(nu))
-                point.unseen, point.confirmed = 0.0, True
+                point.caution, point.confirmed = 1.0, True
                 self.rate(point)
         self.duals.sort(key=lambda point: -point.bound)
 

@@ -23,7 +23,7 @@ from sklearn_convexnn.families.two_layer.starts import (
     principal_axes,
     wide_starts,
 )
-from sklearn_convexnn.families.two_layer.unseen import allow_for_unseen, short_of_tops
+from sklearn_convexnn.families.unseen import UNTOLD, allow_for_unseen, short_of_tops
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
@@ -37,7 +37,7 @@ _IN_TIME = 64
 # Climbers in a batch at most: all pairs of them are compared.
 _MOST = 3000
 # Part of the time left that a batch may take for the next one to be larger.
-_SHARE = 0.05
+_SHARE = 0.1
 # Attributes of candidates, one entry for each of them.
 _ARRAYS = ("directions", "biases", "outputs", "slopes", "hits")
 # Biases of one direction that are kept.
@@ -83,7 +83,7 @@ class Candidates:
         `found` is the steepest one that is known, `tol` the duality gap asked for.
         """
         slope = allow_for_unseen(found, self.slopes, self.hits, self.n_starts)
-        return slope * (1.0 + short_of_tops(tol))
+        return min(slope, UNTOLD * found) * (1.0 + short_of_tops(tol))
 
     @property
     def units(self):

@@ -15,6 +15,11 @@ _REACH = 2.0
 # the gap asked for that may be given for it.
 _SHORT_OF, _GIVEN = 3e-4, 0.03
 
+TELLING, UNTOLD = 50, 1.3
+"""Starts of a search that is cut short up to which it tells nothing of what it has not
+seen; and how many times the slope found is allowed for then, and is always enough: few
+climbs say that a tail may be long, but a short search hardly misses so much."""
+
 
 def short_of_tops(tol):
     """Part by which the slopes of climbs are raised, which can end below the tops.
