@@ -27,7 +27,7 @@ _BREAKDOWNS = 2
 # Part of a gap that rounds may still close; the rest allows for neurons that a search
 # has not seen.
 _LEFT = 0.15
-# Part of the gap up to which what has been seen leaves it to a longer search.
+# The part for a longer search in the end.
 _UNSEEN = 0.5
 # Part of the objective without neurons by which a bound may be above a network.
 _AGREES = 1e-6
@@ -452,7 +452,7 @@ class Generation:
                 self.duals.sort(key=lambda point: -point.bound)
                 if self.duals[0].confirmed:
                     break
-                self.search_long(self.duals[0])
+                self.search_long(self.duals[0], _UNSEEN)
         self.refute()
 
     def rate(self, point, final=False):
@@ -491,10 +491,11 @@ class Generation:
             self.search_long(point)
         return False
 
-    def search_long(self, point):
+    def search_long(self, point, most=_LEFT):
         """Search before a bound is believed, and longer where that may raise it.
 
-        What is easy to refute takes a brief search only.
+        What is easy to refute takes a brief search only: a longer one follows if what
+        has been seen closes the gap, or leaves at most a part of it.
         """
         self.part = _BRIEF
         self.price(point.nu, self.claim)
@@ -504,7 +505,7 @@ class Generation:
         unseen = point.caution > 1.0 + 0.1 * self.tol
         if self.closed or self.brief or not unseen:
             return
-        if self.closes(self.seen(point)) or left <= _UNSEEN * self.gap:
+        if self.closes(self.seen(point)) or left <= most * self.gap:
             self.price(point.nu, self.claim)
 
     def seen(self, point):
