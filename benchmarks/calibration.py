@@ -161,7 +161,7 @@ def measure(name, X, y, loss, alpha, args):
         least = min(least, problem.objective(network_of(weights)))
     bound = problem.bound(N, max(kappa, alpha))
     return {
-        "name": name, "loss": loss, "alpha": alpha, "outputs": Y.shape[1],
+        "name": name, "loss": loss, "outputs": Y.shape[1],
         "exact": bool(exact),
         "seconds": middle - begin, "certify": end - middle,
         "gap": 1.0 - model.dual_bound_ / model.objective_,
@@ -273,11 +273,12 @@ def known_rows(path):
     if path is None or not path.exists():
         return {}
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return {key_of(row["name"], row["loss"], row["alpha"]): row for row in rows}
+    return {tuple(row["key"]): row for row in rows}
 
 
-def key_of(name, loss, alpha):
-    return name, loss, round(alpha, 6)
+def key_of(name, loss, alpha, args):
+    """What tells problems apart, and runs of other settings."""
+    return name, loss, round(alpha, 6), args.largest, args.starts, args.limit
 
 
 def main():
@@ -288,7 +289,8 @@ def main():
     if not args.quick:
         problems += list(tables(args.data))
     for name, X, y, loss, alpha in problems:
-        found = known.get(key_of(name, loss, alpha))
+        key = key_of(name, loss, alpha, args)
+        found = known.get(key)
         if found is None:
             with threadpool_limits(1), warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
@@ -298,7 +300,8 @@ def main():
             print(told(found), flush=True)
             if args.rows:
                 with args.rows.open("a") as kept:
-                    kept.write(json.dumps(found, default=float) + "\n")
+                    row = {"key": key, **found}
+                    kept.write(json.dumps(row, default=float) + "\n")
         rows.append(found)
     print(summary(rows))
     if args.out:

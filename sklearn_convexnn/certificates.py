@@ -97,9 +97,10 @@ class Certificate:
         Largest slope that adding a neuron can have at the network, divided by
         ``alpha``: one at an optimum, more where a neuron is missing.  With
         several outputs the slope is the norm of those of the outputs.  A proven
-        upper bound of it if `kind` is 'global', that of the steepest neuron found if
-        it is 'estimated'.  This is about the network; at `dual`, which is in general
-        not the dual point of the network, no slope is above ``alpha``.
+        upper bound of it if `kind` is 'global'; what a search allows for, at least
+        that of the steepest neuron found, if it is 'estimated'.  This is about the
+        network; at `dual`, which is in general not the dual point of the network, no
+        slope is above ``alpha``.
     n_patterns : int
         Number of activation patterns that were checked; 0 if the bound needs
         none.

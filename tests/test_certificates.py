@@ -544,7 +544,8 @@ def test_kinds_with_several_outputs(monkeypatch):
     proven = certify(network, X, Y, kind="global", **options)
     assert proven.kind == "global"
     assert 0.7 * best.dual_bound < proven.dual_bound <= certificate.dual_bound
-    assert proven.kappa >= certificate.kappa * (1 - 1e-9)
+    # An estimate allows for climbs that end short of the top.
+    assert proven.kappa >= certificate.kappa * (1 - 4e-4)
     # ... or the outputs are bounded one by one.
     without_enumeration(monkeypatch)
     single = certify(network, X, Y, kind="global", **options)

@@ -65,7 +65,7 @@ def allow_for_unseen(found, slopes, hits, n_starts):
     -------
     slope : float
         At least `found`, and no more if each of the steep maxima was found more than
-        once.
+        once, or none at all was.
 
     References
     ----------
@@ -75,6 +75,9 @@ def allow_for_unseen(found, slopes, hits, n_starts):
        estimation for the generalized Pareto distribution". Technometrics 29.
        Section 2 (probability-weighted moments).
     """
+    if n_starts > 0 and np.sum(hits) <= 1 and np.any(hits == 0):
+        # Random climbs do not even find what is known.
+        return UNTOLD * float(found)
     order = np.argsort(-slopes[hits > 0], kind="stable")
     slopes, hits = slopes[hits > 0][order], hits[hits > 0][order]
     most = max(_TOP * n_starts, _FEWEST)

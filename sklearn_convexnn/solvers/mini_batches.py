@@ -155,7 +155,7 @@ class _Adam:
         z += w.bias
         slope = self.activation.apply(z)
         # Losses are of NumPy; a batch has few outputs.
-        F = in_numpy(z @ w.output + w.offset).astype(np.float64)
+        F = in_numpy(z @ w.output + w.offset)
         N = p.loss.gradient(F, p.Y[batch], p.sample_weight[batch]) / len(batch)
         N = placed(N.astype(p.X.dtype), self.X)
         back = N @ w.output.T

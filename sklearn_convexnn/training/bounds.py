@@ -311,13 +311,16 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
             dual = form.nu.reshape(p.Y.shape)
             return LowerBound(form.dual_bound, "global", dual), known
     limits = Limits(tol, _ROUNDS, deadline=deadline)
+    every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
     # Worse than no neurons, they are no place to start from.
     start = known if network.objective() < p.objective(p.null()) else None
     if kind == "estimated":
         limits = replace(limits, tol=0.9 * tol)
         proof, result = None, generate_neurons(p, rng, limits, known=start)
     else:
-        result, proof = generate_and_prove(p, rng, limits, known=start)
+        result, proof = generate_and_prove(
+            p, rng, limits, known=start, estimate=kind == "auto" and not every_pattern
+        )
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:
@@ -327,7 +330,6 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
     N = result.nu
     # The search may have missed what the networks at hand have.
     found = max(result.found, p.family.slopes(known.units, N).max(initial=0.0))
-    every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
     if kind == "global" or every_pattern:
         upper = None if proof is None else proof.kappa
         allowed = proofs.largest_slope_allowed(p, result, tol)
@@ -341,12 +343,15 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
 
 def _warn_if_short(result, tol):
     gap = result.objective - result.dual_bound
+    cure = "Increase max_time or tol, or scale the data."
+    if result.status not in ("max_time", "unconfirmed"):
+        cure = "Increase tol, or scale the data."
     if result.status != "optimal" and gap > tol * result.objective:
         warnings.warn(
             "certify knows the optimum to a relative gap of "
             f"{gap / result.objective:.2g} only, above tol={tol:g} (status "
             f"{result.status!r}). The bound is valid, but lower than it could be. "
-            "Increase max_time or tol, or scale the data.",
+            f"{cure}",
             ConvergenceWarning,
         )
 

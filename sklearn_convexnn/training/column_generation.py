@@ -535,7 +535,7 @@ class _RunOnCells(Run):
 
     arrangement = None
     selections = np.inf
-    counts_starts = False
+    counts_starts = keeps_known = False
 
     def bursts(self, n_neurons):
         return iter(())

@@ -24,6 +24,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
+from sklearn_convexnn.families.unseen import UNTOLD
 from sklearn_convexnn.model.results import MESSAGES, Record
 from sklearn_convexnn.patterns.arrangements import Arrangement, with_ones
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -448,8 +449,12 @@ class _Run:
                 if status is None and n_iter == self.max_iter:
                     status = "max_iter"
             if status not in (None, "optimal") and self.pricing == "search":
-                with suppress(OutOfTime), until(self.deadline):
-                    unless_broken(None, self._price, self.nu, _EFFORT)
+                try:
+                    with until(self.deadline):
+                        unless_broken(None, self._price, self.nu, _EFFORT)
+                except OutOfTime:
+                    self.kappa *= UNTOLD
+                    self.bound = self.problem.bound(self.nu, self.kappa)
             record.add(self, n_iter, self.size)
             if status is not None:
                 break

@@ -7,7 +7,14 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, check_finite, unless_broken
-from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, seconds, until
+from sklearn_convexnn._utils.deadlines import (
+    OutOfTime,
+    check,
+    fits,
+    left,
+    seconds,
+    until,
+)
 from sklearn_convexnn.families.unseen import TELLING, UNTOLD
 from sklearn_convexnn.model.results import MESSAGES, Record
 
@@ -56,13 +63,14 @@ class _DualPoint:
 
     How many times the slope the longest search there, from so many starts, allows for,
     with what it has not seen.  Whether a long one has confirmed the slope; one by norms
-    needs none.
+    needs none.  Whether no longer one is to come.
     """
 
     nu: np.ndarray
     kappa: float
     bound: float
     confirmed: bool = False
+    settled: bool = False
     by_norms: bool = False
     caution: float = 1.0
     n_starts: int = 0
@@ -131,6 +139,8 @@ class Generation:
     counts_starts = False
     # Whether neurons were known, and a first bound has been looked for.
     warm = looked = False
+    # Whether known neurons are a network of those that the bound is for.
+    keeps_known = True
     # Whether a proof that needs no estimate is to follow.
     to_be_proven = False
     # Neurons that are kept to rule out dual points.
@@ -216,7 +226,8 @@ class Generation:
         Parameters
         ----------
         n_neurons : int
-        known : neurons of magnitude zero, or None
+        known : neurons or None
+            Of magnitude zero where no network has them.
         duals : sequence of DualPoint
             Dual points that are known, of which the steepest slopes are.
         callback : callable or None
@@ -264,17 +275,16 @@ class Generation:
                     status = "stalled"
             elif status is None:
                 status = "max_iter"
-            if status not in (None, "optimal") and self.duals:
+            if status not in (None, "optimal"):
                 try:
                     with np.errstate(all="ignore"):
                         self.conclude()
                 except BREAKDOWNS:
                     # What was to be looked at again is not to be relied on.
                     self.duals = [point for point in self.duals if point.confirmed]
-                if self.closed and self.duals[0].confirmed:
-                    status = "optimal"
-            if status == "max_time" and self.closed and not self.duals[0].confirmed:
-                status = "unconfirmed"
+                if self.closed:
+                    confirmed = self.duals[0].confirmed
+                    status = "optimal" if confirmed else "unconfirmed"
             record.add(self, n_iter, blocks)
             if status is not None:
                 break
@@ -286,6 +296,9 @@ class Generation:
         """The first neurons; the status if none are needed."""
         if self.warm:
             self.pool = self.best.joined(known)
+            if self.keeps_known:
+                with suppress(OutOfTime):
+                    self.keep(self.problem.with_best_offset(self.pool))
             return None
         if self._work_of_a_look() <= _LOOK_FIRST and self._needs_no_neurons():
             return "optimal"
@@ -429,9 +442,9 @@ class Generation:
         """Whether most of the gap is what a long search may not have seen."""
         while self.duals and self.caution > 1.0:
             point = max(self.duals, key=self.seen)
-            if self.objective - self.seen(point) > _LEFT * self.gap:
+            if self.closed or self.objective - self.seen(point) > _LEFT * self.gap:
                 break
-            if point.confirmed:
+            if point.settled:
                 return True
             self.search_long(point)
         return False
@@ -442,17 +455,22 @@ class Generation:
         Whatever ended the rounds, as far as there is time.
         """
         with suppress(OutOfTime), until(self.end):
-            if self.duals[0].by_norms:
+            if not self.duals or self.duals[0].by_norms:
                 # Any search is worth more.
                 p = self.problem
                 self.price(p.dual_point(p.outputs(self.best)))
             while True:
-                for point in self.duals:
-                    self.rate(point, final=True)
-                self.duals.sort(key=lambda point: -point.bound)
-                if self.duals[0].confirmed:
+                self.rate_all(final=True)
+                best = self.duals[0]
+                if best.confirmed and not self._is_worth_longer(best, _UNSEEN):
                     break
-                self.search_long(self.duals[0], _UNSEEN)
+                self.search_long(best, _UNSEEN)
+        if not self.duals:
+            self._price_by_norms(
+                self.problem.dual_point(self.problem.outputs(self.best))
+            )
+        # The last search may have been cut short.
+        self.rate_all(final=True)
         self.refute()
 
     def rate(self, point, final=False):
@@ -468,6 +486,12 @@ class Generation:
             elif not point.by_norms:
                 kappa = kappa * self.caution
         point.bound = self.problem.bound(point.nu, kappa)
+
+    def rate_all(self, final=False):
+        """Find the bounds of all dual points, and sort these by them."""
+        for point in self.duals:
+            self.rate(point, final)
+        self.duals.sort(key=lambda point: -point.bound)
 
     def refute(self):
         """Give up dual points whose bounds are above a network that is known.
@@ -497,16 +521,24 @@ class Generation:
         What is easy to refute takes a brief search only: a longer one follows if what
         has been seen closes the gap, or leaves at most a part of it.
         """
-        self.part = _BRIEF
-        self.price(point.nu, self.claim)
-        self.part = 1.0
-        left = self.objective - self.seen(point)
-        # What climbs end short of the tops does not depend on their number.
-        unseen = point.caution > 1.0 + 0.1 * self.tol
-        if self.closed or self.brief or not unseen:
-            return
-        if self.closes(self.seen(point)) or left <= most * self.gap:
+        if not point.confirmed:
+            self.part = _BRIEF
             self.price(point.nu, self.claim)
+            self.part = 1.0
+        if self._is_worth_longer(point, most):
+            self.price(point.nu, self.claim)
+            point.settled = True
+
+    def _is_worth_longer(self, point, most):
+        """Whether a search that is not brief may raise the bound of a dual point."""
+        if self.closed or point.settled:
+            return False
+        # What climbs end short of the tops does not depend on their number.
+        if self.brief or point.caution <= 1.0 + 0.1 * self.tol:
+            point.settled = True
+            return False
+        left = self.objective - self.seen(point)
+        return self.closes(self.seen(point)) or left <= most * self.gap
 
     def seen(self, point):
         """The bound of a dual point that allows for no more than has been seen."""
@@ -554,6 +586,7 @@ class Generation:
         check_finite(nu)
         self.hurried = False
         start, size = perf_counter(), self.search_size(effort, p.n_outputs)
+        claimed = effort == self.claim and not self._is_first()
         found = self.search(nu, effort)
         if effort == SHORT:
             self.pace = (perf_counter() - start) / size
@@ -584,12 +617,10 @@ class Generation:
             if timed and (self.hurried or found.n_starts < min(TELLING, size)):
                 allowed = UNTOLD * kappa
             here.caution, here.n_starts = allowed / kappa, found.n_starts
-        if effort == self.claim and fits():
+        if claimed and fits():
             here.confirmed = True
             self.caution = here.caution
-        for point in self.duals:
-            self.rate(point)
-        self.duals.sort(key=lambda point: -point.bound)
+        self.rate_all()
         del self.duals[_DUAL_POINTS:]
         new = neurons.select(found.slopes > p.alpha * (1.0 + 1e-9))
         new = new.select(slice(0, 200))
@@ -620,16 +651,18 @@ class Generation:
             # The smaller the gap that is claimed, the longer the search.
             size = size * np.clip(2.0 ** (-np.log10(self.tol) - 1.0), 2, 32)
         if effort == CLAIM:
-            size = max(size, self.part * family.starts_of_claim(n_outputs))
+            size = max(size, family.starts_of_claim(n_outputs))
+            size = max(self.part * size, _FEWEST)
         return self.size_in_time(size, effort, _FEWEST)
 
     def size_in_time(self, size, effort, least):
         """As many directions as there is time for, between `least` and `size`."""
         if self.deadline < np.inf and self.pace > 0:
             # A few that come to an end are worth more than many that do not.
-            left = (self.end if effort == CLAIM else self.deadline) - perf_counter()
+            end = self.end if effort == CLAIM else self.deadline
+            rest = min(end - perf_counter(), left())
             pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
             wanted = size
-            size = np.clip(_SEARCHING * left / pace, min(least, wanted), wanted)
+            size = np.clip(_SEARCHING * rest / pace, min(least, wanted), wanted)
             self.hurried |= size < min(TELLING, wanted)
         return int(size)

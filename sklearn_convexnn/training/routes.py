@@ -156,6 +156,7 @@ def form_of_structure(problem, **limits):
 
 def _train_adaptively(problem, known, settings, task, duals, nodes):
     """Column generation, and an attempt at a proof of its bound."""
+    exact = settings.arrangements == "exact"
     result, proof = generate_and_prove(
         problem,
         check_random_state(settings.seed),
@@ -168,8 +169,9 @@ def _train_adaptively(problem, known, settings, task, duals, nodes):
         n_neurons=min(settings.n_arrangements, max(2 * problem.Y.size, 100)),
         task=task,
         nodes=nodes,
+        estimate=not exact,
     )
-    exact, bound, kappa = settings.arrangements == "exact", result.dual_bound, None
+    bound, kappa = result.dual_bound, None
     certificate, ended = "estimated", {}
     if proof is not None and (proof.closed or exact):
         certificate, bound, kappa = "global", proof.dual_bound, proof.kappa
@@ -193,8 +195,18 @@ def _train_adaptively(problem, known, settings, task, duals, nodes):
     )
 
 
+# Many parameters: limits and starts of both parts, each by its name.
 def generate_and_prove(
-    problem, rng, limits, *, known, duals=(), callback=None, nodes=None, **options
+    problem,
+    rng,
+    limits,
+    *,
+    known,
+    duals=(),
+    callback=None,
+    nodes=None,
+    estimate=True,
+    **options,
 ):
     """Train by column generation, and go on with what the proof finds missing.
 
@@ -213,6 +225,9 @@ def generate_and_prove(
         `GlobalResult.history` gets.
     nodes : int or None
         Limit of nodes of the proof; by default that of `node_limit`.
+    estimate : bool, default=True
+        Whether an open proof is given up for a bound that allows for neurons which
+        the search has not seen.
     **options
         Further ones of `generate_neurons`.
 
@@ -221,7 +236,7 @@ def generate_and_prove(
     result : GlobalResult
         With the rounds of all attempts.
     proof : Proof or None
-        None if there was no attempt.
+        None if there was no attempt, or it was given up.
     """
     start = perf_counter()
     nodes = proving.node_limit(problem) if nodes is None else nodes
@@ -231,26 +246,26 @@ def generate_and_prove(
         if callback is not None:
             callback(rounds + n_iter, {**entry, "time": offset + entry["time"]})
 
-    for _ in range(_PROOFS):
+    def train(known, duals, to_be_proven):
+        nonlocal offset, rounds
+        left = max(limits.max_iter - rounds, 1)
         result = generate_neurons(
             problem,
             rng,
-            replace(
-                limits,
-                tol=0.9 * limits.tol,
-                max_iter=max(limits.max_iter - rounds, 1),
-            ),
+            replace(limits, tol=0.9 * limits.tol, max_iter=left),
             known=known,
             duals=duals,
             callback=report,
-            to_be_proven=nodes > 0,
+            to_be_proven=to_be_proven,
             **options,
         )
-        histories.append(
-            {**result.history, "time": result.history["time"] + offset},
-        )
+        times = result.history["time"] + offset
+        histories.append({**result.history, "time": times})
         offset, rounds = perf_counter() - start, rounds + result.n_iter
-        proof = None
+        return result
+
+    for _ in range(_PROOFS):
+        result, proof = train(known, duals, nodes > 0), None
         if result.status == "optimal":
             given = [point for point in duals if point.nu is result.nu]
             if not given:
@@ -266,6 +281,10 @@ def generate_and_prove(
         # The proof found a neuron that the search had missed.
         known = result.neurons.joined(proof.neurons)
         duals = ()
+    is_open = proof is not None and not proof.closed
+    if estimate and is_open and perf_counter() < limits.deadline:
+        # The rounds have not allowed for what the search has not seen.
+        result, proof = train(result.neurons, (), False), None
     history = {
         key: np.concatenate([history[key] for history in histories])
         for key in result.history

@@ -113,6 +113,8 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
             lambda weights: report(network_of(weights)),
         )
         value = report(network_of(weights))
+        if not np.isfinite(value):
+            return
         pace = (perf_counter() - begin) / work
         yield
         spent += work

@@ -116,7 +116,7 @@ def search_units(
 ):
     r"""Local maximisers of the slope from many starting directions at once.
 
-    A projected supergradient step with a step size of its own for each direction,
+    Steps along conjugate directions, with a step size of its own for each climber,
     which shrinks on failure.  Kinks, on some of which ascent would get stuck, are
     smoothed, over a width that shrinks; the output weights follow the direction of
     the slopes as the unit moves.  With `free_bias` a unit hangs on the sample at

@@ -58,7 +58,7 @@ def search_far_and_near(
     sample : tuple (X, residual) or None
         Samples and dual variables to climb with; by default all.
     schedules : tuple or None
-        As of `search_widely`.
+        As of `wide_starts`.
     **options : dict
         Further ones of `search_units`.
 

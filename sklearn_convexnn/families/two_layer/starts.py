@@ -57,7 +57,8 @@ class Starts:
     plan : ndarray of int, shape (n_starts,), or None
         Which of them is that of each start; by default the first one.
     counted : ndarray of bool, shape (n_starts,), or None
-        Whether a start is an independent random one; by default all are.
+        Whether a start tells of what a search has not seen, as those do that do not
+        depend on what is known; by default all are.
     """
 
     directions: np.ndarray
@@ -137,7 +138,10 @@ def wide_starts(
 
 
 def random_directions(X, size, rng, free_bias, apart=False):
-    """Starting directions of two kinds, as `search_widely` explains.
+    """Starting directions of two kinds.
+
+    Plain ones are equally likely in all directions, others as the data spread, every
+    second of which hangs on samples.
 
     Parameters
     ----------
