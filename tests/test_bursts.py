@@ -73,6 +73,11 @@ def test_bursts_end_when_they_do_not_pay(short):
     assert len(networks(p, most=6)) == 6
 
 
+def test_bursts_end_where_weights_are_no_numbers(short):
+    p, rng = planted(), np.random.RandomState(0)
+    assert list(descend_in_bursts(p, 10, rng, 1e-3, lambda network: np.nan)) == []
+
+
 def test_the_last_burst_takes_the_time_that_is_left(short, monkeypatch):
     p, works = planted(), []
 

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import replace
+from time import perf_counter
 
 import numpy as np
 import pytest
@@ -26,13 +27,15 @@ from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.solvers.lasso import solve_lasso
-from sklearn_convexnn.training import column_generation
+from sklearn_convexnn.training import column_generation, routes
 from sklearn_convexnn.training.bounds import cone_slopes
 from sklearn_convexnn.training.column_generation import (
     SingleRun,
     SoftenedRun,
     generate_neurons,
 )
+from sklearn_convexnn.training.proving import Proof
+from sklearn_convexnn.training.routes import generate_and_prove
 from tests.problems import (
     EPSILON,
     LOSSES,
@@ -482,3 +485,42 @@ def test_rounds_go_on_where_a_longer_search_refutes_a_bound():
     # It used to end with a gap of half a per cent, at 17.777.
     assert model.dual_gap_ <= 1e-3 * model.objective_
     assert model.objective_ < 17.77
+
+
+@pytest.mark.parametrize("nodes", [0, 5])
+def test_known_network_is_kept_where_there_is_no_time(nodes):
+    p = make_problem("squared_error", bias=True, n=40)
+    known = generate_neurons(p, np.random.RandomState(0), Limits(1e-2)).neurons
+    limits = Limits(1e-3, 100, deadline=perf_counter())
+    rng = np.random.RandomState(1)
+    result, _ = generate_and_prove(p, rng, limits, known=known, nodes=nodes)
+    assert result.objective <= p.objective(known) * (1 + 1e-9)
+
+
+def test_an_open_proof_is_followed_by_an_estimate(monkeypatch):
+    """Rounds before a proof do not allow for what the search has not seen."""
+    p = make_problem("squared_error", bias=True, n=50, d=6)
+    still_open = Proof(-np.inf, np.inf, closed=False, neurons=None)
+    monkeypatch.setattr(routes, "prove", lambda *args: still_open)
+    found = {}
+    for estimate in False, True:
+        rng, limits = np.random.RandomState(0), Limits(1e-2, 100)
+        found[estimate], proof = generate_and_prove(
+            p, rng, limits, known=None, nodes=5, estimate=estimate
+        )
+        assert proof is (None if estimate else still_open)
+    assert found[False].status == found[True].status == "optimal"
+    # At least by what climbs may end short of the tops.
+    assert found[True].kappa > found[True].found * (1 + 1e-4)
+    assert found[True].n_iter > found[False].n_iter
+    gap = found[True].objective - found[True].dual_bound
+    assert 0 <= gap <= 1e-2 * found[True].objective
+
+
+def test_bound_of_a_fit_that_stops_in_a_burst():
+    X = np.random.default_rng(0).standard_normal((600, 20))
+    y = np.maximum(X[:, 0], 0.0) - np.maximum(X[:, 1], 0.0)
+    with pytest.warns(ConvergenceWarning, match="max_iter"):
+        model = ConvexReLURegressor(max_iter=1, tol=1e-6, random_state=0).fit(X, y)
+    assert 0 < model.dual_bound_ < model.objective_
+    assert model.history_["dual_bound"][-1] == pytest.approx(model.dual_bound_)
