@@ -346,7 +346,7 @@ class Generation:
         if self.looked or not p.loss.smooth or self._work_of_a_look() > _LOOK:
             return False
         self.looked = True
-        self.price(p.dual_point(p.outputs(self.best)), GLANCE)
+        self.price(self._dual_of_best(), GLANCE)
         return self.closed
 
     def note(self, network):
@@ -399,9 +399,7 @@ class Generation:
             # What has not been searched to the end counts as not searched.
             status = "max_time"
             if not self.duals:
-                self._price_by_norms(
-                    self.problem.dual_point(self.problem.outputs(self.best))
-                )
+                self._price_by_norms(self._dual_of_best())
         self.refute()
         if status == "optimal" and not self.closed:
             status = None
@@ -411,7 +409,7 @@ class Generation:
         """A round, as `_whole_round` has it."""
         if len(self.pool) == 0:
             # Neither a search nor a descent has found anything.
-            self.price(self.problem.dual_point(self.problem.outputs(self.best)))
+            self.price(self._dual_of_best())
         blocks, limited = self.round()
         if self.closed and self.confirm():
             # Selected neurons have not been moved; it costs little.
@@ -420,6 +418,10 @@ class Generation:
         if limited:
             return blocks, "max_neurons"
         return blocks, "unseen" if self._settled() else None
+
+    def _dual_of_best(self):
+        """The dual point of the best network."""
+        return self.problem.dual_point(self.problem.outputs(self.best))
 
     def _price_by_norms(self, nu):
         """A dual point whose bound takes no search."""
@@ -457,8 +459,7 @@ class Generation:
         with suppress(OutOfTime), until(self.end):
             if not self.duals or self.duals[0].by_norms:
                 # Any search is worth more.
-                p = self.problem
-                self.price(p.dual_point(p.outputs(self.best)))
+                self.price(self._dual_of_best())
             while True:
                 self.rate_all(final=True)
                 best = self.duals[0]
@@ -466,9 +467,7 @@ class Generation:
                     break
                 self.search_long(best, _UNSEEN)
         if not self.duals:
-            self._price_by_norms(
-                self.problem.dual_point(self.problem.outputs(self.best))
-            )
+            self._price_by_norms(self._dual_of_best())
         # The last search may have been cut short.
         self.rate_all(final=True)
         self.refute()
