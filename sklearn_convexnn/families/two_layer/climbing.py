@@ -1,5 +1,7 @@
 """Many climbers on the smoothed slopes of a dual point, in products of matrices."""
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
@@ -12,6 +14,56 @@ _CHUNK, _LARGE_CHUNK = 120_000, 50_000_000
 _SHORT, _TINY = 1e-3, np.float32(1e-20)
 # Columns of derivatives of all outputs up to which these are formed one by one.
 _FEW = 100
+# Part of the climbers that have ended, up to which they are carried along: to sort them
+# out takes longer than to let them wait.
+_WAITING = 0.1
+
+
+@dataclass
+class Kinks:
+    """How the slopes of climbers are smoothed, one entry for each of them.
+
+    Attributes
+    ----------
+    widths : ndarray of shape (n_climbers,)
+    anchors : ndarray of shape (n_climbers, n_features) or None
+        Samples that they hang on.
+    """
+
+    widths: np.ndarray
+    anchors: np.ndarray | None
+
+    def select(self, some):
+        anchors = None if self.anchors is None else self.anchors[some]
+        return Kinks(self.widths[some], anchors)
+
+
+@dataclass
+class _Climbers:
+    """Those that still climb: where they are, what they see there, where they go.
+
+    The gradient, its part along the sphere, the steepest way, how steep that is, and
+    the conjugate direction.
+    """
+
+    numbers: np.ndarray
+    kinks: Kinks
+    metric: np.ndarray
+    most: np.ndarray
+    step: np.ndarray
+    U: np.ndarray
+    value: np.ndarray
+    gradient: np.ndarray
+    tangent: np.ndarray
+    way: np.ndarray
+    steep: np.ndarray
+    ahead: np.ndarray
+
+    def select(self, some):
+        parts = (getattr(self, field.name) for field in fields(self))
+        return _Climbers(
+            *(p.select(some) if p is self.kinks else p[some] for p in parts)
+        )
 
 
 class Hill:
@@ -41,39 +93,41 @@ class Hill:
             # Products of matrices cost less than passes over all outputs.
             outward = (N[:, :, None] * rows[:, None]).reshape(n, -1)
             self.outward = placed(outward, self.like)
-        self.metrics, self.spread = np.ones((1, X.shape[1]), dtype=X.dtype), None
+        # Of each climber, or one row for all; or how the data spread, for metrics that
+        # depend on the direction.
+        self.metric, self.spread = np.ones((1, d), dtype=X.dtype), None
 
-    def smooth(self, widths, at, metric=None):
-        """Set the widths of the kinks, the samples to hang on, and which metric counts.
+    def kinks(self, widths, at=None):
+        """Smoothed kinks of these widths, of climbers that hang on the samples `at`."""
+        return Kinks(widths, None if at is None else self.X[at])
 
-        All for each climber.
-        """
-        self.widths, self.at = widths, at
-        self.metric = np.zeros(len(widths), dtype=int) if metric is None else metric
-
-    def evaluate(self, U, live):
-        """Values and gradients at the rows of `U`, for the climbers `live`."""
+    def evaluate(self, U, kinks):
+        """Values and gradients at the rows of `U`."""
         rows = max(32, self.chunk // len(self.X))
+        if len(U) <= rows:
+            check()
+            return self._evaluate(U, kinks)
         parts = []
         for i in range(0, len(U), rows):
             check()
-            parts.append(self._evaluate(U[i : i + rows], live[i : i + rows]))
+            some = slice(i, i + rows)
+            parts.append(self._evaluate(U[some], kinks.select(some)))
         return tuple(np.concatenate(part) for part in zip(*parts))
 
-    def _evaluate(self, U, live):
-        widths, ones = self.widths[live], np.ones(len(U), dtype=U.dtype)
-        anchors, shift = None, np.zeros_like(ones)
-        if self.at is not None:
-            anchors = self.X[self.at[live]]
-            shift = np.einsum("kd,kd->k", anchors, U)
-        rows = np.column_stack([U, -shift])
-        # Outputs of the units in widths of the kinks, which begin at zero.
-        share = np.column_stack([rows / widths[:, None], ones / 2])
-        share = placed(share, self.like) @ self.inward
-        value, pull = self._pulls(rows, widths, share)
+    def _evaluate(self, U, kinks):
+        d = U.shape[1]
+        # Directions and biases, and what the outputs begin at, in widths of the kinks.
+        rows = np.empty((len(U), d + 2), dtype=U.dtype)
+        rows[:, :d], rows[:, d + 1] = U, 0.5
+        rows[:, d] = 0.0
+        if kinks.anchors is not None:
+            rows[:, d] -= np.einsum("kd,kd->k", kinks.anchors, U)
+        rows[:, : d + 1] /= kinks.widths[:, None]
+        share = placed(rows, self.like) @ self.inward
+        value, pull = self._pulls(rows[:, :-1], kinks.widths, share)
         gradient = pull[:, :-1]
-        if anchors is not None:
-            gradient = gradient - anchors * pull[:, -1:]
+        if kinks.anchors is not None:
+            gradient = gradient - kinks.anchors * pull[:, -1:]
         return value, gradient
 
     def _pulls_at_once(self, widths, share):
@@ -94,10 +148,13 @@ class Hill:
         return value, in_numpy(share @ self.inward[:-1, :].T)
 
     def _pulls(self, rows, widths, share):
-        """Norms of the slopes, and their derivatives by directions and biases."""
+        """Norms of the slopes, and their derivatives by directions and biases.
+
+        Rows, of directions and biases, and outputs are in widths of the kinks.
+        """
         if self.outward is None:
             return self._pulls_at_once(widths, share)
-        a, half = self.negative_slope, 0.5 * widths[:, None]
+        a = self.negative_slope
         share = clipped(share, 0.0, 1.0, out=share)
         pulls = in_numpy(share @ self.outward)
         pulls = pulls.reshape(len(rows), *self.straight.shape)
@@ -106,8 +163,8 @@ class Hill:
         beyond = pulls[:, :, -1] - in_numpy(share @ self.N)
         if a != 0:
             pulls = (1.0 - a) * pulls + a * self.straight
-        slopes = np.einsum("kcd,kd->kc", pulls, rows) + (1.0 - a) * half * beyond
-        value, outputs = self._ways(slopes)
+        slopes = np.einsum("kcd,kd->kc", pulls, rows) + 0.5 * (1.0 - a) * beyond
+        value, outputs = self._ways(slopes * widths[:, None])
         return value, np.einsum("kcd,kc->kd", pulls, outputs)
 
     @staticmethod
@@ -126,8 +183,8 @@ class Hill:
         outputs = np.square(self.spread / row_norms(U * self.spread)[:, None])
         return U.dtype.type(0.5) * (U.dtype.type(1.0) + outputs)
 
-    def climb(self, U, step, max_iter):
-        """Ascend from the unit rows of `U`, in place, along conjugate directions.
+    def climb(self, U, step, max_iter, kinks):
+        """Ascend from unit rows along conjugate directions.
 
         Parameters
         ----------
@@ -135,9 +192,11 @@ class Hill:
         step : ndarray of shape (n_climbers,)
             Step sizes.
         max_iter : int or ndarray of shape (n_climbers,)
+        kinks : Kinks
 
         Returns
         -------
+        U : ndarray of shape (n_climbers, n_features)
         value, hope, step : ndarrays of shape (n_climbers,)
             Value, value as narrower kinks may have it, and step size.
 
@@ -147,41 +206,56 @@ class Hill:
            de directions conjuguées". Revue française d'informatique et de recherche
            opérationnelle 3.
         """
-        live, most = np.arange(len(U)), np.broadcast_to(max_iter, len(U))
-        value, gradient = self.evaluate(U, live)
-        tangent, way, steep = self._up(U, gradient, live)
-        ahead = way.copy()
-        for done in range(np.max(most, initial=0)):
-            live = live[(step[live] > _SHORT) & (most[live] > done)]
-            if len(live) == 0:
-                break
-            trial = self._moved(U[live], ahead[live], step[live])
-            found, slope = self.evaluate(trial, live)
-            better = found > value[live]
-            moved, back = live[better], live[~better]
-            U[moved], value[moved] = trial[better], found[better]
-            gradient[moved] = slope[better]
-            before, steep_before = tangent[moved], steep[moved]
-            up = self._up(U[moved], gradient[moved], moved)
-            tangent[moved], way[moved], steep[moved] = up
-            gain = steep[moved] - np.einsum("kd,kd->k", before, way[moved])
-            part = np.clip(gain / np.maximum(steep_before, _TINY), 0.0, 2.0)
-            onward = way[moved] + part[:, None] * _along(U[moved], ahead[moved])
-            down = np.einsum("kd,kd->k", onward, gradient[moved]) <= 0
-            ahead[moved] = np.where(down[:, None], way[moved], onward)
-            ahead[back] = way[back]
-            step[live] = np.minimum(step[live] * np.where(better, 1.5, 0.4), 4.0)
+        most = np.broadcast_to(max_iter, len(U))
+        metric = np.broadcast_to(self.metric, U.shape)
+        value, gradient = self.evaluate(U, kinks)
+        tangent, way, steep = self._up(U, gradient, metric)
+        parts = kinks, metric, most, step, U, value, gradient, tangent, way, steep, way
+        some = _Climbers(np.arange(len(U)), *parts)
+        U, value, step = U.copy(), value.copy(), step.copy()
         # Without what the smoothing takes off, which may come back.
-        return value, np.einsum("kd,kd->k", gradient, U), step
+        hope = np.empty_like(value)
+        for done in range(np.max(most, initial=0) + 1):
+            ended = some.most <= done
+            climbing = (some.step > _SHORT) & ~ended
+            waiting = len(climbing) - np.count_nonzero(climbing)
+            if np.any(ended) or waiting > _WAITING * len(climbing):
+                off = some.select(~climbing)
+                at = off.numbers
+                U[at], value[at], step[at] = off.U, off.value, off.step
+                hope[at] = np.einsum("kd,kd->k", off.gradient, off.U)
+                some = some.select(climbing)
+                climbing = climbing[climbing]
+            if len(climbing) == 0:
+                break
+            self._step(some, climbing)
+        return U, value, hope, step
 
-    def _up(self, U, gradient, climbers):
+    def _step(self, some, climbing):
+        """One step of those that are `climbing`, and the direction of the next one."""
+        trial = self._moved(some.U, some.ahead, some.step)
+        found, slope = self.evaluate(trial, some.kinks)
+        better = (found > some.value) & climbing
+        mine = better[:, None]
+        some.U = np.where(mine, trial, some.U)
+        some.value = np.where(better, found, some.value)
+        some.gradient = np.where(mine, slope, some.gradient)
+        before, steep_before = some.tangent, some.steep
+        up = self._up(some.U, some.gradient, some.metric)
+        some.tangent, some.way, some.steep = up
+        gain = some.steep - np.einsum("kd,kd->k", before, some.way)
+        part = gain / np.maximum(steep_before, _TINY)
+        part = np.where(better, np.clip(part, 0.0, 2.0), part.dtype.type(0.0))
+        onward = some.way + part[:, None] * _along(some.U, some.ahead)
+        down = np.einsum("kd,kd->k", onward, some.gradient) <= 0
+        some.ahead = np.where(down[:, None], some.way, onward)
+        pace = np.where(better, some.step.dtype.type(1.5), some.step.dtype.type(0.4))
+        some.step = np.minimum(some.step * pace, 4.0)
+
+    def _up(self, U, gradient, metric):
         """Gradients along the sphere, the steepest ways, and how steep these are."""
         tangent = _along(U, gradient)
-        if self.spread is None:
-            one = len(self.metrics) == 1
-            way = self.metrics[0 if one else self.metric[climbers]] * tangent
-        else:
-            way = tangent / self.stretch(U)
+        way = metric * tangent if self.spread is None else tangent / self.stretch(U)
         return tangent, way, np.einsum("kd,kd->k", tangent, way)
 
     def _moved(self, U, ahead, step):

@@ -457,7 +457,7 @@ class SlopeSearch:
         flat = np.full_like(spread, np.sqrt(np.mean(spread**2)))
         as_data = [self.apart or each.rescale for each in plans]
         spreads = np.where(np.array(as_data)[:, None], spread, flat)
-        hill.metrics = (np.min(spreads, axis=1, keepdims=True) / spreads) ** 2
+        metrics = (np.min(spreads, axis=1, keepdims=True) / spreads) ** 2
         step = np.full(len(U), 0.5, dtype=dtype)
         at = np.zeros(len(U), dtype=int)
         for stages in _in_step(plans):
@@ -472,10 +472,12 @@ class SlopeSearch:
             if self.free_bias:
                 at[here] = self.anchor(V)
             width = width.astype(dtype) * row_norms(V * spreads[kind])
-            hill.smooth(width, at[here] if self.free_bias else None, kind)
+            kinks = hill.kinks(width, at[here] if self.free_bias else None)
+            hill.metric = metrics[kind]
             begin = np.maximum(step[here], dtype.type(0.05))
-            value, hope, step[here] = hill.climb(V, begin, steps.astype(int))
-            U[here] = V
+            climbed = hill.climb(V, begin, steps.astype(int), kinks)
+            U[here], value, hope, step[here] = climbed
+            V = U[here]
             keep = np.flatnonzero(np.maximum(value, hope) > part * floor)
             keep = keep[np.argsort(-value[keep], kind="stable")]
             # Most starts climb the same few hills; one climber each is enough.
