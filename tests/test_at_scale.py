@@ -6,9 +6,10 @@ from time import perf_counter
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import make_regression
 from sklearn.exceptions import ConvergenceWarning
 
-from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor, certify
 from sklearn_convexnn._utils.deadlines import until
 from sklearn_convexnn.families import base
 from sklearn_convexnn.families.two_layer import starts as starts_module
@@ -27,7 +28,7 @@ from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.solvers import descent, mini_batches
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
-from sklearn_convexnn.training import at_scale
+from sklearn_convexnn.training import at_scale, bounds as training_bounds
 from sklearn_convexnn.training.at_scale import generate_at_scale, goes_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
 from sklearn_convexnn.training.generation import CLAIM
@@ -299,3 +300,20 @@ def test_a_shorter_search_says_no_more_of_the_unseen():
     run.price(nu, CLAIM)
     assert run.hurried
     assert (point.caution, point.n_starts) == (caution, n_starts)
+
+
+def test_large_data_are_certified_at_scale(monkeypatch):
+    X, y = make_regression(4200, 2, noise=1.0, random_state=0)
+    y /= np.std(y)
+    runs, generate = [], training_bounds.generate_at_scale
+
+    def counted(problem, *args, **kwargs):
+        runs.append(len(problem.X))
+        return generate(problem, *args, **kwargs)
+
+    monkeypatch.setattr(training_bounds, "generate_at_scale", counted)
+    model = ConvexReLURegressor(alpha=50.0, tol=0.05, random_state=0).fit(X, y)
+    found = certify(model, X, y, alpha=50.0, tol=0.05, random_state=1)
+    assert runs == [4200]
+    assert 0.9 * model.objective_ < found.dual_bound <= model.objective_
+    assert_allclose(found.objective, model.objective_, rtol=1e-6)

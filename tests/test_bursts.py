@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from sklearn_convexnn import ConvexReLURegressor
+from sklearn_convexnn import ConvexReLUClassifier, ConvexReLURegressor
 from sklearn_convexnn.families.two_layer import bursts
 from sklearn_convexnn.families.two_layer.bursts import (
     descend_in_bursts,
@@ -48,6 +48,7 @@ def networks(problem, most=4, pays=-1.0, seed=0, reported=None):
 def short(monkeypatch):
     """Bursts of some milliseconds, and splits after the first ones."""
     monkeypatch.setattr(bursts, "_FIRST", 5e8)
+    monkeypatch.setattr(bursts, "_BRIEF", 5e8)
     monkeypatch.setattr(bursts, "_SPLITS", (1e9, 4e9))
 
 
@@ -117,7 +118,7 @@ def test_full_batches_come_first_where_features_are_many(short, monkeypatch):
     assert batches_before(planted(n=300, d=6), monkeypatch, 1) == 1
     wide = planted(n=300, d=60)
     assert batches_before(wide, monkeypatch, 1) == 0
-    assert batches_before(wide, monkeypatch, 6) > 0
+    assert batches_before(wide, monkeypatch, 10) > 0
 
 
 def test_full_batches_come_first_where_they_are_cheap(short, monkeypatch):
@@ -200,3 +201,16 @@ def test_history_has_networks_within_bursts():
     assert np.all(np.diff(history["objective"]) <= 0)
     assert np.all(np.diff(history["time"]) >= 0)
     assert len(history["time"]) == len(history["neurons"]) == len(history["blocks"])
+
+
+@pytest.mark.parametrize("loss", ["log_loss", "hinge"])
+def test_few_samples_have_a_first_bound_soon(loss):
+    """Before the network is worth much, and once."""
+    X = np.random.default_rng(0).standard_normal((200, 20))
+    y = np.abs(X[:, 0]) + X[:, 1] > 1.0
+    model = ConvexReLUClassifier(loss=loss, random_state=0).fit(X, y)
+    bounds, objectives = (model.history_[key] for key in ("dual_bound", "objective"))
+    first = np.flatnonzero(np.isfinite(bounds))[0]
+    assert 0 < bounds[first] < model.objective_
+    assert objectives[first] > 1.003 * model.objective_
+    assert first < len(bounds) // 2

@@ -14,6 +14,8 @@ from sklearn_convexnn import (
     ConvexReLURegressor,
     GatedReLURegressor,
     _null_slope,
+    certify,
+    convex_relu_path,
     cutting_planes,
     smallest_network,
 )
@@ -22,19 +24,21 @@ from sklearn_convexnn._utils.deadlines import OutOfTime, check, fits, until
 from sklearn_convexnn._utils.sorting import distinct_rows
 from sklearn_convexnn.families.two_layer import searching
 from sklearn_convexnn.families.two_layer.neurons import row_space_in_time
+from sklearn_convexnn.families.two_layer.pricing import search_units
 from sklearn_convexnn.families.two_layer.slope_bounds import semidefinite_bound
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns import arrangements
 from sklearn_convexnn.patterns.arrangements import (
+    can_enumerate,
     count_patterns,
     has_few_patterns,
     without_rounding,
 )
 from sklearn_convexnn.solvers.lbfgs import LBFGS
 from sklearn_convexnn.training import at_scale as large, column_generation
-from sklearn_convexnn.training.generation import CLAIM, GLANCE, SHORT
+from sklearn_convexnn.training.generation import CLAIM, SHORT
 from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from tests.problems import loss_of, problem_of_one, tiny_data, two_layer_problem
 
@@ -51,6 +55,17 @@ class Clock:
             return perf_counter()
         self.late += 1
         return perf_counter() + 1e6
+
+
+class Ticks:
+    """The time, of which a second goes by whenever it is looked at."""
+
+    def __init__(self):
+        self.looks = 0
+
+    def __call__(self):
+        self.looks += 1
+        return perf_counter() + self.looks
 
 
 def test_until_and_check(monkeypatch):
@@ -105,6 +120,7 @@ def shrunk(model, X, y):
 SAMPLED = {"arrangements": "sampled"}
 WAYS = {
     "adaptive": (1, ConvexReLURegressor(), fitted),
+    "no offset": (1, ConvexReLURegressor(fit_intercept=False), fitted),
     "quantile": (1, ConvexReLURegressor(loss="quantile"), fitted),
     "few neurons": (1, ConvexReLURegressor(max_neurons=3), fitted),
     "smallest": (1, ConvexReLURegressor(), shrunk),
@@ -131,7 +147,7 @@ def test_stops_anywhere(way, monkeypatch):
     X, Y = data(n_outputs)
     model = clone(model).set_params(alpha=1.0, tol=0.05, random_state=0)
     monkeypatch.setattr(_deadlines, "_speed", lambda: 1e12)
-    null = np.sum((Y - Y.mean(axis=0)) ** 2) / 2
+    null = np.sum((Y - Y.mean(axis=0) * model.fit_intercept) ** 2) / 2
     if model.loss == "quantile":
         null = 0.5 * np.min([np.abs(Y - y).sum() for y in Y])
     # What is known not to be the least objective of all networks.
@@ -147,6 +163,43 @@ def test_stops_anywhere(way, monkeypatch):
         assert found.predict(X).shape == Y.shape
         if clock.late and looks < 5:
             assert found.dual_gap_ > found.tol * found.objective_
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_bounds_hold_wherever_a_search_is_cut_short(fit_intercept, monkeypatch):
+    X, y = data(1, n=300, d=8)
+    model = ConvexReLURegressor(alpha=10.0, fit_intercept=fit_intercept, random_state=0)
+    best = clone(model).fit(X, y).objective_
+    half = clone(model).set_params(alpha=5.0).fit(X, y).objective_
+    zero = [np.zeros((8, 1)), np.zeros((1, 1))], [np.zeros(1), np.zeros(1)]
+    monkeypatch.setattr(_deadlines, "_speed", lambda: 1e12)
+    bounds = []
+    for seconds in np.geomspace(10.0, 1000.0, 15):
+        monkeypatch.setattr(_deadlines, "perf_counter", Ticks())
+        found = certify(
+            zero, X, y, alpha=10.0, fit_intercept=fit_intercept, max_time=seconds,
+            random_state=0,
+        )  # fmt: skip
+        assert found.dual_bound <= best
+        bounds.append(found.dual_bound)
+        monkeypatch.setattr(_deadlines, "perf_counter", Ticks())
+        model.set_params(max_time=seconds)
+        _, models, _ = convex_relu_path(model, X, y, alphas=[10.0, 5.0])
+        assert models[0].dual_bound_ <= best
+        assert models[1].dual_bound_ <= half
+    assert max(bounds) > 2 * min(bounds)
+
+
+def test_nothing_found_in_time_is_no_result():
+    """A search that has not come to the end of a climb says nothing of the slopes."""
+    rng = np.random.RandomState(0)
+    X, N, starts = (rng.standard_normal(shape) for shape in ((40, 3), (40, 1), (9, 3)))
+    options = {"free_bias": False, "partial": True}
+    with until(perf_counter() - 1.0), pytest.raises(OutOfTime):
+        search_units(X, N, starts, **options)
+    assert len(search_units(X, N, starts, **options))
+    assert not len(search_units(X, 0.0 * N, starts, **options))
 
 
 @pytest.mark.parametrize("n_outputs", [1, 2])
@@ -286,6 +339,10 @@ def test_few_patterns_by_some_samples(monkeypatch):
     assert counted == [20]
     assert has_few_patterns(X[:5], 100)
     assert has_few_patterns(np.repeat(X[:4], 100, axis=0), 20)
+    counted.clear()
+    # As many as there may be patterns are not needed.
+    assert not can_enumerate(np.concatenate([X, -X, 2 * X + 1.0]))
+    assert counted == [500]
 
 
 def test_offsets_of_many_samples(monkeypatch):
@@ -366,7 +423,7 @@ def test_last_search_at_scale(monkeypatch):
     )
     with pytest.warns(ConvergenceWarning, match="time limit"):
         model.fit(X, y)
-    assert calls == [GLANCE, SHORT, CLAIM]
+    assert calls == [SHORT, SHORT, CLAIM]
     # By norms alone next to nothing is known.
     assert model.dual_bound_ > 0.3 * model.objective_
 

@@ -30,6 +30,8 @@ many bytes."""
 # they are rounding, above the last they are data.  In between, which the second
 # divides, an enumeration does not claim to be complete.
 _ROUNDING, _TOL, _DATA = 1e-11, 1e-9, 1e-7
+# Samples that mostly tell whether all of them have more patterns than are wanted.
+_SOME = 500
 # Entries that are looked at in one go.
 _CHUNK = 1_000_000
 # Random gates may keep falling into the same few cells, so drawing stops
@@ -306,7 +308,7 @@ def has_few_patterns(X: np.ndarray, most: int, *, free_bias: bool = False) -> bo
     -------
     few : bool
     """
-    some = X[:: max(1, len(X) // most)]
+    some = X[:: max(1, len(X) // max(1, min(most, _SOME)))]
     if len(some) < len(X) and count_patterns(some, free_bias=free_bias) > most:
         return False
     return count_patterns(X, free_bias=free_bias) <= most
@@ -325,7 +327,7 @@ def can_enumerate(X: np.ndarray, *, free_bias: bool = False) -> bool:
     possible : bool
     """
     check_parameters(_CONSTRAINTS, {"free_bias": free_bias}, "can_enumerate")
-    return count_patterns(X, free_bias=free_bias) <= _limit(len(X))
+    return has_few_patterns(X, _limit(len(X)), free_bias=free_bias)
 
 
 def _limit(n_samples):

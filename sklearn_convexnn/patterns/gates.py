@@ -12,8 +12,8 @@ from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn._utils.devices import in_numpy, on_device, placed
 from sklearn_convexnn.patterns.arrangements import (
     Arrangement,
-    count_patterns,
     enumerate_arrangement,
+    has_few_patterns,
     without_rounding,
 )
 
@@ -141,7 +141,7 @@ def _all(X, free_bias, most):
         return None
     centre = rows.mean(axis=0) if free_bias else np.zeros(X.shape[1])
     rows = without_rounding(rows - centre)
-    if most is not None and count_patterns(rows, free_bias=free_bias) > most:
+    if most is not None and not has_few_patterns(rows, most, free_bias=free_bias):
         return None
     limit = None if most is None else np.inf
     arrangement = enumerate_arrangement(rows, free_bias=free_bias, max_patterns=limit)

@@ -30,8 +30,8 @@ from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
     can_enumerate,
-    count_patterns,
     enumerate_arrangement,
+    has_few_patterns,
     network_arrangement,
     sample_arrangement,
     union,
@@ -40,6 +40,7 @@ from sklearn_convexnn.patterns.arrangements import (
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
 from sklearn_convexnn.solvers import null_result, solve_interior_point
 from sklearn_convexnn.training import proving as proofs
+from sklearn_convexnn.training.at_scale import generate_at_scale, goes_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
 from sklearn_convexnn.training.routes import form_of_structure, generate_and_prove
 
@@ -234,7 +235,7 @@ def _arrangement(network, kind, n_arrangements, rng):
     most = _TRIVIAL
     if kind in ("auto", "global"):
         most = max(most, min(_FEW_PATTERNS, _FEW_BITS // len(X)))
-    if count_patterns(X, free_bias=free_bias) <= most:
+    if has_few_patterns(X, most, free_bias=free_bias):
         arrangement = enumerate_arrangement(X, free_bias=free_bias)
         if arrangement.complete:
             return arrangement
@@ -310,17 +311,15 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
             _warn_if_short(form, tol)
             dual = form.nu.reshape(p.Y.shape)
             return LowerBound(form.dual_bound, "global", dual), known
-    limits = Limits(tol, _ROUNDS, deadline=deadline)
     every_pattern = kind == "auto" and can_enumerate(p.X, free_bias=p.fit_intercept)
     # Worse than no neurons, they are no place to start from.
     start = known if network.objective() < p.objective(p.null()) else None
-    if kind == "estimated":
-        limits = replace(limits, tol=0.9 * tol)
-        proof, result = None, generate_neurons(p, rng, limits, known=start)
-    else:
-        result, proof = generate_and_prove(
-            p, rng, limits, known=start, estimate=kind == "auto" and not every_pattern
-        )
+    try:
+        with until(deadline):
+            result, proof = _optimum(p, kind, every_pattern, start, tol, deadline, rng)
+    except OutOfTime:
+        N = _null_dual(p)
+        return LowerBound.at(p, N, p.family.upper_slope(N), "estimated"), known
     _warn_if_short(result, tol)
     known = known.joined(result.neurons)
     if proof is not None and proof.closed:
@@ -339,6 +338,19 @@ def _bound_of_optimum(network, kind, tol, deadline, rng):
         if closed or kind == "global":
             return LowerBound.at(p, N, slope, "global"), known
     return LowerBound.at(p, N, max(found, result.kappa), "estimated"), known
+
+
+def _optimum(problem, kind, every_pattern, known, tol, deadline, rng):
+    """The optimum, starting from a network, and an attempt at a proof."""
+    limits = Limits(tol, _ROUNDS, deadline=deadline)
+    estimated = replace(limits, tol=0.9 * tol)
+    shape = problem.X.shape
+    if kind != "global" and goes_at_scale(shape, problem.n_outputs, "adaptive"):
+        return generate_at_scale(problem, rng, estimated, known=known), None
+    if kind == "estimated":
+        return generate_neurons(problem, rng, estimated, known=known), None
+    estimate = kind == "auto" and not every_pattern
+    return generate_and_prove(problem, rng, limits, known=known, estimate=estimate)
 
 
 def _warn_if_short(result, tol):
@@ -419,10 +431,12 @@ def _searched_slope(network, N, known, rng, corrected, tol):
     try:
         with until(after(_SEARCHING)):
             found = search_widely(X, N, size, rng, partial=True, **p.family.geometry)
-        near = search_units(X, N, starts, partial=True, **p.family.geometry)
-        slopes = [p.family.slopes(known.units, N), found.slopes, near.slopes]
+        slopes = [p.family.slopes(known.units, N), found.slopes]
     except OutOfTime:
         return p.family.upper_slope(N)
+    with suppress(OutOfTime):
+        near = search_units(X, N, starts, partial=True, **p.family.geometry)
+        slopes.append(near.slopes)
     if p.fit_intercept:
         # A neuron that is active everywhere.
         slopes.append(np.atleast_1d(np.linalg.norm(X.T @ N, ord=2)))

@@ -15,6 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     seconds,
     until,
 )
+from sklearn_convexnn.families.base import FEW_SAMPLES
 from sklearn_convexnn.families.unseen import TELLING, UNTOLD
 from sklearn_convexnn.model.results import MESSAGES, Record
 
@@ -42,8 +43,8 @@ _AGREES = 1e-6
 # is worth more with a bound.
 _FIRST_PRICING, _DESCENT = 0.2, 0.5
 # Entries of the data, for each output, up to which a look at a bound comes before a
-# network is trained; and up to which it comes as soon as there is one.
-_LOOK_FIRST, _LOOK = 5_000, 10_000
+# network is trained; and up to which it comes, for few samples, soon after.
+_LOOK_FIRST, _LOOK = 5_000, 100_000
 # Part of the time that is kept for a long search, and of the time left that one takes.
 _LAST, _SEARCHING = 0.15, 0.5
 # Part of a long search that comes first, and is enough if it has seen all, or where
@@ -342,11 +343,12 @@ class Generation:
 
     def _look_early(self):
         """Whether the gap is closed after the first burst, where a look is cheap."""
-        p = self.problem
-        if self.looked or not p.loss.smooth or self._work_of_a_look() > _LOOK:
+        large = self._work_of_a_look() > _LOOK or len(self.problem.X) > FEW_SAMPLES
+        if self.looked or large:
             return False
         self.looked = True
         self.price(self._dual_of_best(), GLANCE)
+        self.record.note(self)
         return self.closed
 
     def note(self, network):

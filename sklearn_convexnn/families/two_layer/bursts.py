@@ -6,13 +6,15 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import left
+from sklearn_convexnn.families.base import FEW_SAMPLES
 from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
 from sklearn_convexnn.solvers.descent import Descent
 from sklearn_convexnn.solvers.mini_batches import batch_size, descend_in_batches
 from sklearn_convexnn.solvers.weights import Weights
 
-# Floating-point operations of the first burst: a third of a second on one core.
-_FIRST = 1e10
+# Floating-point operations of the first burst: a third of a second on one core; and
+# of few samples, for which a bound follows that is to be soon at hand.
+_FIRST, _BRIEF = 1e10, 1.5e9
 # Operations that passes over an output of a neuron are worth, besides products, and a
 # step besides all that depends on the data.
 _PASSES, _STEP = 120.0, 3e6
@@ -86,7 +88,8 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     full = n < _WIDE * d or _CHEAP * _work_of_pass(p, weights) < _FIRST
     splits, spent, last, pace = list(_SPLITS)[few:], 0.0, np.inf, 0.0
     descent = None
-    work = max(_FIRST, _PART * _work_of_pass(p, weights))
+    work = _BRIEF if n <= FEW_SAMPLES else _FIRST
+    work = max(work, _PART * _work_of_pass(p, weights))
     while True:
         splitting = splits and spent >= splits[0] and _can_split(p, weights)
         # It takes a while until split neurons are better than those before.
@@ -95,7 +98,7 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
             weights, _ = split_neurons(weights, _PARTS, rng), splits.pop(0)
             descent = None
         one_pass = _work_of_pass(p, weights)
-        work = max(work, spent, _FULL * one_pass if full else 0.0)
+        work = max(work, spent, _FULL * one_pass if full and spent else 0.0)
         if pace * _LEAST * spent > left():
             return
         if pace * (1.0 + _NEXT) * work > left():
@@ -117,7 +120,7 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
             return
         pace = (perf_counter() - begin) / work
         yield
-        spent += work
+        spent, work = spent + work, max(work, _FIRST)
         gain, last = last - value, min(last, value)
         enough = spent >= _ENOUGH * one_pass and not full
         if gain < pays * value and enough and not splitting:

@@ -32,12 +32,14 @@ _BATCH = 2_000_000
 _SORTED, _LARGE_SORTED = 40_000, 20_000_000
 # Outputs of all starts up to which these are candidates as they are.
 _AS_GIVEN = 300_000
-# Directions in a batch if each one counts when time is short.
-_IN_TIME = 64
+# Directions in a first batch if each one counts when time is short, and the fewest that
+# tell anything; steps of a climb, about.
+_IN_TIME, _TELLING, _STEPS = 64, 16, 100
 # Climbers in a batch at most: all pairs of them are compared.
 _MOST = 3000
-# Part of the time left that a batch may take for the next one to be larger.
-_SHARE = 0.1
+# Parts of the time left that a batch may take for the next one to be larger, and that
+# the first one may take.
+_SHARE, _FIRST = 0.1, 0.3
 # Attributes of candidates, one entry for each of them.
 _ARRAYS = ("directions", "biases", "outputs", "slopes", "hits")
 # Biases of one direction that are kept.
@@ -141,6 +143,7 @@ def search_units(
         Number of candidates to finish, for each of the plans.
     partial : bool, default=False
         Whether what has been found is of use when there is no time for the rest.
+        Nothing is not.
     like : array or None
         Of the library, and on the device, that takes the large products.
 
@@ -148,6 +151,11 @@ def search_units(
     -------
     candidates : Candidates
         Distinct ones, steepest first.
+
+    Raises
+    ------
+    OutOfTime
+        Before the end, or if `partial` before any climb has come to its end.
 
     References
     ----------
@@ -157,7 +165,7 @@ def search_units(
     options = {"free_bias": free_bias, "negative_slope": negative_slope}
     options["apart"] = apart
     work = 0.5 * COPIES * X.size
-    if len(starts) == 0 or not np.any(N) or (partial and not fits(work)):
+    if len(starts) == 0 or not np.any(N):
         return no_candidates(X, N)
     check(work)
     search = SlopeSearch(X, N, **options)
@@ -177,7 +185,7 @@ def search_units(
         starts = Starts(starts, [Plan()])
     starts = starts.in_turn()
     given, n_plans = starts.directions, len(starts.plans)
-    parts, finished = [no_candidates(X, N)], []
+    parts, finished = [], []
     try:
         for U, at, hits, n_starts in _climbed(rough, starts, axes, low, partial):
             climbed = search.evaluate(U @ axes.T, at)
@@ -196,7 +204,7 @@ def search_units(
             finished = [replace(polished, n_starts=0)]
             parts = [found.select(slice(worth, None))]
     except OutOfTime:
-        if not partial:
+        if not (partial and parts):
             raise
     return merge_candidates(finished + parts, X, apart)
 
@@ -204,7 +212,11 @@ def search_units(
 def _climbed(search, starts, axes, floor, partial):
     """What `ascend` gives, batch by batch, and the number of random starts."""
     most = min(max(1, _BATCH // len(search.X)), _MOST)
-    size, done = min(most, _IN_TIME) if partial else most, 0
+    size, done = most, 0
+    if partial:
+        size, work = min(most, _IN_TIME), 4.0 * _STEPS * search.X.size
+        while size > _TELLING and not fits(size * work, _FIRST):
+            size //= 2
     while done < len(starts):
         begin, some = perf_counter(), slice(done, done + size)
         counted = starts.counted[some]
