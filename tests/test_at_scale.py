@@ -31,7 +31,7 @@ from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.training import at_scale, bounds as training_bounds
 from sklearn_convexnn.training.at_scale import generate_at_scale, goes_at_scale
 from sklearn_convexnn.training.column_generation import generate_neurons
-from sklearn_convexnn.training.generation import CLAIM
+from sklearn_convexnn.training.dual_points import CLAIM
 from tests.problems import two_layer_problem
 
 

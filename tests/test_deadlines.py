@@ -38,7 +38,7 @@ from sklearn_convexnn.patterns.arrangements import (
 )
 from sklearn_convexnn.solvers.lbfgs import LBFGS
 from sklearn_convexnn.training import at_scale as large, column_generation
-from sklearn_convexnn.training.generation import CLAIM, SHORT
+from sklearn_convexnn.training.dual_points import BRIEF, SHORT
 from sklearn_convexnn.training.smallest_by_descent import smallest_by_descent
 from tests.problems import loss_of, problem_of_one, tiny_data, two_layer_problem
 
@@ -423,7 +423,7 @@ def test_last_search_at_scale(monkeypatch):
     )
     with pytest.warns(ConvergenceWarning, match="time limit"):
         model.fit(X, y)
-    assert calls == [SHORT, SHORT, CLAIM]
+    assert calls == [SHORT, SHORT, BRIEF]
     # By norms alone next to nothing is known.
     assert model.dual_bound_ > 0.3 * model.objective_
 

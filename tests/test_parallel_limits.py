@@ -35,7 +35,7 @@ from sklearn_convexnn.patterns.blocks import blocks_of
 from sklearn_convexnn.programs.subnetworks import SubnetworkProgram
 from sklearn_convexnn.solvers import solve_penalised
 from sklearn_convexnn.training import subnetwork_generation as column_generation
-from sklearn_convexnn.training.generation import CLAIM
+from sklearn_convexnn.training.dual_points import CLAIM
 from sklearn_convexnn.training.subnetwork_generation import SubnetworkRun
 from tests.problems import subnetwork_problem
 

@@ -27,7 +27,7 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
 from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.column_generation import Run
-from sklearn_convexnn.training.generation import CLAIM, GLANCE, SHORT
+from sklearn_convexnn.training.dual_points import BRIEF, CLAIM, GLANCE, PART, SHORT
 from sklearn_convexnn.training.trained import Trained, null_training, round_printer
 
 # Samples, and numbers in the targets of several outputs, from which this is the faster
@@ -184,7 +184,7 @@ class _RunInChunks(Run):
         return work <= _MOST_WORK
 
     def search_size(self, effort, n_outputs):
-        if self._is_first() or effort == GLANCE:
+        if self.is_first() or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _STARTS // 3
         size = self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
@@ -195,7 +195,8 @@ class _RunInChunks(Run):
         n, d = self.problem.X.shape
         steps = sum(stage[-1] for stage in widths)
         each = 4.0 * min(n_samples, n) * (d + _OVERHEAD) * steps
-        work = 0.5 * _SEARCH * (self.part * _LONGER if effort == CLAIM else 1)
+        longer = {BRIEF: PART * _LONGER, CLAIM: _LONGER}.get(effort, 1.0)
+        work = 0.5 * _SEARCH * longer
         return int(np.clip(work / each, least, most))
 
     def search(self, N, effort):

@@ -19,7 +19,8 @@ from sklearn_convexnn.losses import Separable, Softened, Softmax
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.lasso import solve_lasso
-from sklearn_convexnn.training.generation import SHORT, THOROUGH, Generation
+from sklearn_convexnn.training.dual_points import SHORT, THOROUGH
+from sklearn_convexnn.training.generation import Generation
 
 # Neurons that go on to the next round, for each number in the targets.
 _SPARE = 3

@@ -10,7 +10,8 @@ from sklearn_convexnn._utils.deadlines import OutOfTime
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.subnetworks.cells import solve_on_blocks
 from sklearn_convexnn.training.column_generation import Run
-from sklearn_convexnn.training.generation import SHORT, Generation
+from sklearn_convexnn.training.dual_points import SHORT
+from sklearn_convexnn.training.generation import Generation
 
 # Random sub-networks in a thorough search.
 _MOST_STARTS = 1000
@@ -123,7 +124,7 @@ class SubnetworkRun(Run):
                 point.kappa = max(point.kappa, self.slope_limit(nu))
                 point.caution, point.confirmed = 1.0, True
                 self.rate(point)
-        self.duals.sort(key=lambda point: -point.bound)
+        self.sort_duals()
 
     def search_size(self, effort, n_outputs):
         size = super().search_size(effort, n_outputs)
@@ -147,7 +148,7 @@ class SubnetworkRun(Run):
             if point.nu is N:
                 point.kappa = max(point.kappa, getattr(late, "steepest", 0.0))
                 self.rate(point)
-        self.duals.sort(key=lambda point: -point.bound)
+        self.sort_duals()
 
     def conclude(self):
         super().conclude()
