@@ -300,6 +300,11 @@ def test_a_shorter_search_says_no_more_of_the_unseen():
     run.price(nu, CLAIM)
     assert run.hurried
     assert (point.caution, point.n_starts) == (caution, n_starts)
+    # Unless it proves the longer one wrong.
+    point.kappa = 0.5 * point.kappa
+    run.archive = run.archive.select(slice(0, 0))
+    run.price(nu, CLAIM)
+    assert point.n_starts != n_starts
 
 
 def test_large_data_are_certified_at_scale(monkeypatch):

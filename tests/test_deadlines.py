@@ -423,7 +423,7 @@ def test_last_search_at_scale(monkeypatch):
     )
     with pytest.warns(ConvergenceWarning, match="time limit"):
         model.fit(X, y)
-    assert calls == [SHORT, SHORT, BRIEF]
+    assert calls[:3] == [SHORT, SHORT, BRIEF]
     # By norms alone next to nothing is known.
     assert model.dual_bound_ > 0.3 * model.objective_
 

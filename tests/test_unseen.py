@@ -12,7 +12,11 @@ from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
     search_widely,
 )
-from sklearn_convexnn.families.unseen import UNTOLD, allow_for_unseen
+from sklearn_convexnn.families.unseen import (
+    UNTOLD,
+    allow_for_haste,
+    allow_for_unseen,
+)
 
 
 def test_what_was_found_again_and_again_is_all():
@@ -134,3 +138,10 @@ def test_rare_maxima_are_allowed_for():
         higher += allowed >= long.slopes[0]
         assert allowed < 1.5 * long.slopes[0]
     assert higher >= 9
+
+
+def test_few_climbs_allow_for_as_much_again():
+    assert allow_for_haste(1.01, 1.1, 1.0, few=False) == pytest.approx(1.2)
+    assert allow_for_haste(1.4, 1.1, 1.0, few=False) == 1.4
+    assert allow_for_haste(1.01, 1.1, 1.0, few=True) == pytest.approx(1.43)
+    assert allow_for_haste(1.01, 3.0, 1.0, few=True) == pytest.approx(5.0)

@@ -149,6 +149,7 @@ class _RunInChunks(Run):
     def __init__(self, problem, rng, limits):
         super().__init__(problem, rng, limits)
         self.pace *= min(1.0, _SAMPLES / len(problem.X))
+        self.sees_some = len(problem.X) > _SAMPLES
         if np.isfinite(self.end):
             n, d = problem.X.shape
             # The network has to be evaluated after the last descent and in the end.

@@ -25,7 +25,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.unseen import TELLING, UNTOLD
+from sklearn_convexnn.families.unseen import TELLING, allow_for_haste
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
@@ -443,8 +443,10 @@ def _searched_slope(network, N, known, rng, corrected, tol):
     slope = float(np.concatenate(slopes).max(initial=0.0))
     if not corrected:
         return slope
-    short = left() < np.inf and found.n_starts < TELLING
-    return max(found.allow_for_unseen(slope, tol), (UNTOLD if short else 1.0) * slope)
+    allowed = found.allow_for_unseen(slope, tol)
+    if left() < np.inf and found.n_starts < TELLING:
+        allowed = max(allowed, allow_for_haste(allowed, slope, p.alpha, True))
+    return allowed
 
 
 def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):

@@ -15,7 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     seconds,
     until,
 )
-from sklearn_convexnn.families.unseen import TELLING, UNTOLD
+from sklearn_convexnn.families.unseen import TELLING, allow_for_haste
 
 GLANCE, SHORT, THOROUGH, BRIEF, CLAIM = range(5)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
@@ -91,8 +91,8 @@ class Pricing:
 
     # Whether there is time for a few directions only.
     hurried = False
-    # Whether searches tell how many starts they have made.
-    counts_starts = False
+    # Whether searches tell how many starts they have made, and see some samples only.
+    counts_starts = sees_some = False
     # Whether neurons were known.
     warm = False
     # Whether a proof that needs no estimate is to follow.
@@ -182,6 +182,8 @@ class Pricing:
         found = self.search(nu, effort)
         if effort == SHORT:
             self.pace = (perf_counter() - start) / size
+        here = next((point for point in self.duals if point.nu is nu), None)
+        allowed_before = np.inf if here is None else here.corrected
         neurons = p.unused(found.units)
         self._remember(neurons)
         # Candidates well below alpha are not even reported.
@@ -192,15 +194,16 @@ class Pricing:
             kappa = float(np.maximum(kappa, slope))
             self.pool = self.pool.joined(p.unused(units))
         self.last_kappa = kappa
-        here = next((point for point in self.duals if point.nu is nu), None)
         if here is None:
             here = _DualPoint(nu, kappa, -np.inf)
             self.duals.append(here)
-        if found.n_starts >= here.n_starts:
+        # A shorter search says no more, unless it proves the longer one wrong.
+        if found.n_starts >= here.n_starts or kappa > allowed_before:
             allowed = found.allow_for_unseen(kappa, self.tol)
             timed = self.counts_starts and self.deadline < np.inf
-            if timed and (self.hurried or found.n_starts < min(TELLING, size)):
-                allowed = UNTOLD * kappa
+            hasty = timed and (self.hurried or found.n_starts < min(TELLING, size))
+            if hasty or self.sees_some:
+                allowed = allow_for_haste(allowed, kappa, p.alpha, hasty)
             here.caution, here.n_starts = allowed / kappa, found.n_starts
         if claimed and fits():
             here.confirmed = True
