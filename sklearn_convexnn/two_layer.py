@@ -280,7 +280,8 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     for longer.
     An estimated bound allows for neurons that the search has not seen, by the
     missing mass of its climbs and the tail of their slopes.  Far longer searches
-    contradict it now and then, by less than 1e-2 of the objective so far.
+    contradict it now and then, so far by less than 1e-2 of the objective, or 3e-2
+    where a limit of time had cut searches short.
 
     Several outputs share the hidden layer, and the program has a norm of
     matrices for each pattern that is hard to compute [4]_; single neurons with

@@ -445,7 +445,7 @@ def _searched_slope(network, N, known, rng, corrected, tol):
         return slope
     allowed = found.allow_for_unseen(slope, tol)
     if left() < np.inf and found.n_starts < TELLING:
-        allowed = max(allowed, allow_for_haste(allowed, slope, p.alpha, True))
+        allowed = allow_for_haste(allowed, slope, p.alpha, few=True)
     return allowed
 
 

@@ -24,7 +24,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.unseen import UNTOLD
+from sklearn_convexnn.families.unseen import allow_for_haste
 from sklearn_convexnn.model.results import MESSAGES, Record
 from sklearn_convexnn.patterns.arrangements import Arrangement, with_ones
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -453,7 +453,10 @@ class _Run:
                     with until(self.deadline):
                         unless_broken(None, self._price, self.nu, _EFFORT)
                 except OutOfTime:
-                    self.kappa *= UNTOLD
+                    alpha = self.problem.alpha
+                    self.kappa = allow_for_haste(
+                        self.kappa, self.kappa, alpha, few=True
+                    )
                     self.bound = self.problem.bound(self.nu, self.kappa)
             record.add(self, n_iter, self.size)
             if status is not None:

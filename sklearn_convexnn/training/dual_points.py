@@ -203,7 +203,7 @@ class Pricing:
             timed = self.counts_starts and self.deadline < np.inf
             hasty = timed and (self.hurried or found.n_starts < min(TELLING, size))
             if hasty or self.sees_some:
-                allowed = allow_for_haste(allowed, kappa, p.alpha, hasty)
+                allowed = allow_for_haste(allowed, kappa, p.alpha, few=hasty)
             here.caution, here.n_starts = allowed / kappa, found.n_starts
         if claimed and fits():
             here.confirmed = True
