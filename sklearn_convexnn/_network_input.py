@@ -30,6 +30,7 @@ _DEFAULTS = {
     "fit_intercept": True,
     "negative_slope": 0.0,
 }
+_LOSS_OF = {"epsilon": "huber", "quantile": "quantile"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,9 @@ def counted(number, noun):
 def told_by(network, **given):
     """Parameters, in place of None what an estimator says of itself, or a default.
 
+    Thresholds of a loss are those of an estimator that has been trained with it: the
+    `epsilon` of others, as of `MLPRegressor`, is another thing.
+
     Parameters
     ----------
     network : estimator or tuple (coefs, intercepts)
@@ -92,8 +96,10 @@ def told_by(network, **given):
     params : dict
     """
     params = {}
+    own = getattr(network, "loss", None)
     for name, value in given.items():
-        value = getattr(network, name, None) if value is None else value
+        if value is None and _LOSS_OF.get(name, own) == own:
+            value = getattr(network, name, None)
         params[name] = _DEFAULTS[name] if value is None else value
     return params
 

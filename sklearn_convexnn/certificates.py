@@ -363,9 +363,11 @@ def certify(
         softmax of the outputs, and 'squared_hinge' and 'hinge' are one-vs-rest,
         added up.
     epsilon : float, default=None
-        Threshold of the Huber loss; by default that of `network`, or 1.35.
+        Threshold of the Huber loss; by default that of `network` if this is its loss,
+        else 1.35.
     quantile : float, default=None
-        Quantile of the pinball loss; by default that of `network`, or 0.5.
+        Quantile of the pinball loss; by default that of `network` if this is its
+        loss, else 0.5.
     sample_weight : array-like of shape (n_samples,), default=None
         Multiplied with the class weights of `network`, if it has any.
     fit_intercept : bool, default=None

@@ -139,6 +139,10 @@ def test_settings_of_the_network_are_read():
     model = ConvexReLUClassifier(0.5, class_weight={"yes": 5.0, "no": 0.5})
     model.fit(X, labels)
     assert_allclose(certify(model, X, labels, alpha=0.5).objective, model.objective_)
+    # The epsilon of an MLP is that of Adam.
+    mlp = MLPRegressor(hidden_layer_sizes=3, solver="lbfgs", random_state=0).fit(X, y)
+    certificate = certify(mlp, X, y, alpha=0.5, loss="huber", random_state=0)
+    assert certificate.epsilon == 1.35
 
 
 def without_enumeration(monkeypatch):
