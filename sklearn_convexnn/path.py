@@ -149,11 +149,11 @@ def convex_relu_path(
     -----
     The networks for some values, each about a third of the one before, are trained
     from the largest value to the smallest.  The others come between two that are
-    there: they start from the neurons of both.  The steepest slope is a convex function of
-    the dual point, so a mixture of the dual points of the two bounds the slopes of
-    all neurons, and often closes the gap without a search.  What is proven for the
-    two is then proven for the mixture.  Estimated bounds rest on shorter searches than
-    those of a single fit, and allow for more that these have not seen.
+    there: they start from the neurons of both.  The steepest slope is a convex
+    function of the dual point, so a mixture of the dual points of the two bounds the
+    slopes of all neurons, and often closes the gap without a search.  What is proven
+    for the two is then proven for the mixture.  Estimated bounds rest on shorter
+    searches than those of a single fit, and allow for more that these have not seen.
 
     The seed, and with ``arrangements='sampled'`` the patterns, are the same for all.
     Gated networks and those on sampled patterns are trained independently.

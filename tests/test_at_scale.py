@@ -291,14 +291,15 @@ def test_a_shorter_search_says_no_more_of_the_unseen():
     p = planted(300)
     limits = Limits(tol=1e-2, deadline=perf_counter() + 1e3)
     run = at_scale._RunInChunks(p, np.random.RandomState(0), limits)
-    nu = p.null_dual()
+    run.price(p.null_dual())
+    nu = 0.9 * p.null_dual()
     run.price(nu, CLAIM)
-    (point,) = run.duals
+    point = next(one for one in run.duals if one.nu is nu)
     caution, n_starts = point.caution, point.n_starts
-    assert n_starts > 50 and 1.0 < caution < 1.3
+    assert not run.is_short(n_starts) and 1.0 < caution < 1.3
     run.pace = 1e9
     run.price(nu, CLAIM)
-    assert run.hurried
+    assert run.is_short(run.fewest)
     assert (point.caution, point.n_starts) == (caution, n_starts)
     # Unless it proves the longer one wrong.
     point.kappa = 0.5 * point.kappa

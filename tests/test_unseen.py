@@ -141,7 +141,9 @@ def test_rare_maxima_are_allowed_for():
 
 
 def test_few_climbs_allow_for_as_much_again():
-    assert allow_for_haste(1.01, 1.1, 1.0, few=False) == pytest.approx(1.2)
-    assert allow_for_haste(1.4, 1.1, 1.0, few=False) == 1.4
-    assert allow_for_haste(1.01, 1.1, 1.0, few=True) == pytest.approx(1.43)
-    assert allow_for_haste(1.01, 3.0, 1.0, few=True) == pytest.approx(5.0)
+    assert allow_for_haste(1.01, 1.1, 1.0) == pytest.approx(1.2)
+    assert allow_for_haste(1.4, 1.1, 1.0) == 1.4
+    assert allow_for_haste(1.01, 1.1, 1.0, n_starts=50) == pytest.approx(1.43)
+    assert allow_for_haste(1.01, 1.1, 1.0, n_starts=0) == pytest.approx(1.65)
+    assert allow_for_haste(1.01, 1.0, 1.0, n_starts=1500) == pytest.approx(1.01)
+    assert allow_for_haste(1.01, 3.0, 1.0, n_starts=50) == pytest.approx(5.0)

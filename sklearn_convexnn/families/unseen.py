@@ -15,10 +15,13 @@ _REACH = 2.0
 # the gap asked for that may be given for it.
 _SHORT_OF, _GIVEN = 3e-4, 0.03
 
-TELLING, UNTOLD = 50, 1.3
-"""Starts of a search that is cut short up to which it tells nothing of what it has not
-seen; and how many times the slope found is allowed for then at least, and is enough
-where many climbs have seen all samples, whatever their tail says."""
+# Part of the slope found that a search which was cut short allows for at least: half,
+# or so much divided by its starts.
+_HALF, _DIVIDED = 0.5, 15.0
+
+UNTOLD = 1.3
+"""How many times the slope found is enough where many climbs have seen all samples,
+whatever their tail says."""
 
 
 def short_of_tops(tol):
@@ -36,27 +39,31 @@ def short_of_tops(tol):
     return min(_SHORT_OF, _GIVEN * tol)
 
 
-def allow_for_haste(allowed, found, alpha, few):
-    """The slope to allow for if climbs are few, or saw some of the samples only.
+def allow_for_haste(allowed, found, alpha, n_starts=np.inf):
+    """The slope to allow for after a search that was cut short, or saw some samples.
 
-    What they miss is up to as much steeper than `found` as that is steeper than the
-    neurons of a good network (measured on planted data of 5000 to 16,000 samples).
+    What climbs miss on some of the samples is up to as much steeper than `found` as
+    that is steeper than the neurons of a good network (measured on planted data of
+    5000 to 16,000 samples).  Of few climbs the tail is not known: most of those that
+    are steep end at neurons that the network has, which are about equally steep.
 
     Parameters
     ----------
     allowed : float
-        What the climbs tell, if they are not `few`.
+        What the climbs tell.
     found : float
         The steepest slope known.
     alpha : float
         The slope of the neurons of the best network.
-    few : bool
+    n_starts : int, default=inf
+        Of a search that was cut short.
 
     Returns
     -------
     slope : float
     """
-    return max(UNTOLD * found if few else allowed, 2.0 * found - alpha)
+    part = min(_HALF, _DIVIDED / max(n_starts, 1))
+    return max(allowed, (1.0 + part) * found, 2.0 * found - alpha)
 
 
 def allow_for_unseen(found, slopes, hits, n_starts):

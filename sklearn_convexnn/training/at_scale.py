@@ -145,6 +145,7 @@ def generate_at_scale(
 class _RunInChunks(Run):
     # Of so many samples a network is far from its best for long.
     placing_share = _PLACING
+    fewest = _FEWEST_STARTS
 
     def __init__(self, problem, rng, limits):
         super().__init__(problem, rng, limits)
@@ -184,12 +185,11 @@ class _RunInChunks(Run):
             return unknowns <= _FEW_UNKNOWNS or work <= _LITTLE_WORK
         return work <= _MOST_WORK
 
-    def search_size(self, effort, n_outputs):
+    def full_size(self, effort, n_outputs):
         if self.is_first() or effort == GLANCE:
             # Whether there is anything to train, and a first few neurons.
             return _STARTS // 3
-        size = self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
-        return self.size_in_time(size, effort, _FEWEST_STARTS)
+        return self._affordable(effort, _SAMPLES, FAR, _STARTS, _MORE_STARTS)
 
     def _affordable(self, effort, n_samples, widths, least, most):
         """Climbers that half of a search pays for, on so many samples."""

@@ -25,7 +25,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.unseen import TELLING, allow_for_haste
+from sklearn_convexnn.families.unseen import allow_for_haste
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
@@ -423,6 +423,7 @@ def _searched_slope(network, N, known, rng, corrected, tol):
     size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
     if corrected:
         size = max(size, p.family.starts_of_claim(p.n_outputs))
+    wanted = size
     if left() < np.inf:
         pace = seconds(p.family.search_work(p.n_outputs))
         size = int(np.clip(_SEARCHING * left() / pace, 1, size))
@@ -444,8 +445,8 @@ def _searched_slope(network, N, known, rng, corrected, tol):
     if not corrected:
         return slope
     allowed = found.allow_for_unseen(slope, tol)
-    if left() < np.inf and found.n_starts < TELLING:
-        allowed = allow_for_haste(allowed, slope, p.alpha, few=True)
+    if left() < np.inf and found.n_starts < wanted:
+        allowed = allow_for_haste(allowed, slope, p.alpha, found.n_starts)
     return allowed
 
 

@@ -455,7 +455,7 @@ class _Run:
                 except OutOfTime:
                     alpha = self.problem.alpha
                     self.kappa = allow_for_haste(
-                        self.kappa, self.kappa, alpha, few=True
+                        self.kappa, self.kappa, alpha, n_starts=0
                     )
                     self.bound = self.problem.bound(self.nu, self.kappa)
             record.add(self, n_iter, self.size)

@@ -15,7 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     seconds,
     until,
 )
-from sklearn_convexnn.families.unseen import TELLING, allow_for_haste
+from sklearn_convexnn.families.unseen import allow_for_haste
 
 GLANCE, SHORT, THOROUGH, BRIEF, CLAIM = range(5)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
@@ -89,8 +89,6 @@ class Pricing:
         Dual points, that of the best bound first.
     """
 
-    # Whether there is time for a few directions only.
-    hurried = False
     # Whether searches tell how many starts they have made, and see some samples only.
     counts_starts = sees_some = False
     # Whether neurons were known.
@@ -99,6 +97,8 @@ class Pricing:
     to_be_proven = False
     # Neurons that are kept to rule out dual points.
     most_cuts = 500
+    # Random directions of a search for which there is little time.
+    fewest = _FEWEST
 
     def __init__(self, problem, rng, limits):
         self.problem, self.rng = problem, rng
@@ -176,7 +176,6 @@ class Pricing:
         """Search at a dual point, for its bound and for neurons to add."""
         p = self.problem
         check_finite(nu)
-        self.hurried = False
         start, size = perf_counter(), self.search_size(effort, p.n_outputs)
         claimed = effort in self.claims and not self.is_first()
         found = self.search(nu, effort)
@@ -200,10 +199,10 @@ class Pricing:
         # A shorter search says no more, unless it proves the longer one wrong.
         if found.n_starts >= here.n_starts or kappa > allowed_before:
             allowed = found.allow_for_unseen(kappa, self.tol)
-            timed = self.counts_starts and self.deadline < np.inf
-            hasty = timed and (self.hurried or found.n_starts < min(TELLING, size))
-            if hasty or self.sees_some:
-                allowed = allow_for_haste(allowed, kappa, p.alpha, few=hasty)
+            if self.is_short(found.n_starts):
+                allowed = allow_for_haste(allowed, kappa, p.alpha, found.n_starts)
+            elif self.sees_some:
+                allowed = allow_for_haste(allowed, kappa, p.alpha)
             here.caution, here.n_starts = allowed / kappa, found.n_starts
         if claimed and fits():
             here.confirmed = True
@@ -232,7 +231,24 @@ class Pricing:
         """Whether a search is the first one, and not of a network just trained."""
         return not self.duals and (self.warm or len(self.best) == 0)
 
+    def is_short(self, n_starts):
+        """Whether a search has been cut short: of fewer starts than one for a claim."""
+        if not self.counts_starts or self.deadline == np.inf:
+            return False
+        return n_starts < self.full_size(BRIEF, self.problem.n_outputs)
+
     def search_size(self, effort, n_outputs):
+        """How many random directions to search from, in the time that is left."""
+        size = self.full_size(effort, n_outputs)
+        if self.deadline < np.inf and self.pace > 0:
+            # A few that come to an end are worth more than many that do not.
+            end = self.end if effort >= BRIEF else self.deadline
+            rest = min(end - perf_counter(), left())
+            pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
+            size = np.clip(_SEARCHING * rest / pace, min(self.fewest, size), size)
+        return int(size)
+
+    def full_size(self, effort, n_outputs):
         """How many random directions to search from.
 
         There are more hills to find where the network needs more neurons.
@@ -250,18 +266,6 @@ class Pricing:
             size = max(size, family.starts_of_claim(n_outputs))
         if effort == BRIEF:
             size = max(PART * size, _FEWEST)
-        return self.size_in_time(size, effort, _FEWEST)
-
-    def size_in_time(self, size, effort, least):
-        """As many directions as there is time for, between `least` and `size`."""
-        if self.deadline < np.inf and self.pace > 0:
-            # A few that come to an end are worth more than many that do not.
-            end = self.end if effort >= BRIEF else self.deadline
-            rest = min(end - perf_counter(), left())
-            pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
-            wanted = size
-            size = np.clip(_SEARCHING * rest / pace, min(least, wanted), wanted)
-            self.hurried |= size < min(TELLING, wanted)
         return int(size)
 
     def dual_of_best(self):
