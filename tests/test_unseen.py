@@ -16,6 +16,7 @@ from sklearn_convexnn.families.unseen import (
     UNTOLD,
     allow_for_haste,
     allow_for_unseen,
+    missing_mass,
 )
 
 
@@ -147,3 +148,8 @@ def test_few_climbs_allow_for_as_much_again():
     assert allow_for_haste(1.01, 1.1, 1.0, n_starts=0) == pytest.approx(1.65)
     assert allow_for_haste(1.01, 1.0, 1.0, n_starts=1500) == pytest.approx(1.01)
     assert allow_for_haste(1.01, 3.0, 1.0, n_starts=50) == pytest.approx(5.0)
+    few_hills = missing_mass(np.array([10.0, 5.0, 0.0, 1.0, 1.0]))
+    assert few_hills == pytest.approx(2 / 17)
+    args = 1.01, 1.0, 1.0
+    assert allow_for_haste(*args, 50, few_hills) == pytest.approx(1.0 + 0.3 * few_hills)
+    assert missing_mass(np.zeros(3)) == 1.0

@@ -16,7 +16,7 @@ _REACH = 2.0
 _SHORT_OF, _GIVEN = 3e-4, 0.03
 
 # Part of the slope found that a search which was cut short allows for at least: half,
-# or so much divided by its starts.
+# or so much divided by its starts, times the part of the hills that it has not seen.
 _HALF, _DIVIDED = 0.5, 15.0
 
 UNTOLD = 1.3
@@ -39,7 +39,22 @@ def short_of_tops(tol):
     return min(_SHORT_OF, _GIVEN * tol)
 
 
-def allow_for_haste(allowed, found, alpha, n_starts=np.inf):
+def missing_mass(hits):
+    """About the part of further climbs that would end on hills not found so far.
+
+    Parameters
+    ----------
+    hits : ndarray of shape (n_maxima,)
+        Climbs that ended on each hill.
+
+    Returns
+    -------
+    part : float
+    """
+    return float(np.sum(hits == 1) / np.sum(hits)) if np.any(hits) else 1.0
+
+
+def allow_for_haste(allowed, found, alpha, n_starts=np.inf, missing=1.0):
     """The slope to allow for after a search that was cut short, or saw some samples.
 
     What climbs miss on some of the samples is up to as much steeper than `found` as
@@ -57,12 +72,14 @@ def allow_for_haste(allowed, found, alpha, n_starts=np.inf):
         The slope of the neurons of the best network.
     n_starts : int, default=inf
         Of a search that was cut short.
+    missing : float, default=1.0
+        Its `missing_mass`, if it saw all samples.
 
     Returns
     -------
     slope : float
     """
-    part = min(_HALF, _DIVIDED / max(n_starts, 1))
+    part = missing * min(_HALF, _DIVIDED / max(n_starts, 1))
     return max(allowed, (1.0 + part) * found, 2.0 * found - alpha)
 
 

@@ -25,7 +25,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.unseen import allow_for_haste
+from sklearn_convexnn.families.unseen import allow_for_haste, missing_mass
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
@@ -446,7 +446,8 @@ def _searched_slope(network, N, known, rng, corrected, tol):
         return slope
     allowed = found.allow_for_unseen(slope, tol)
     if left() < np.inf and found.n_starts < wanted:
-        allowed = allow_for_haste(allowed, slope, p.alpha, found.n_starts)
+        missing = missing_mass(found.hits)
+        allowed = allow_for_haste(allowed, slope, p.alpha, found.n_starts, missing)
     return allowed
 
 

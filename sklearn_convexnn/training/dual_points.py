@@ -15,7 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     seconds,
     until,
 )
-from sklearn_convexnn.families.unseen import allow_for_haste
+from sklearn_convexnn.families.unseen import allow_for_haste, missing_mass
 
 GLANCE, SHORT, THOROUGH, BRIEF, CLAIM = range(5)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
@@ -199,10 +199,12 @@ class Pricing:
         # A shorter search says no more, unless it proves the longer one wrong.
         if found.n_starts >= here.n_starts or kappa > allowed_before:
             allowed = found.allow_for_unseen(kappa, self.tol)
+            args = allowed, kappa, p.alpha
             if self.is_short(found.n_starts):
-                allowed = allow_for_haste(allowed, kappa, p.alpha, found.n_starts)
+                missing = 1.0 if self.sees_some else missing_mass(found.hits)
+                allowed = allow_for_haste(*args, found.n_starts, missing)
             elif self.sees_some:
-                allowed = allow_for_haste(allowed, kappa, p.alpha)
+                allowed = allow_for_haste(*args)
             here.caution, here.n_starts = allowed / kappa, found.n_starts
         if claimed and fits():
             here.confirmed = True
