@@ -11,6 +11,7 @@ from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     LOSS_CONSTRAINTS,
+    LOSS_OF,
     REGRESSION_LOSSES,
 )
 
@@ -198,7 +199,7 @@ def _check_told(told, dual):
             f"dual_gap must be objective - dual_bound = {objective - bound}, got {gap}."
         )
     loss = told["loss"]
-    for name, its_loss in ("epsilon", "huber"), ("quantile", "quantile"):
+    for name, its_loss in LOSS_OF.items():
         if (told[name] is None) == (loss == its_loss):
             needed = "a number" if loss == its_loss else "None"
             raise ValueError(f"{name} must be {needed} with loss={loss!r}.")

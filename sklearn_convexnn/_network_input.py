@@ -15,6 +15,7 @@ from sklearn.utils import (
 from sklearn_convexnn._sklearn import check_sample_weight
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.losses import (
+    LOSS_OF,
     NEVER,
     REGRESSION_LOSSES,
     Separable,
@@ -30,7 +31,6 @@ _DEFAULTS = {
     "fit_intercept": True,
     "negative_slope": 0.0,
 }
-_LOSS_OF = {"epsilon": "huber", "quantile": "quantile"}
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def told_by(network, **given):
     params = {}
     own = getattr(network, "loss", None)
     for name, value in given.items():
-        if value is None and _LOSS_OF.get(name, own) == own:
+        if value is None and LOSS_OF.get(name, own) == own:
             value = getattr(network, name, None)
         params[name] = _DEFAULTS[name] if value is None else value
     return params

@@ -40,6 +40,7 @@ from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.losses import (
     CLASSIFICATION_LOSSES,
     LOSS_CONSTRAINTS,
+    LOSS_OF,
     NEVER,
     REGRESSION_LOSSES,
     Softmax,
@@ -559,8 +560,10 @@ def _case(network, plain, data, alpha, params):
     told = {
         "alpha": alpha,
         "loss": plain.loss,
-        "epsilon": float(params["epsilon"]) if plain.loss == "huber" else None,
-        "quantile": float(params["quantile"]) if plain.loss == "quantile" else None,
+        **{
+            name: float(params[name]) if plain.loss == loss_of_it else None
+            for name, loss_of_it in LOSS_OF.items()
+        },
         "fit_intercept": plain.fit_intercept,
         "negative_slope": plain.negative_slope,
         "n_features": n_features,

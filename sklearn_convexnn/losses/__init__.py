@@ -19,6 +19,7 @@ from sklearn_convexnn.losses.squared_hinge import SquaredHinge
 __all__ = [
     "CLASSIFICATION_LOSSES",
     "LOSS_CONSTRAINTS",
+    "LOSS_OF",
     "NEVER",
     "REGRESSION_LOSSES",
     "SMOOTH_LOSSES",
@@ -56,6 +57,8 @@ LOSS_CONSTRAINTS = {
     "quantile": [Interval(Real, 0, 1, closed="neither")],
 }
 """Of the parameters of losses, as scikit-learn writes them."""
+LOSS_OF = {"epsilon": "huber", "quantile": "quantile"}
+"""The loss that each of these parameters belongs to."""
 _CONSTRAINTS = {
     "name": [StrOptions({*REGRESSION_LOSSES, *CLASSIFICATION_LOSSES})],
     **LOSS_CONSTRAINTS,
