@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from scipy.optimize import minimize
 from sklearn import config_context
-from sklearn.datasets import load_diabetes, load_iris
+from sklearn.datasets import load_diabetes, load_iris, make_regression
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import scale
@@ -18,13 +18,21 @@ from sklearn_convexnn import (
     GatedReLURegressor,
     certify,
 )
+from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.slope_bounds import norm_bound
-from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, REGRESSION_LOSSES
+from sklearn_convexnn.losses import (
+    CLASSIFICATION_LOSSES,
+    REGRESSION_LOSSES,
+    Separable,
+    SquaredError,
+)
+from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.patterns.arrangements import enumerate_arrangement, with_ones
 from sklearn_convexnn.solvers import solve_interior_point
 from sklearn_convexnn.training import bounds as network_bounds
-from sklearn_convexnn.training.bounds import cone_slopes
+from sklearn_convexnn.training.bounds import LowerBound, cone_slopes
 from tests.problems import (
     EPSILON,
     LOSSES,
@@ -764,3 +772,22 @@ def test_gated_networks_are_refused():
 
 def test_regression_losses_are_the_known_ones():
     assert set(REGRESSION_LOSSES) | set(CLASSIFICATION_LOSSES) == set(LOSSES)
+
+
+def test_the_higher_of_two_estimates_is_looked_at_again():
+    X, y = make_regression(60, 3, noise=5.0, random_state=0)
+    X, Y = scale(X), scale(y)[:, None]
+    family = TwoLayer(X, True)
+    p = Problem(family, Y, np.ones(60), Separable(SquaredError()), 2.0)
+    nu, rng = p.null_dual(), np.random.RandomState(0)
+    kappa = maximise_slope(p.X, nu, **family.geometry).upper
+    low = LowerBound.at(p, 0.9 * nu, 1.01 * kappa, "estimated")
+    for missed in (0.5, 0.9):
+        high = LowerBound.at(p, nu, missed * kappa, "estimated")
+        assert high.value > low.value
+        best = network_bounds._confirmed(p, [high, low], rng, np.inf)
+        assert low.value <= best.value <= p.bound(nu, kappa) * (1.0 + 1e-6)
+    true = LowerBound.at(p, nu, 1.001 * kappa, "estimated")
+    assert network_bounds._confirmed(p, [low, true], rng, np.inf) is true
+    # Without time it is taken as it is.
+    assert network_bounds._confirmed(p, [high, low], rng, perf_counter()) is high

@@ -1,9 +1,12 @@
 """What a search allows for that it has not seen."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.families.two_layer.neurons import activation
 from sklearn_convexnn.families.two_layer.pricing import (
     Candidates,
@@ -14,10 +17,15 @@ from sklearn_convexnn.families.two_layer.pricing import (
 )
 from sklearn_convexnn.families.unseen import (
     UNTOLD,
-    allow_for_haste,
+    allow_for_hills,
     allow_for_unseen,
     missing_mass,
 )
+from sklearn_convexnn.losses import Separable, SquaredError
+from sklearn_convexnn.model.problem import Problem
+from sklearn_convexnn.model.settings import Limits
+from sklearn_convexnn.training.column_generation import Run
+from sklearn_convexnn.training.dual_points import BRIEF, CLAIM
 
 
 def test_what_was_found_again_and_again_is_all():
@@ -142,14 +150,56 @@ def test_rare_maxima_are_allowed_for():
 
 
 def test_few_climbs_allow_for_as_much_again():
-    assert allow_for_haste(1.01, 1.1, 1.0) == pytest.approx(1.2)
-    assert allow_for_haste(1.4, 1.1, 1.0) == 1.4
-    assert allow_for_haste(1.01, 1.1, 1.0, n_starts=50) == pytest.approx(1.43)
-    assert allow_for_haste(1.01, 1.1, 1.0, n_starts=0) == pytest.approx(1.65)
-    assert allow_for_haste(1.01, 1.0, 1.0, n_starts=1500) == pytest.approx(1.01)
-    assert allow_for_haste(1.01, 3.0, 1.0, n_starts=50) == pytest.approx(5.0)
+    assert allow_for_hills(1.01, 1.1, 1.0) == pytest.approx(1.2)
+    assert allow_for_hills(1.4, 1.1, 1.0) == 1.4
+    assert allow_for_hills(1.01, 1.1, 1.0, n_starts=50) == pytest.approx(1.43)
+    assert allow_for_hills(1.01, 1.1, 1.0, n_starts=0) == pytest.approx(1.65)
+    assert allow_for_hills(1.01, 1.0, 1.0, n_starts=1500) == pytest.approx(1.01)
+    assert allow_for_hills(1.01, 3.0, 1.0, n_starts=50) == pytest.approx(5.0)
     few_hills = missing_mass(np.array([10.0, 5.0, 0.0, 1.0, 1.0]))
     assert few_hills == pytest.approx(2 / 17)
     args = 1.01, 1.0, 1.0
-    assert allow_for_haste(*args, 50, few_hills) == pytest.approx(1.0 + 0.3 * few_hills)
+    assert allow_for_hills(*args, few_hills, 50) == pytest.approx(1.0 + 0.3 * few_hills)
     assert missing_mass(np.zeros(3)) == 1.0
+
+
+def test_missing_hills_are_as_much_steeper_again():
+    # In full for a search that was cut short, in part for one that was not.
+    assert allow_for_hills(1.01, 1.1, 1.0, 0.3) == pytest.approx(1.13)
+    assert allow_for_hills(1.01, 1.1, 1.0, 0.3, 6000) == pytest.approx(1.2)
+    assert allow_for_hills(1.01, 1.1, 1.0, 0.0) == 1.1
+    assert allow_for_hills(1.01, 1.0, 1.0, 0.9) == 1.01
+
+
+def closed_run(monkeypatch, missing, **options):
+    """A run whose gap is closed, if few hills are missing, and its searches."""
+    X, _ = search_problem()
+    y = np.maximum(X @ np.array([1.0, -1.0, 0.5]), 0.0)[:, None]
+    family = TwoLayer(X, True)
+    p = Problem(family, y, np.ones(60), Separable(SquaredError()), 1.0)
+    run = Run(p, np.random.RandomState(0), Limits(0.05, 10, **options))
+    run.pool = run.best = p.with_best_offset(family.place(p, 30, run.rng))
+    run.objective = p.objective(run.best)
+    nu, efforts = run.dual_of_best(), []
+    search = Run.search
+
+    def told(self, N, effort, **how):
+        efforts.append(effort)
+        found = search(self, N, effort, **how)
+        hits = np.where(np.arange(len(found)) < missing * len(found), 1.0, 50.0)
+        return replace(found, hits=hits, slopes=np.maximum(found.slopes, 1.0001))
+
+    monkeypatch.setattr(Run, "search", told)
+    run.price(nu)
+    efforts.clear()
+    return run, efforts
+
+
+@pytest.mark.parametrize(
+    "missing, brief, searches",
+    [(0.0, False, [BRIEF]), (1.0, False, [BRIEF, CLAIM]), (1.0, True, [BRIEF])],
+)
+def test_missing_hills_need_a_longer_search(monkeypatch, missing, brief, searches):
+    run, efforts = closed_run(monkeypatch, missing, brief=brief)
+    assert run.closed and run.confirm()
+    assert efforts == searches

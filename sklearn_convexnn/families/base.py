@@ -43,6 +43,11 @@ class Candidates:
     complete: bool = True
     n_starts: int = 0
 
+    @property
+    def missing(self):
+        """About the part of further climbs that would end at units not found so far."""
+        return 0.0
+
     def __len__(self):
         return len(self.slopes)
 

@@ -25,7 +25,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.unseen import allow_for_haste, missing_mass
+from sklearn_convexnn.families.unseen import allow_for_hills
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.settings import Limits
 from sklearn_convexnn.patterns.arrangements import (
@@ -56,6 +56,8 @@ _RELAXATION_TIME = 10.0
 _NARROW = 1e-8
 # Limit of the rounds of column generation.
 _ROUNDS = 200
+# How many times as long as before a claim is the last search.
+_AGAIN = 3
 # Parts of the time for training for the optimum, and of what is left for a search at
 # the dual point of the network.
 _TRAINING, _SEARCHING = 0.6, 0.4
@@ -218,8 +220,35 @@ def lower_bound(network, kind, *, tol, deadline, n_arrangements, rng):
         # An open proof is of use as well, since there is a better bound.
         allowed = (1.0 + 0.1 * tol) * slope
         slope, _ = _proven_slope(p, N, slope, allowed, 0.1 * tol, deadline)
-    best = _better(LowerBound.at(p, N, slope, optimum.kind), optimum)
+    bounds = [LowerBound.at(p, N, slope, optimum.kind), optimum]
+    best = _confirmed(p, bounds, rng, deadline) if corrected else _better(*bounds)
     return replace(best, kappa=slope / p.alpha)
+
+
+def _confirmed(problem, bounds, rng, deadline):
+    """The best bound that a long search agrees with.
+
+    The better one of two estimates is more often too high than either.
+    """
+    p = problem
+    size = _AGAIN * p.family.starts_of_claim(p.n_outputs)
+    bounds = sorted(bounds, key=lambda bound: bound.value)
+    with suppress(OutOfTime), until(deadline):
+        while True:
+            # At the multiple that a bound is told for no slope is to exceed alpha.
+            N = bounds[-1].dual
+            found = search_widely(
+                p.X, N, size, rng, floor=p.alpha, partial=True, **p.family.geometry
+            )
+            slope = found.slopes.max(initial=0.0)
+            if slope <= p.alpha:
+                break
+            allowed = allow_for_hills(slope, slope, p.alpha, found.missing)
+            bounds[-1] = LowerBound.at(p, N, allowed, "estimated")
+            if bounds[-1].value >= bounds[0].value:
+                break
+            bounds.reverse()
+    return bounds[-1]
 
 
 def _better(*bounds):
@@ -444,11 +473,9 @@ def _searched_slope(network, N, known, rng, corrected, tol):
     slope = float(np.concatenate(slopes).max(initial=0.0))
     if not corrected:
         return slope
+    few = found.n_starts if left() < np.inf and found.n_starts < wanted else np.inf
     allowed = found.allow_for_unseen(slope, tol)
-    if left() < np.inf and found.n_starts < wanted:
-        missing = missing_mass(found.hits)
-        allowed = allow_for_haste(allowed, slope, p.alpha, found.n_starts, missing)
-    return allowed
+    return allow_for_hills(allowed, slope, p.alpha, found.missing, few)
 
 
 def _proven_slope(problem, N, lower, allowed, rtol, deadline, upper=None):

@@ -24,7 +24,7 @@ from sklearn_convexnn.families.two_layer.slope_bounds import (
     semidefinite_bound,
     triangle_bound,
 )
-from sklearn_convexnn.families.unseen import allow_for_haste
+from sklearn_convexnn.families.unseen import allow_for_hills
 from sklearn_convexnn.model.results import MESSAGES, Record
 from sklearn_convexnn.patterns.arrangements import Arrangement, with_ones
 from sklearn_convexnn.programs.two_layer import TwoLayerProgram
@@ -454,7 +454,7 @@ class _Run:
                         unless_broken(None, self._price, self.nu, _EFFORT)
                 except OutOfTime:
                     alpha = self.problem.alpha
-                    self.kappa = allow_for_haste(
+                    self.kappa = allow_for_hills(
                         self.kappa, self.kappa, alpha, n_starts=0
                     )
                     self.bound = self.problem.bound(self.nu, self.kappa)

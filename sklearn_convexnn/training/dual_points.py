@@ -15,7 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     seconds,
     until,
 )
-from sklearn_convexnn.families.unseen import allow_for_haste, missing_mass
+from sklearn_convexnn.families.unseen import allow_for_hills
 
 GLANCE, SHORT, THOROUGH, BRIEF, CLAIM = range(5)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
@@ -40,6 +40,8 @@ _LAST, _SEARCHING = 0.15, 0.5
 # direction takes with the other starts of a long one.
 _PER_NEURON = 3
 _FIRST_SEARCH, _FEWEST, _THOROUGH_PACE = 25, 75, 2.0
+# Part of the climbs that end at hills of their own from which on many are missing.
+_MANY = 0.1
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -49,8 +51,9 @@ class _DualPoint:
     """A dual point, the steepest slope known there, and the bound it gives.
 
     How many times the slope the longest search there, from so many starts, allows for,
-    with what it has not seen.  Whether a long one has confirmed the slope; one by norms
-    needs none.  Whether a longer one has.
+    with what it has not seen, and the part of its climbs that another one would not end
+    at.  Whether a long one has confirmed the slope; one by norms needs none.  Whether a
+    longer one has.
     """
 
     nu: np.ndarray
@@ -61,6 +64,7 @@ class _DualPoint:
     by_norms: bool = False
     caution: float = 1.0
     n_starts: int = 0
+    missing: float = 0.0
 
     @property
     def corrected(self):
@@ -154,7 +158,8 @@ class Pricing:
             N,
             self.search_size(effort, p.n_outputs),
             self.rng,
-            known=self.pool.units,
+            # A shorter search has started from those that are known.
+            known=None if effort == CLAIM else self.pool.units,
             seen=self.archive.units,
             thorough=effort > SHORT,
             floor=p.alpha,
@@ -179,8 +184,8 @@ class Pricing:
         start, size = perf_counter(), self.search_size(effort, p.n_outputs)
         claimed = effort in self.claims and not self.is_first()
         found = self.search(nu, effort)
-        if effort == SHORT:
-            self.pace = (perf_counter() - start) / size
+        if effort != GLANCE:
+            self.pace = (perf_counter() - start) / size / self._relative_pace(effort)
         here = next((point for point in self.duals if point.nu is nu), None)
         allowed_before = np.inf if here is None else here.corrected
         neurons = p.unused(found.units)
@@ -198,14 +203,7 @@ class Pricing:
             self.duals.append(here)
         # A shorter search says no more, unless it proves the longer one wrong.
         if found.n_starts >= here.n_starts or kappa > allowed_before:
-            allowed = found.allow_for_unseen(kappa, self.tol)
-            args = allowed, kappa, p.alpha
-            if self.is_short(found.n_starts):
-                missing = 1.0 if self.sees_some else missing_mass(found.hits)
-                allowed = allow_for_haste(*args, found.n_starts, missing)
-            elif self.sees_some:
-                allowed = allow_for_haste(*args)
-            here.caution, here.n_starts = allowed / kappa, found.n_starts
+            self._allow(here, kappa, found)
         if claimed and fits():
             here.confirmed = True
             self.caution = here.caution
@@ -218,6 +216,20 @@ class Pricing:
             # Many dual points fit a network, or almost, and those that are known to
             # be bad come back unless neurons of no use rule them out.
             self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))
+
+    def _allow(self, point, kappa, found):
+        """Allow for what a search at a dual point has not seen beyond `kappa`."""
+        alpha = self.problem.alpha
+        missing = found.missing if self.counts_starts else 0.0
+        if self.sees_some:
+            missing = 1.0
+        elif kappa > alpha:
+            # Where nothing is steep a longer search is of no use.
+            point.missing = missing
+        few = found.n_starts if self.is_short(found.n_starts, point.missing) else np.inf
+        allowed = found.allow_for_unseen(kappa, self.tol)
+        allowed = allow_for_hills(allowed, kappa, alpha, missing, few)
+        point.caution, point.n_starts = allowed / kappa, found.n_starts
 
     def _remember(self, neurons):
         """Keep what was steep somewhere, and what it says of known dual points."""
@@ -233,11 +245,21 @@ class Pricing:
         """Whether a search is the first one, and not of a network just trained."""
         return not self.duals and (self.warm or len(self.best) == 0)
 
-    def is_short(self, n_starts):
-        """Whether a search has been cut short: of fewer starts than one for a claim."""
+    def is_short(self, n_starts, missing):
+        """Whether a search has been cut short.
+
+        It has fewer starts than one before a claim, a long one if many hills are
+        missing.
+        """
         if not self.counts_starts or self.deadline == np.inf:
             return False
-        return n_starts < self.full_size(BRIEF, self.problem.n_outputs)
+        effort = CLAIM if missing > _MANY else BRIEF
+        return n_starts < self.full_size(effort, self.problem.n_outputs)
+
+    @staticmethod
+    def _relative_pace(effort):
+        """How much longer a direction takes than in a round."""
+        return _THOROUGH_PACE if effort in (THOROUGH, BRIEF) else 1.0
 
     def search_size(self, effort, n_outputs):
         """How many random directions to search from, in the time that is left."""
@@ -246,7 +268,7 @@ class Pricing:
             # A few that come to an end are worth more than many that do not.
             end = self.end if effort >= BRIEF else self.deadline
             rest = min(end - perf_counter(), left())
-            pace = self.pace * (_THOROUGH_PACE if effort > SHORT else 1.0)
+            pace = self.pace * self._relative_pace(effort)
             size = np.clip(_SEARCHING * rest / pace, min(self.fewest, size), size)
         return int(size)
 
@@ -337,12 +359,13 @@ class Pricing:
         """Search before a bound is believed, and longer where that may raise it.
 
         What is easy to refute takes a brief search only: a longer one follows if what
-        has been seen closes the gap, or leaves at most a part of it.
+        has been seen closes the gap, or leaves at most a part of it, and if many hills
+        are missing where the gap is closed.
         """
         brief, longer = self.claims
         if not point.confirmed:
             self.price(point.nu, brief)
-        if self._is_worth_longer(point, most):
+        if self._is_worth_longer(point, most) or self._may_be_wrong(point):
             self.price(point.nu, longer)
             point.settled = True
 
@@ -353,10 +376,17 @@ class Pricing:
         left = self.objective - self.seen(point)
         return self.closes(self.seen(point)) or left <= most * self.gap
 
+    def _may_be_wrong(self, point):
+        """Whether a dual point that closes the gap needs a search that is not brief."""
+        if not self.closed or self.to_be_proven or self._is_final(point):
+            return False
+        return point.missing > _MANY
+
     def _is_final(self, point):
         """Whether a longer search tells no more of a dual point than the last one."""
         # What climbs end short of the tops does not depend on their number.
-        told = self.brief or point.caution <= 1.0 + 0.1 * self.tol
+        exhausted = point.missing <= _MANY and point.caution <= 1.0 + 0.1 * self.tol
+        told = self.brief or exhausted
         return point.confirmed and (point.settled or told)
 
     def settled(self):

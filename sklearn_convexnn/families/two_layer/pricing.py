@@ -23,7 +23,12 @@ from sklearn_convexnn.families.two_layer.starts import (
     principal_axes,
     wide_starts,
 )
-from sklearn_convexnn.families.unseen import UNTOLD, allow_for_unseen, short_of_tops
+from sklearn_convexnn.families.unseen import (
+    UNTOLD,
+    allow_for_unseen,
+    missing_mass,
+    short_of_tops,
+)
 
 # Elements of the array of all outputs that one batch of directions may have.
 _BATCH = 2_000_000
@@ -78,6 +83,11 @@ class Candidates:
 
     def __len__(self):
         return len(self.slopes)
+
+    @property
+    def missing(self):
+        """About the part of further climbs that would end at units not found so far."""
+        return missing_mass(self.hits)
 
     def allow_for_unseen(self, found, tol):
         """The steepest slope that more of the same search would find.

@@ -94,7 +94,7 @@ def search_far_and_near(
         if thorough:
             near += [_shaken(family, directions, part, rng) for part in (0.1, 0.4)]
             starts.append(_not_counted(_between(directions, size, rng), HALFWAY))
-    if mirrored:
+    if mirrored and known is not None:
         # With little slope left in the linear part, a neuron and its mirror image are
         # almost equally steep.
         near += [-known.directions, _shaken(family, known.directions, 0.1, rng)]
