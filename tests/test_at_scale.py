@@ -296,10 +296,10 @@ def test_a_shorter_search_says_no_more_of_the_unseen():
     run.price(nu, CLAIM)
     point = next(one for one in run.duals if one.nu is nu)
     caution, n_starts = point.caution, point.n_starts
-    assert not run.is_short(n_starts, 0.0) and 1.0 < caution < 1.3
+    assert not run.is_short(n_starts, False) and 1.0 < caution < 1.3
     run.pace = 1e9
     run.price(nu, CLAIM)
-    assert run.is_short(run.fewest, 0.0)
+    assert run.is_short(run.fewest, False)
     assert (point.caution, point.n_starts) == (caution, n_starts)
     # Unless it proves the longer one wrong.
     point.kappa = 0.5 * point.kappa

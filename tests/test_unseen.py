@@ -17,6 +17,7 @@ from sklearn_convexnn.families.two_layer.pricing import (
 )
 from sklearn_convexnn.families.unseen import (
     UNTOLD,
+    Unseen,
     allow_for_hills,
     allow_for_unseen,
     missing_mass,
@@ -165,10 +166,16 @@ def test_few_climbs_allow_for_as_much_again():
 
 def test_missing_hills_are_as_much_steeper_again():
     # In full for a search that was cut short, in part for one that was not.
-    assert allow_for_hills(1.01, 1.1, 1.0, 0.3) == pytest.approx(1.13)
-    assert allow_for_hills(1.01, 1.1, 1.0, 0.3, 6000) == pytest.approx(1.2)
+    assert allow_for_hills(1.01, 1.1, 1.0, 0.03) == pytest.approx(1.13)
+    assert allow_for_hills(1.01, 1.1, 1.0, 0.3) == pytest.approx(1.2)
+    assert allow_for_hills(1.01, 1.1, 1.0, 0.03, 6000) == pytest.approx(1.2)
     assert allow_for_hills(1.01, 1.1, 1.0, 0.0) == 1.1
     assert allow_for_hills(1.01, 1.0, 1.0, 0.9) == 1.01
+    # What is found later counts as what was found then.
+    unseen = Unseen(1.0, 1.01, 0.03, np.inf)
+    assert unseen.allow(1.1) == pytest.approx(1.13)
+    assert unseen.allow(1.001) == pytest.approx(1.01101)
+    assert Unseen(1.0, 1.01, 0.0).allow(np.inf) == np.inf
 
 
 def closed_run(monkeypatch, missing, **options):

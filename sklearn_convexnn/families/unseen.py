@@ -1,5 +1,7 @@
 """How steep a unit can be that a search has not seen."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 # Climbs that an independent search may make: what the steepest of so many would find is
@@ -18,6 +20,9 @@ _SHORT_OF, _GIVEN = 3e-4, 0.03
 # Part of the slope found that a search which was cut short allows for at least: half,
 # or so much divided by its starts, times the part of the hills that it has not seen.
 _HALF, _DIVIDED = 0.5, 15.0
+# How many times the part of the hills that is missing is the part of the height of the
+# steepest one by which a steeper one may exceed it.
+_TIMES = 10.0
 
 UNTOLD = 1.3
 """How many times the slope found is enough where many climbs have seen all samples,
@@ -80,9 +85,34 @@ def allow_for_hills(allowed, found, alpha, missing=1.0, n_starts=np.inf):
     -------
     slope : float
     """
+    if missing == 0.0 and n_starts == np.inf:
+        return max(allowed, found)
     part = missing * min(_HALF, _DIVIDED / max(n_starts, 1))
-    again = missing if n_starts == np.inf else 1.0
+    again = min(1.0, _TIMES * missing) if n_starts == np.inf else 1.0
     return max(allowed, (1.0 + part) * found, found + again * (found - alpha))
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """What a search at a dual point has not seen.
+
+    Attributes
+    ----------
+    alpha, missing, n_starts : float
+        As of `allow_for_hills`.
+    tail : float
+        How many times the slope found the tail of the climbs allows for.
+    """
+
+    alpha: float
+    tail: float
+    missing: float
+    n_starts: float = np.inf
+
+    def allow(self, found):
+        """The slope to allow for where `found` is the steepest one known."""
+        args = self.tail * found, found, self.alpha
+        return float(allow_for_hills(*args, self.missing, self.n_starts))
 
 
 def allow_for_unseen(found, slopes, hits, n_starts):

@@ -15,7 +15,7 @@ from sklearn_convexnn._utils.deadlines import (
     seconds,
     until,
 )
-from sklearn_convexnn.families.unseen import allow_for_hills
+from sklearn_convexnn.families.unseen import Unseen
 
 GLANCE, SHORT, THOROUGH, BRIEF, CLAIM = range(5)
 """Efforts of a search: for a first bound, in a round, at a dual point that is to be the
@@ -50,10 +50,9 @@ _ARCHIVE = 4_000_000
 class _DualPoint:
     """A dual point, the steepest slope known there, and the bound it gives.
 
-    How many times the slope the longest search there, from so many starts, allows for,
-    with what it has not seen, and the part of its climbs that another one would not end
-    at.  Whether a long one has confirmed the slope; one by norms needs none.  Whether a
-    longer one has.
+    What the longest search there, from so many starts, has not seen, and whether that
+    are many hills.  Whether a long one has confirmed the slope; one by norms needs
+    none.  Whether a longer one has.
     """
 
     nu: np.ndarray
@@ -62,14 +61,19 @@ class _DualPoint:
     confirmed: bool = False
     settled: bool = False
     by_norms: bool = False
-    caution: float = 1.0
+    unseen: Unseen | None = None
     n_starts: int = 0
-    missing: float = 0.0
+    misses_many: bool = False
 
     @property
     def corrected(self):
         """The slope that no neuron is expected to have."""
-        return self.kappa * self.caution
+        return self.kappa if self.unseen is None else self.unseen.allow(self.kappa)
+
+    @property
+    def caution(self):
+        """How many times the slope that is known is allowed for."""
+        return 1.0 if self.unseen is None else self.corrected / self.kappa
 
 
 class Pricing:
@@ -218,18 +222,17 @@ class Pricing:
             self.cuts = self.cuts.joined(new).select(slice(-self.most_cuts, None))
 
     def _allow(self, point, kappa, found):
-        """Allow for what a search at a dual point has not seen beyond `kappa`."""
+        """Note what a search at a dual point has not seen beyond `kappa`."""
         alpha = self.problem.alpha
+        tail = found.allow_for_unseen(kappa, self.tol) / kappa
         missing = found.missing if self.counts_starts else 0.0
-        if self.sees_some:
-            missing = 1.0
-        elif kappa > alpha:
-            # Where nothing is steep a longer search is of no use.
-            point.missing = missing
-        few = found.n_starts if self.is_short(found.n_starts, point.missing) else np.inf
-        allowed = found.allow_for_unseen(kappa, self.tol)
-        allowed = allow_for_hills(allowed, kappa, alpha, missing, few)
-        point.caution, point.n_starts = allowed / kappa, found.n_starts
+        # Where nothing is steep a longer search is of no use.
+        point.misses_many = missing > _MANY and kappa > alpha and not self.sees_some
+        short = self.is_short(found.n_starts, point.misses_many)
+        few = found.n_starts if short else np.inf
+        missing = 1.0 if self.sees_some else missing
+        point.unseen = Unseen(alpha, tail, missing, few)
+        point.n_starts = found.n_starts
 
     def _remember(self, neurons):
         """Keep what was steep somewhere, and what it says of known dual points."""
@@ -245,7 +248,7 @@ class Pricing:
         """Whether a search is the first one, and not of a network just trained."""
         return not self.duals and (self.warm or len(self.best) == 0)
 
-    def is_short(self, n_starts, missing):
+    def is_short(self, n_starts, misses_many):
         """Whether a search has been cut short.
 
         It has fewer starts than one before a claim, a long one if many hills are
@@ -253,7 +256,7 @@ class Pricing:
         """
         if not self.counts_starts or self.deadline == np.inf:
             return False
-        effort = CLAIM if missing > _MANY else BRIEF
+        effort = CLAIM if misses_many else BRIEF
         return n_starts < self.full_size(effort, self.problem.n_outputs)
 
     @staticmethod
@@ -378,14 +381,13 @@ class Pricing:
 
     def _may_be_wrong(self, point):
         """Whether a dual point that closes the gap needs a search that is not brief."""
-        if not self.closed or self.to_be_proven or self._is_final(point):
-            return False
-        return point.missing > _MANY
+        final = self.to_be_proven or self._is_final(point)
+        return self.closed and point.misses_many and not final
 
     def _is_final(self, point):
         """Whether a longer search tells no more of a dual point than the last one."""
         # What climbs end short of the tops does not depend on their number.
-        exhausted = point.missing <= _MANY and point.caution <= 1.0 + 0.1 * self.tol
+        exhausted = not point.misses_many and point.caution <= 1.0 + 0.1 * self.tol
         told = self.brief or exhausted
         return point.confirmed and (point.settled or told)
 

@@ -122,7 +122,7 @@ class SubnetworkRun(Run):
         for point in self.duals:
             if point.nu is nu:
                 point.kappa = max(point.kappa, self.slope_limit(nu))
-                point.caution, point.confirmed = 1.0, True
+                point.unseen, point.confirmed = None, True
                 self.rate(point)
         self.sort_duals()
 
