@@ -398,9 +398,16 @@ class Pricing:
             if self.closed or self.objective - self.seen(point) > _LEFT * self.gap:
                 break
             if self._is_final(point):
-                return True
+                # Better networks have less to allow for.
+                return self.gap - self._stays(point) <= _LEFT * self.gap
             self.search_long(point)
         return False
+
+    def _stays(self, point):
+        """What of a gap stays where no neuron that is known is steeper than `alpha`."""
+        p = self.problem
+        allowed = p.alpha if point.unseen is None else point.unseen.allow(p.alpha)
+        return p.bound(point.nu, p.alpha) - p.bound(point.nu, allowed)
 
     def conclude(self):
         """Look again at the dual points whose bounds are to be told.
