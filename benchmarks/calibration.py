@@ -124,15 +124,16 @@ def kind_of(loss):
 
 @contextmanager
 def dual_points():
-    """Lists those that training ends with, and their problems, in units of its own."""
+    """Lists those that training ends with, in units of its own.
+
+    Each with the problem, the objective and the bound.
+    """
     solve, ended = Generation.solve, []
 
     def watched(self, *args, **options):
         result = solve(self, *args, **options)
-        point = self.duals[0]
-        ended.append(
-            (self.problem, *self.problem.best_multiple(point.nu, point.corrected))
-        )
+        p, point = self.problem, self.duals[0]
+        ended.append((p, self.objective, *p.best_multiple(point.nu, point.corrected)))
         return result
 
     Generation.solve = watched
@@ -169,7 +170,7 @@ def contradict(problem, bound, N, least, args):
 
 
 def measure(name, X, y, loss, alpha, args):
-    """What bounds say, and what others find; None if they are no estimates."""
+    """What a bound says, and what others find; None if it is no estimate."""
     given = {"loss": loss, "alpha": alpha, "max_time": args.limit}
     begin = perf_counter()
     with dual_points() as ended:
@@ -177,16 +178,15 @@ def measure(name, X, y, loss, alpha, args):
     middle = perf_counter()
     Y, term = targets(y, loss, model)
     problem = Problem(TwoLayer(X, True), Y, np.ones(len(X)), term, alpha)
-    own, bound, seconds = model.certificate_ == "estimated" and len(X) % 2, None, 0.0
-    if own:
-        # Of training, in units of its own.
-        own, bound, N = ended[-1]
-        told, unit = model.dual_bound_, bound / max(model.dual_bound_, 1e-300)
+    of = "fit" if model.certificate_ == "estimated" and len(X) % 2 else "certify"
+    if of == "fit":
+        own, value, bound, N = ended[-1]
+        told, unit, seconds = model.dual_bound_, value / model.objective_, 0.0
     else:
         claim = certify(model, X, y, kind="estimated", random_state=0, **given)
         own, unit, seconds = problem, 1.0, perf_counter() - middle
-        bound, N = claim.dual_bound, claim.dual.reshape(Y.shape)
-        told = claim.dual_bound
+        told = bound = claim.dual_bound
+        N = claim.dual.reshape(Y.shape)
     if not np.any(N):
         return None
     other = kind_of(loss)(random_state=1, **given).fit(X, y)
@@ -199,7 +199,6 @@ def measure(name, X, y, loss, alpha, args):
         deadline = perf_counter() + min(args.limit, 5.0)
         weights = Descent(problem, weights).run(10_000, deadline=deadline)
         least = min(least, problem.objective(network_of(weights)))
-    of = "certify" if own is problem else "fit"
     return {
         "name": name, "loss": loss, "outputs": Y.shape[1],
         "bounds": {of: contradict(own, bound, N, unit * least, args)},
