@@ -197,6 +197,8 @@ def _steepest(claim, X, N, n_starts, rng):
     centre = X.mean(axis=0) if free else np.zeros(X.shape[1])
     X = X - centre
     found = [(0.0, *constant)]
+    # Dual variables without the part that pulls all climbs towards linear units.
+    curved = N - X @ np.linalg.lstsq(X, N)[0]
     if free:
         # A unit that is active everywhere is linear.
         U, singular, _ = np.linalg.svd(X.T @ N, full_matrices=False)
@@ -205,8 +207,11 @@ def _steepest(claim, X, N, n_starts, rng):
         # In turn through the data, at a sample, and from one sample to another.
         i, j = rng.randint(len(X), size=2)
         u = (X.T @ rng.standard_normal(len(X)), X[i], X[i] - X[j])[k % 3]
+        u = rng.choice([-1.0, 1.0]) * u
         if np.any(u):
-            found.append(_climb(claim, X, N, rng.choice([-1.0, 1.0]) * u))
+            if k % 2:
+                u = _climb(claim, X, curved, u)[1]
+            found.append(_climb(claim, X, N, u))
     slope, u, b = max(found, key=lambda unit: unit[0])
     return slope, (u, float(b - centre @ u))
 

@@ -49,6 +49,15 @@ def tiny_data(loss, n=8, d=2, seed=0, weighted=False):
     return X, y, s
 
 
+def product_of_signs(n, d, of=4):
+    """Random signs, and the product of the first few columns as targets.
+
+    No sum of functions of one column is of use, nor of fewer columns than these.
+    """
+    X = np.random.default_rng(0).choice([-1.0, 1.0], size=(n, d))
+    return X, X[:, :of].prod(axis=1)
+
+
 def make_program(loss, X, y, s, alpha, *, bias=False, slope=0.0, arrangement=None):
     """Program over all patterns, or over those of `arrangement`."""
     if arrangement is None:

@@ -7,7 +7,16 @@ from numpy.testing import assert_allclose
 from sklearn_convexnn.families.two_layer import climbing
 from sklearn_convexnn.families.two_layer.climbing import Hill
 from sklearn_convexnn.families.two_layer.pricing import merge_candidates, search_units
-from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY, NEAR, Plan, Starts
+from sklearn_convexnn.families.two_layer.starts import (
+    FAR,
+    HALFWAY,
+    NEAR,
+    WIDE,
+    Plan,
+    Starts,
+    wide_starts,
+)
+from tests.problems import product_of_signs
 
 
 def smoothed(z, width, slope):
@@ -105,3 +114,14 @@ def test_joined_starts_keep_their_plans():
         assert counted == (directions[0] == 1.0)
     # All plans take turns.
     assert len(set(joined.plan[:3])) == 3
+
+
+@pytest.mark.parametrize("plans, finds", [(WIDE, True), (WIDE[:2], False)])
+def test_hills_behind_that_of_linear_neurons(plans, finds):
+    X, y = product_of_signs(1000, 20)
+    N, rng = (y - y.mean())[:, None], np.random.RandomState(1)
+    starts = wide_starts(X, N, 100, rng, free_bias=True, plans=plans)
+    found = search_units(X, N, starts, free_bias=True)
+    z = 0.5 * X[:, :4].sum(axis=1)
+    steep = max(abs(np.maximum(z + b, 0.0) @ N[:, 0]) for b in (-1.0, 0.0, 1.0))
+    assert (found.slopes[0] > 0.99 * steep) == finds

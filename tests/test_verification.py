@@ -24,7 +24,14 @@ from sklearn_convexnn import (
     certify,
 )
 from sklearn_convexnn.losses import CLASSIFICATION_LOSSES, Separable, Softmax
-from tests.problems import EPSILON, LOSSES, QUANTILE, loss_of, tiny_data
+from tests.problems import (
+    EPSILON,
+    LOSSES,
+    QUANTILE,
+    loss_of,
+    product_of_signs,
+    tiny_data,
+)
 from tests.slopes import exact_slope
 from tests.test_certificates import (
     noisy_data,
@@ -294,6 +301,33 @@ def test_wrong_claims_are_refuted(loss):
     assert longer.verify(X, y, **QUICK).holds
     # The same dual point with a smaller weight decay.
     assert not replace(certificate, alpha=0.9 * ALPHA).verify(X, y, **QUICK).holds
+
+
+def test_what_hides_behind_linear_neurons():
+    """No fit stops at, and no search believes in, a network that is almost linear."""
+    X, y = product_of_signs(600, 12)
+    alpha = 60.0
+    best = ConvexReLURegressor(alpha, random_state=0).fit(X[:, :4], y)
+    model = ConvexReLURegressor(alpha, tol=0.05, random_state=0).fit(X, y)
+    assert model.dual_bound_ <= best.objective_
+    assert model.objective_ < 1.05 * best.objective_
+    linear = ConvexReLURegressor(alpha, random_state=0, fit_intercept=False)
+    linear.set_params(negative_slope=1.0 - 1e-6).fit(X, y - y.mean())
+    residual = y - y.mean() - linear.predict(X)
+    options = {"alpha": alpha, "tol": 0.05, "max_time": 1.0, "random_state": 0}
+    honest = certify(model, X, y, **options)
+    residual -= residual.mean()
+    bound = residual @ y - 0.5 * residual @ residual
+    assert bound > 1.01 * best.objective_
+    wrong = replace(
+        honest,
+        dual=residual,
+        dual_bound=bound,
+        dual_gap=honest.objective - bound,
+        kind="estimated",
+    )
+    assert honest.verify(X, y, n_starts=60, random_state=0).holds
+    assert not wrong.verify(X, y, n_starts=60, random_state=0).holds
 
 
 def room_to_grow(certificate, y):

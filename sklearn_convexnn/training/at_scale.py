@@ -24,7 +24,7 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
 )
-from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY
+from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY, Plan
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.column_generation import Run
 from sklearn_convexnn.training.dual_points import BRIEF, CLAIM, GLANCE, PART, SHORT
@@ -52,6 +52,8 @@ _SEARCH, _LONGER, _OVERHEAD = 2e10, 10, 20
 _FEWEST_STARTS = 10
 # Random directions, fewest and most, and candidates that climb on, on all samples.
 _STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
+# How climbs go uphill on some of the samples.
+_ON_SOME = (Plan(HALFWAY[:1]), Plan(FAR[:2]), Plan(HALFWAY[:1], curved=True))
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
 # Neurons of the networks for whose evaluation time is kept.
@@ -218,7 +220,7 @@ class _RunInChunks(Run):
         # While kinks are wide, some samples stand for all; steep units may then be
         # active on few of them.
         options["sample"] = sample_residuals(p, N, _SAMPLES, self.rng)
-        options["schedules"], floor = (HALFWAY[:1], FAR[:2]), _WORTH * p.alpha
+        options["plans"], floor = _ON_SOME, _WORTH * p.alpha
         with until(after(_SAMPLED) if partial else np.inf):
             found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
         most = self._affordable(effort, n, FINISH, _FINISHED, _MORE_FINISHED)

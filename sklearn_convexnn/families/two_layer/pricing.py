@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
+from scipy.sparse import issparse
 
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.deadlines import COPIES, OutOfTime, check, fits, left
@@ -17,6 +18,7 @@ from sklearn_convexnn.families.two_layer.climbing import Hill, row_norms
 from sklearn_convexnn.families.two_layer.convex_concave import concave_step
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import (
+    NEAR,
     Plan,
     Starts,
     column_spread,
@@ -51,6 +53,9 @@ _ARRAYS = ("directions", "biases", "outputs", "slopes", "hits")
 _PEAKS = 20
 # Below this part of the slope wanted a candidate is not worth finishing.
 _WORTH_POLISH = 0.98
+# Squares of a spread that are zero up to rounding, and what is left of the dual
+# variables without their linear part if that is nothing, both as parts of the largest.
+_NO_SPREAD, _LITTLE = 1e-12, 1e-6
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,8 @@ def search_units(
     smoothed, over a width that shrinks; the output weights follow the direction of
     the slopes as the unit moves.  With `free_bias` a unit hangs on the sample at
     which its output begins; the best such sample is found exactly by one sort per
-    direction.  The steepest are finished by convex-concave steps.
+    direction.  Some climb first what is left of the dual point without its linear
+    part.  The steepest are finished by convex-concave steps.
 
     Parameters
     ----------
@@ -184,11 +190,12 @@ def search_units(
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
     unit_N = np.max(np.abs(N))
     axes = principal_axes(X, centred=free_bias)
-    rough = SlopeSearch(
-        (X @ axes / unit_X).astype(np.float32),
-        (N / unit_N).astype(np.float32),
-        like=like,
-        **options,
+    Z, M = X @ axes / unit_X, N / unit_N
+    # Without axes, of very many features, its linear part takes long to find.
+    bent = M if issparse(axes) else _without_linear_part(Z, M, free_bias)
+    rough, curved = (
+        SlopeSearch(Z.astype(np.float32), M.astype(np.float32), like=like, **options)
+        for M in (M, bent)
     )
     low = floor / unit_X / unit_N
     if not isinstance(starts, Starts):
@@ -197,7 +204,9 @@ def search_units(
     given, n_plans = starts.directions, len(starts.plans)
     parts, finished = [], []
     try:
-        for U, at, hits, n_starts in _climbed(rough, starts, axes, low, partial):
+        for U, at, hits, n_starts in _climbed(
+            rough, curved, starts, axes, low, partial
+        ):
             climbed = search.evaluate(U @ axes.T, at)
             parts.append(replace(climbed, hits=hits, n_starts=n_starts))
         if len(X) * len(given) <= _AS_GIVEN * n_plans:
@@ -219,7 +228,17 @@ def search_units(
     return merge_candidates(finished + parts, X, apart)
 
 
-def _climbed(search, starts, axes, floor, partial):
+def _without_linear_part(Z, N, centred):
+    """Dual variables less what is linear in data of orthogonal columns, if any."""
+    Z = Z - Z.mean(axis=0) if centred else Z
+    squares = np.einsum("nd,nd->d", Z, Z)
+    some = squares > _NO_SPREAD * squares.max(initial=0.0)
+    curved = N - Z[:, some] @ (Z[:, some].T @ N / squares[some, None])
+    little = np.linalg.norm(curved) <= _LITTLE * np.linalg.norm(N)
+    return N if little else curved
+
+
+def _climbed(search, curved, starts, axes, floor, partial):
     """What `ascend` gives, batch by batch, and the number of random starts."""
     most = min(max(1, _BATCH // len(search.X)), _MOST)
     size, done = most, 0
@@ -227,17 +246,19 @@ def _climbed(search, starts, axes, floor, partial):
         size, work = min(most, _IN_TIME), 4.0 * _STEPS * search.X.size
         while size > _TELLING and not fits(size * work, _FIRST):
             size //= 2
+    bends = np.array([plan.curved for plan in starts.plans])[starts.plan]
     while done < len(starts):
-        begin, some = perf_counter(), slice(done, done + size)
-        counted = starts.counted[some]
-        found = search.ascend(
-            starts.directions[some] @ axes,
-            floor,
-            starts.plans,
-            starts.plan[some],
-            counted.astype(float),
-        )
-        yield *found, int(np.sum(counted))
+        begin, batch = perf_counter(), np.arange(done, min(done + size, len(starts)))
+        for bent in (False, True):
+            some = batch[bends[batch] == bent]
+            if len(some) == 0:
+                continue
+            counted, plans, plan = starts.counted[some], starts.plans, starts.plan[some]
+            U, hits = starts.directions[some] @ axes, counted.astype(float)
+            if bent:
+                U, _, hits = curved.ascend(U, 0.0, plans, plan, hits)
+                plans, plan = [Plan(NEAR, rescale=True)], None
+            yield *search.ascend(U, floor, plans, plan, hits), int(np.sum(counted))
         done += size
         if perf_counter() - begin < _SHARE * left():
             size = min(2 * size, most)

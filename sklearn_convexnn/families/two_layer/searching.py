@@ -8,9 +8,9 @@ from sklearn_convexnn.families.two_layer.pricing import (
     search_units,
 )
 from sklearn_convexnn.families.two_layer.starts import (
-    FAR,
     HALFWAY,
     NEAR,
+    WIDE,
     Plan,
     Starts,
     column_spread,
@@ -34,7 +34,7 @@ def search_far_and_near(
     floor=0.0,
     mirrored=False,
     sample=None,
-    schedules=None,
+    plans=WIDE,
     **options,
 ):
     """Candidates from random directions and from neurons that are known.
@@ -57,7 +57,7 @@ def search_far_and_near(
         Whether to start from mirror images of known neurons as well.
     sample : tuple (X, residual) or None
         Samples and dual variables to climb with; by default all.
-    schedules : tuple or None
+    plans : tuple of Plan
         As of `wide_starts`.
     **options : dict
         Further ones of `search_units`.
@@ -84,7 +84,7 @@ def search_far_and_near(
             rng,
             free_bias=family.fit_intercept,
             apart=family.apart,
-            schedules=schedules or (HALFWAY, FAR, HALFWAY),
+            plans=plans,
         )
     ]
     near = []
