@@ -18,6 +18,7 @@ from sklearn_convexnn.losses import (
 _FORMAT, _VERSION = "sklearn_convexnn.Certificate", 1
 # Kinds of the types of NumPy: of numbers, and of labels.
 _ARRAYS = {"dual": "iuf", "sample_weight": "iuf", "classes": "biufSU"}
+_LARGEST = int(np.finfo(float).max)
 _FINITE = Interval(Real, None, None, closed="neither")
 _CONSTRAINTS = {
     "objective": [_FINITE],
@@ -50,7 +51,7 @@ def write_fields(path, fields):
         If the fields do not fit together.
     """
     path, suffix = _checked(path)
-    fields = _fitting(fields)
+    fields = fitting_fields(fields)
     told = {"format": _FORMAT, "version": _VERSION}
     told |= {name: fields[name] for name in _CONSTRAINTS}
     arrays = {name: fields[name] for name in _ARRAYS}
@@ -91,7 +92,7 @@ def read_fields(path):
             raise ValueError(
                 f"format and version must be {_FORMAT!r} and {_VERSION}, got {told}."
             )
-        return _fitting(fields)
+        return fitting_fields(fields)
     except Exception as error:
         # Foreign fields can fail in any step, with an error of any kind.
         raise ValueError(
@@ -126,22 +127,42 @@ def _read_npz(content):
     return {**dict.fromkeys(_ARRAYS), **told, **arrays}
 
 
-def _fitting(fields):
-    """The fields of a certificate, if all are there and fit together."""
+def fitting_fields(fields, of_file=True):
+    """The fields of a certificate, if all are there and fit together.
+
+    Parameters
+    ----------
+    fields : dict
+    of_file : bool, default=True
+        Whether the gap has to be that of the objective and the bound, also where a
+        claim has been changed.
+
+    Returns
+    -------
+    fields : dict
+
+    Raises
+    ------
+    ValueError
+    """
     known = {*_CONSTRAINTS, *_ARRAYS}
     if missing := sorted(known - {*fields}):
         raise ValueError(f"fields are missing: {', '.join(missing)}.")
     if unknown := sorted({*fields} - known):
         raise ValueError(f"fields are unknown: {', '.join(unknown)}.")
     told = {name: fields[name] for name in _CONSTRAINTS}
-    check_parameters(_CONSTRAINTS, told, "Certificate")
     for name, value in told.items():
         # To Python, truth values are numbers.
         if isinstance(value, bool) and bool not in _CONSTRAINTS[name]:
             raise ValueError(f"{name} must be a number, got {value}.")
+        if isinstance(value, int) and abs(value) > _LARGEST:
+            raise ValueError(f"{name} is an integer beyond all floating-point numbers.")
+    check_parameters(_CONSTRAINTS, told, "Certificate")
     arrays = {name: _as_array(name, fields[name]) for name in _ARRAYS}
     _check_arrays(told["loss"], **arrays)
     _check_told(told, arrays["dual"])
+    if of_file:
+        _check_gap(told)
     return {**told, **arrays}
 
 
@@ -190,14 +211,6 @@ def _check_arrays(loss, dual, sample_weight, classes):
 
 def _check_told(told, dual):
     """Raise ValueError for fields without arrays that do not fit together."""
-    objective, bound, gap = (
-        told[name] for name in ("objective", "dual_bound", "dual_gap")
-    )
-    rounding = 1e-12 * max(abs(objective), abs(bound))
-    if abs(gap - (objective - bound)) > rounding:
-        raise ValueError(
-            f"dual_gap must be objective - dual_bound = {objective - bound}, got {gap}."
-        )
     loss = told["loss"]
     for name, its_loss in LOSS_OF.items():
         if (told[name] is None) == (loss == its_loss):
@@ -209,6 +222,18 @@ def _check_told(told, dual):
         raise ValueError(
             f"one_vs_rest must be {several} with loss={loss!r} and a dual of the shape "
             f"{dual.shape}."
+        )
+
+
+def _check_gap(told):
+    """Raise ValueError for a gap that is not that of the objective and the bound."""
+    objective, bound, gap = (
+        told[name] for name in ("objective", "dual_bound", "dual_gap")
+    )
+    rounding = 1e-12 * max(abs(objective), abs(bound))
+    if abs(gap - (objective - bound)) > rounding:
+        raise ValueError(
+            f"dual_gap must be objective - dual_bound = {objective - bound}, got {gap}."
         )
 
 

@@ -27,13 +27,17 @@ from sklearn.utils.metadata_routing import (
     _raise_for_params as raise_for_params,
     _routing_enabled as routing_enabled,
 )
-from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from sklearn.utils.validation import (
+    _check_feature_names as check_feature_names,
+    _check_sample_weight as check_sample_weight,
+)
 
 __all__ = [
     "CallbackSupportMixin",
     "FitTask",
     "Interval",
     "StrOptions",
+    "check_feature_names",
     "check_parameters",
     "check_same_namespace",
     "check_sample_weight",

@@ -19,7 +19,11 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 
-from sklearn_convexnn._certificate_files import read_fields, write_fields
+from sklearn_convexnn._certificate_files import (
+    fitting_fields,
+    read_fields,
+    write_fields,
+)
 from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._network_input import (
     class_weighted,
@@ -32,7 +36,12 @@ from sklearn_convexnn._network_input import (
     told_by,
 )
 from sklearn_convexnn._preparing import grouped
-from sklearn_convexnn._sklearn import Interval, StrOptions, check_parameters
+from sklearn_convexnn._sklearn import (
+    Interval,
+    StrOptions,
+    check_feature_names,
+    check_parameters,
+)
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data, Seed
 from sklearn_convexnn._verification import Verification, verify
@@ -198,9 +207,9 @@ class Certificate:
         Raises
         ------
         ValueError
-            If `X` or `y` do not fit the certificate, or if `kind` is 'restricted':
-            other neurons than those of its patterns, which a search finds, are no
-            contradiction to such a bound.
+            If the attributes do not fit together, if `X` or `y` do not fit the
+            certificate, or if `kind` is 'restricted': other neurons than those of its
+            patterns, which a search finds, are no contradiction to such a bound.
 
         Examples
         --------
@@ -221,6 +230,7 @@ class Certificate:
         """
         params = {"n_starts": n_starts, "random_state": random_state}
         check_parameters(_VERIFY_CONSTRAINTS, params, "verify")
+        fitting_fields(vars(self), of_file=False)
         if self.kind == "restricted":
             raise ValueError(
                 "kind='restricted' is a bound for some activation patterns only, which "
@@ -470,6 +480,8 @@ def certify(
     params = {name: told.pop(name) for name in ("epsilon", "quantile")}
     plain = read_network(network, **told)
     max_time = np.inf if max_time is None else max_time
+    if hasattr(network, "n_features_in_"):
+        check_feature_names(network, X, reset=False)
     case = _case(network, plain, (X, y, sample_weight), float(alpha), params)
     X = case.given.problem.X
     if kind == "restricted":

@@ -280,8 +280,10 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     for longer.
     An estimated bound allows for neurons that the search has not seen, by the
     missing mass of its climbs and the tail of their slopes.  Far longer searches
-    contradict it now and then, so far by less than 1e-2 of the objective, or 3e-2
-    where a limit of time had cut searches short.
+    contradict it now and then, on common tables by less than 1e-2 of the objective,
+    or 3e-2 where a limit of time had cut searches short.  Where nothing but products
+    of a few out of many columns matter, the search may miss what has them, and the
+    bound is then of no use.
 
     Several outputs share the hidden layer, and the program has a norm of
     matrices for each pattern that is hard to compute [4]_; single neurons with

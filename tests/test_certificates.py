@@ -791,3 +791,14 @@ def test_the_higher_of_two_estimates_is_looked_at_again():
     assert network_bounds._confirmed(p, [low, true], rng, np.inf) is true
     # Without time it is taken as it is.
     assert network_bounds._confirmed(p, [high, low], rng, perf_counter()) is high
+
+
+def test_names_of_features():
+    pd = pytest.importorskip("pandas")
+    X, y = noisy_data(20, 3)
+    X = pd.DataFrame(X, columns=list("abc"))
+    model = ConvexReLURegressor(1.0, random_state=0).fit(X, y)
+    certificate = certify(model, X, y, alpha=1.0)
+    assert_allclose(certificate.objective, model.objective_, rtol=1e-6)
+    with pytest.raises(ValueError, match="feature names should match"):
+        certify(model, X[["c", "b", "a"]], y, alpha=1.0)

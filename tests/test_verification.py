@@ -634,7 +634,7 @@ MISFITS = [
     ("regression", "kind", ["local", None, ["global"], 1]),
     ("regression", "kappa", [NAN, INF, "1.0", None, True, -1.0]),
     ("regression", "n_patterns", [NAN, -1, 0.5, "1", None, True]),
-    ("regression", "alpha", [NAN, INF, "1.0", None, True, 0.0, -1.0]),
+    ("regression", "alpha", [NAN, INF, "1.0", None, True, 0.0, -1.0, 10**400]),
     ("regression", "loss", ["gamma", None, ["huber"], "hinge", "squared_error"]),
     ("regression", "epsilon", [NAN, INF, "1.0", None, True, 0.0]),
     ("weights", "epsilon", [1.0]),
@@ -674,6 +674,17 @@ def test_fields_that_do_not_fit(case, name, values, suffix, tmp_path):
     for value in values:
         write(tmp_path / f"c{suffix}", {**fields_of(case), name: value})
         check_refused(tmp_path / f"c{suffix}", rf"\b{name}\b")
+
+
+@pytest.mark.parametrize("case, name, values", MISFITS[2:])
+def test_fields_that_do_not_fit_are_not_verified(case, name, values):
+    claim, data = certificate_of(case), (np.ones((8, 2)), np.ones(8))
+    for value in values:
+        if (name, value) == ("dual_gap", 0.0):
+            # A claim may be changed, and its gap is not what is checked.
+            continue
+        with pytest.raises(ValueError, match=rf"\b{name}\b"):
+            replace(claim, **{name: value}).verify(*data, n_starts=1)
 
 
 @pytest.mark.parametrize("name", ["objective", "dual_bound"])

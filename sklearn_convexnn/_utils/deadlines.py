@@ -121,6 +121,20 @@ def svd_work(shape):
     return 20.0 * max(shape) * min(shape) ** 2
 
 
+def row_space_work(shape):
+    """Operations, as of `check`, that `row_space` is worth.
+
+    Parameters
+    ----------
+    shape : tuple of int
+
+    Returns
+    -------
+    operations : float
+    """
+    return 10.0 * max(shape) * min(shape) ** 2
+
+
 def _processor(now):
     """The part of the time in which there was a processor for us, at most one."""
     start, busy = _begin.get()

@@ -4,7 +4,7 @@ import numpy as np
 from scipy.linalg.blas import dsyrk
 
 from sklearn_convexnn._utils.breakdown import furthest, row_space
-from sklearn_convexnn._utils.deadlines import check, svd_work
+from sklearn_convexnn._utils.deadlines import check, row_space_work
 
 CHUNK = 4_000_000
 """Elements of the temporary arrays that the chunked products may use (32 MB)."""
@@ -125,7 +125,7 @@ class Program:
         self.loss, self.alpha = problem.single_loss, problem.alpha
         self.fit_intercept = problem.fit_intercept
         X = problem.X
-        check(svd_work(X.shape))
+        check(row_space_work(X.shape))
         basis = row_space(X)
         # The identity when it is one, so that no rounding enters.
         self._basis = np.eye(X.shape[1]) if basis.shape[1] == X.shape[1] else basis

@@ -7,12 +7,12 @@ from scipy.sparse import eye_array
 
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.breakdown import row_space
-from sklearn_convexnn._utils.deadlines import fits, svd_work
+from sklearn_convexnn._utils.deadlines import fits, row_space_work
 from sklearn_convexnn.model.network import Network
 
 # Part of the time that may go into a reduction of the features, also if it is sure to
 # make them fewer.
-_REDUCING, _REDUCING_MUCH = 0.1, 0.4
+_REDUCING, _REDUCING_MUCH = 0.1, 0.5
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def row_space_in_time(X):
         That of all features if time is too short to find a smaller one.
     """
     share = _REDUCING if len(X) >= X.shape[1] else _REDUCING_MUCH
-    if not fits(svd_work(X.shape), share):
+    if not fits(row_space_work(X.shape), share):
         return eye_array(X.shape[1], format="csr")
     return row_space(X)
 
