@@ -227,6 +227,17 @@ def test_columns_that_hardly_vary():
     assert far.dual_bound == pytest.approx(near.objective, rel=1e-6)
 
 
+@pytest.mark.parametrize("shape, rank", [((40, 5), 5), ((40, 5), 2), ((5, 40), 3)])
+def test_row_space(shape, rank):
+    rng = np.random.default_rng(0)
+    n, d = shape
+    X = rng.standard_normal((n, rank)) @ rng.standard_normal((rank, d))
+    basis = row_space(X)
+    assert basis.shape == (d, rank)
+    assert_allclose(basis.T @ basis, np.eye(rank), atol=1e-12)
+    assert_allclose(X @ basis @ basis.T, X, atol=1e-12)
+
+
 def test_columns_of_very_different_sizes():
     """What is small by its units is not taken for rounding."""
     rng = np.random.default_rng(0)
