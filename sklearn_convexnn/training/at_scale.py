@@ -202,6 +202,15 @@ class _RunInChunks(Run):
         work = 0.5 * _SEARCH * longer
         return int(np.clip(work / each, least, most))
 
+    def _most_finished(self, effort):
+        """Climbers that half of a search pays for on all samples."""
+        n = len(self.problem.X)
+        return self._affordable(effort, n, FINISH, _FINISHED, _MORE_FINISHED)
+
+    def starts_of(self, effort):
+        size = super().starts_of(effort)
+        return min(size, self._most_finished(effort)) if self.sees_some else size
+
     def search(self, N, effort):
         p, thorough = self.problem, effort > SHORT
         n, size = len(p.X), self.search_size(effort, p.n_outputs)
@@ -223,7 +232,7 @@ class _RunInChunks(Run):
         options["plans"], floor = _ON_SOME, _WORTH * p.alpha
         with until(after(_SAMPLED) if partial else np.inf):
             found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)
-        most = self._affordable(effort, n, FINISH, _FINISHED, _MORE_FINISHED)
+        most = self._most_finished(effort)
         found = finish_on_all(p, N, found, known.joined(seen), most, partial)
         return found.select(found.slopes > _WORTH * p.alpha)
 

@@ -256,8 +256,11 @@ class Pricing:
         """
         if not self.counts_starts or self.deadline == np.inf:
             return False
-        effort = CLAIM if misses_many else BRIEF
-        return n_starts < self.full_size(effort, self.problem.n_outputs)
+        return n_starts < self.starts_of(CLAIM if misses_many else BRIEF)
+
+    def starts_of(self, effort):
+        """How many random starts a search has at least that no limit cuts short."""
+        return self.full_size(effort, self.problem.n_outputs)
 
     @staticmethod
     def _relative_pace(effort):
