@@ -53,7 +53,7 @@ _FEWEST_STARTS = 10
 # Random directions, fewest and most, and candidates that climb on, on all samples.
 _STARTS, _MORE_STARTS, _FINISHED, _MORE_FINISHED = 60, 2000, 8, 400
 # How climbs go uphill on some of the samples.
-_ON_SOME = (Plan(HALFWAY[:1]), Plan(FAR[:2]), Plan(HALFWAY[:1], curved=True))
+_ON_SOME = (Plan(HALFWAY[:3]), Plan(FAR[:4]), Plan(HALFWAY[:3], curved=True))
 # Part of the slope wanted from which a candidate is kept.
 _WORTH = 0.8
 # Neurons of the networks for whose evaluation time is kept.

@@ -42,6 +42,8 @@ _PER_NEURON = 3
 _FIRST_SEARCH, _FEWEST, _THOROUGH_PACE = 25, 75, 2.0
 # Part of the climbs that end at hills of their own from which on many are missing.
 _MANY = 0.1
+# Searches that come before a long one which would probably open the gap.
+_POSTPONED = 2
 # Outputs (samples times neurons) of the neurons that the search remembers.
 _ARCHIVE = 4_000_000
 
@@ -119,6 +121,8 @@ class Pricing:
         self.last_kappa = np.nan
         # By how much the last long search has corrected a slope, as a factor.
         self.caution = 1.0
+        # Searches so far, and how many there had been when the gap was closed first.
+        self.n_searches, self.closed_since = 0, None
         # Seconds of a search for each random direction.
         self.pace = seconds(problem.family.search_work(problem.n_outputs))
 
@@ -188,6 +192,7 @@ class Pricing:
         start, size = perf_counter(), self.search_size(effort, p.n_outputs)
         claimed = effort in self.claims and not self.is_first()
         found = self.search(nu, effort)
+        self.n_searches += 1
         if effort != GLANCE:
             self.pace = (perf_counter() - start) / size / self._relative_pace(effort)
         here = next((point for point in self.duals if point.nu is nu), None)
@@ -351,14 +356,25 @@ class Pricing:
                 self.rate(point)
         self.sort_duals()
 
-    def confirm(self):
-        """Whether the gap stays closed after a long search at the dual point."""
+    def confirm(self, at_once=False):
+        """Whether the gap stays closed after a long search at the dual point.
+
+        Where a short search tells that it will not, some more searches come first,
+        unless it is wanted at once: rounds that close more of the gap cost less.
+        """
         while self.closed:
             point = self.duals[0]
             if point.confirmed:
                 return True
+            if self.closed_since is None:
+                self.closed_since = self.n_searches
+            waits = self.n_searches - self.closed_since < _POSTPONED
+            corrected = self.problem.bound(point.nu, point.corrected)
+            if waits and not at_once and not self.closes(corrected):
+                return False
             check()
             self.search_long(point)
+            self.closed_since = None
         return False
 
     def search_long(self, point, most=_LEFT):

@@ -201,7 +201,7 @@ class Generation(Pricing):
             now = perf_counter()
             with until(now + _FIRST_PRICING * (self.deadline - now)):
                 self.price(nu)
-                return self.closed and self.confirm()
+                return self.closed and self.confirm(at_once=True)
         except OutOfTime:
             if not self.duals:
                 self.price_by_norms(nu)
