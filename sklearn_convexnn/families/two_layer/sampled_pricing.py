@@ -88,7 +88,7 @@ def finish_on_all(problem, N, candidates, known, most, partial=False):
     except OutOfTime:
         if not partial:
             raise
-        n_starts = 0
+        n_starts, hits = 0, 0.0 * hits
     outputs = np.zeros((len(U), N.shape[1]))
     climbed = Candidates(U, biases, outputs, biases, hits, n_starts)
     climbed = _over_all(problem, climbed, N)
