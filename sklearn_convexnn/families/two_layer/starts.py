@@ -40,10 +40,11 @@ NEAR = ((0.05, 0.95, 40), (0.005, 0.97, 20))
 smoothed kinks, one after the other, relative to the spread of the outputs; the part of
 the slope wanted that has to be reached there, and steps.  Of the climbs that ended
 above that slope, one or two in a hundred had been below these parts (measured on five
-problems).  Wide kinks lead up the broad hills; the steepest unit may be on one that they
-hide, to which ten times as many climbs lead that begin halfway.  Units hang on another
-sample at each width: with new ones after some thirty steps, in place of a hundred,
-climbs found half as many more steep hills again, in the time of a sixth more."""
+problems).  Wide kinks lead up the broad hills; the steepest unit may be on one that
+they hide, to which ten times as many climbs lead that begin halfway.  Units hang on
+another sample at each width: with new ones after some thirty steps, in place of a
+hundred, climbs found half as many more steep hills again, in the time of a sixth
+more."""
 
 
 class Plan(NamedTuple):
