@@ -18,6 +18,7 @@ from sklearn_convexnn.losses import (
 _FORMAT, _VERSION = "sklearn_convexnn.Certificate", 1
 # Kinds of the types of NumPy: of numbers, and of labels.
 _ARRAYS = {"dual": "iuf", "sample_weight": "iuf", "classes": "biufSU"}
+# Integers of a file may be beyond all floating-point numbers.
 _LARGEST = int(np.finfo(float).max)
 _FINITE = Interval(Real, None, None, closed="neither")
 _CONSTRAINTS = {

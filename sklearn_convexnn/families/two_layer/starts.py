@@ -13,10 +13,10 @@ from sklearn_convexnn._utils.deadlines import COPIES, check, svd_work
 _CHUNK = 4_000_000
 # Samples through which the hyperplane of a start is put, at most.
 _HELD = 10
-# Features up to which their principal axes are looked for.
-_MANY_FEATURES = 500
 # Spread of a constant column, relative to the largest and to the precision.
 _FLAT = 10.0
+# Features up to which their principal axes are looked for.
+_MANY_FEATURES = 500
 
 FAR = (
     (2.0, 0.3, 30),
