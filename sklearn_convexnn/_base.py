@@ -169,6 +169,10 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     _constant_from = "as for every alpha from about {:.3g} on"
     _n_hidden_layers = 1
 
+    def _warn_of_scales(self, X, sample_weight):
+        """Warn of columns of scales that are far apart; whether they are."""
+        return warn_of_scales(X, sample_weight)
+
     def _check_supported(self, loss, n_outputs):
         """Raise ValueError for what the architecture does not have."""
 
@@ -191,7 +195,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         with restored_on_failure(self):
             begin = perf_counter()
             encoded = self._encoded(X, y, sample_weight)
-            apart = warn_of_scales(encoded[0], encoded[2])
+            apart = self._warn_of_scales(encoded[0], encoded[2])
             fitted = self._fit_network(*encoded, begin=begin, **how)
             self._warn_if_short(fitted, apart)
             self._warn_if_constant(*encoded[:4], fitted)
@@ -330,14 +334,18 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     def _store_objective(self, X, Y, sample_weight, loss):
         """The objective of the network as it is stored, and what follows from it."""
         value = loss.value(in_numpy(self._raw_predict(X)), Y, sample_weight)
-        # The layers before have norms of one.
-        squares = [
-            np.sum(in_numpy(weights).astype(np.float64) ** 2)
-            for weights in self.coefs_[-2:]
-        ]
-        self.objective_ = float(value + 0.5 * self.alpha_ * sum(squares))
+        self._squares = self._decayed(X, sample_weight)
+        self.objective_ = float(value + 0.5 * self.alpha_ * self._squares)
         self.loss_ = self.objective_ / float(np.sum(sample_weight))
         self.dual_gap_ = self.objective_ - self.dual_bound_
+
+    def _decayed(self, X, sample_weight):
+        """The sum of squares that the weight decay is half of."""
+        # The layers before have norms of one.
+        return sum(
+            float(np.sum(in_numpy(weights).astype(np.float64) ** 2))
+            for weights in self.coefs_[-2:]
+        )
 
     def _n_rounds(self, n_outputs):
         """Rounds of the fit, None if it is not known, for progress bars."""

@@ -33,6 +33,7 @@ _CONSTRAINTS = {
     **{name: [*allowed, None] for name, allowed in LOSS_CONSTRAINTS.items()},
     "fit_intercept": [bool],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
+    "batch_norm": [bool],
     "n_features": [Interval(Integral, 1, None, closed="left")],
     "one_vs_rest": [bool],
 }
@@ -217,6 +218,8 @@ def _check_told(told, dual):
         if (told[name] is None) == (loss == its_loss):
             needed = "a number" if loss == its_loss else "None"
             raise ValueError(f"{name} must be {needed} with loss={loss!r}.")
+    if told["batch_norm"] and not told["fit_intercept"]:
+        raise ValueError("batch_norm=True needs fit_intercept=True.")
     several = loss in CLASSIFICATION_LOSSES and _n_outputs(dual) > 1
     # The log loss can be that of the softmax.
     if told["one_vs_rest"] != several and not (several and loss == "log_loss"):

@@ -30,6 +30,7 @@ _DEFAULTS = {
     "quantile": 0.5,
     "fit_intercept": True,
     "negative_slope": 0.0,
+    "batch_norm": False,
 }
 
 
@@ -46,6 +47,8 @@ class PlainNetwork:
         Whether it may have biases.
     negative_slope : float
         Of its activation.
+    batch_norm : bool
+        Whether the weight decay is that of networks with batch normalisation.
     """
 
     coefs: list
@@ -53,6 +56,7 @@ class PlainNetwork:
     loss: str
     fit_intercept: bool
     negative_slope: float
+    batch_norm: bool
 
     def select(self, used):
         """The network with the outputs of a mask only."""
@@ -89,7 +93,7 @@ def told_by(network, **given):
     ----------
     network : estimator or tuple (coefs, intercepts)
     **given : dict
-        Any of loss, epsilon, quantile, fit_intercept and negative_slope.
+        Any of loss, epsilon, quantile, fit_intercept, negative_slope and batch_norm.
 
     Returns
     -------
@@ -104,7 +108,7 @@ def told_by(network, **given):
     return params
 
 
-def read_network(network, loss, fit_intercept, negative_slope):
+def read_network(network, loss, fit_intercept, negative_slope, batch_norm):
     """Weights of a network, with its loss, bias and activation.
 
     Parameters
@@ -113,6 +117,7 @@ def read_network(network, loss, fit_intercept, negative_slope):
     loss : str
     fit_intercept : bool
     negative_slope : float
+    batch_norm : bool
 
     Returns
     -------
@@ -121,10 +126,11 @@ def read_network(network, loss, fit_intercept, negative_slope):
     Raises
     ------
     ValueError
-        If it is not a two-layer network with a supported activation.
+        If it is not a two-layer network with a supported activation, or batch
+        normalisation is to have no shift.
     """
+    check_batch_norm(batch_norm, fit_intercept)
     coefs, intercepts = _checked(*_layers_of(network))
-    fit_intercept, negative_slope = bool(fit_intercept), float(negative_slope)
     biases = np.concatenate(intercepts)
     # Of classes without weight the network has no others.
     if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
@@ -132,7 +138,28 @@ def read_network(network, loss, fit_intercept, negative_slope):
             "fit_intercept=False compares with networks without biases, but the "
             "network has non-zero intercepts; use fit_intercept=True."
         )
-    return PlainNetwork(coefs, intercepts, loss, fit_intercept, negative_slope)
+    return PlainNetwork(
+        coefs,
+        intercepts,
+        loss,
+        bool(fit_intercept),
+        float(negative_slope),
+        bool(batch_norm),
+    )
+
+
+def check_batch_norm(batch_norm, fit_intercept):
+    """Raise ValueError if batch normalisation is to have no shift.
+
+    Parameters
+    ----------
+    batch_norm, fit_intercept : bool
+    """
+    if batch_norm and not fit_intercept:
+        raise ValueError(
+            "batch_norm=True centres the pre-activations, and their shift takes the "
+            "place of biases: it needs fit_intercept=True, got False."
+        )
 
 
 def _layers_of(network):

@@ -13,6 +13,7 @@ from sklearn_convexnn._preparing import (
     flat_columns,
     gated_problem,
     rounding_of_slopes,
+    whitened,
 )
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
@@ -62,6 +63,7 @@ def null_slope(X, Y, sample_weight, settings):
         _end(settings.deadline),
     )
     X, Y, sample_weight = canonical(X, Y, sample_weight)
+    X, _ = whitened(X, sample_weight, settings)
     N = _null_dual(Y, sample_weight, loss, settings.fit_intercept)
     some, most = slice(None), max(_ENTRIES // X.shape[1], _FEWEST)
     if most < len(X):

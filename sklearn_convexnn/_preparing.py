@@ -10,6 +10,7 @@ from sklearn_convexnn._utils.sorting import distinct_rows
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.scales import scales_ratio
 from sklearn_convexnn.model.units import units_of
+from sklearn_convexnn.model.whitening import Whitening
 from sklearn_convexnn.patterns.arrangements import without_rounding
 
 # Spread of a column, relative to its size, that is rounding.
@@ -85,6 +86,27 @@ def merged(X, Y, sample_weight, loss):
         if found is not None:
             return np.ascontiguousarray(X[new]), *found
     return X, Y, sample_weight, 0.0
+
+
+def whitened(X, sample_weight, settings):
+    """Data behind batch normalisation, or as they are if there is none.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+        Sorted.
+    sample_weight : ndarray of shape (n_samples,)
+    settings : Settings
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, n_features) or (n_samples, n_directions)
+    whitening : Whitening or None
+    """
+    if not settings.batch_norm:
+        return X, None
+    whitening = Whitening.of(X, sample_weight)
+    return whitening.transform(X), whitening
 
 
 def _canonical_sparse(X, Y, sample_weight):

@@ -43,8 +43,8 @@ class Verification:
         Number of directions from which the search has started.
     unit : tuple (direction, bias) or None
         If the claim does not hold because of it, a unit ``act(X @ direction + bias)``
-        steeper than ``alpha``.  The direction is of length one, or zero if it is the
-        constant.
+        steeper than ``alpha``.  The direction is of length one (with `batch_norm` a
+        pre-activation of variance one), or zero if it is the constant.
     """
 
     holds: bool
@@ -78,8 +78,11 @@ def verify(claim, X, y, n_starts, random_state):
     used = s > 0
     dropped, N, s = N[~used], N[used], s[used]
     Y = _encoded(claim, y[used], N.shape[1])
-    rng = check_random_state(random_state)
-    slope, unit = _steepest(claim, X[used], N, n_starts, rng)
+    rng, X = check_random_state(random_state), X[used]
+    if claim.batch_norm:
+        X, origin, axes = _whitened(X, s)
+    slope, (u, b) = _steepest(claim, X, N, n_starts, rng)
+    unit = (axes @ u, float(b - origin @ axes @ u)) if claim.batch_norm else (u, b)
     # Without a multiple in the domain, that of zero is left.
     scale, bound, off = 0.0, 0.0, np.any(dropped) or not np.isfinite(slope)
     if _is_softmax(claim, N.shape[1]):
@@ -100,6 +103,24 @@ def verify(claim, X, y, n_starts, random_state):
         n_starts=n_starts,
         unit=None if holds or slope <= claim.alpha else unit,
     )
+
+
+def _whitened(X, s):
+    """Data of variance one in all directions in which they vary, and how they come.
+
+    Whitened data are ``(X - origin) @ axes``.
+    """
+    origin = s @ X / np.sum(s)
+    spread = np.sqrt(s @ (X - origin) ** 2 / np.sum(s))
+    varies = spread > 1e-13 * np.abs(X).max(axis=0)
+    unit = np.where(varies, 1.0 / np.where(varies, spread, 1.0), 0.0)
+    weighted = np.sqrt(s / np.sum(s))[:, None] * (X - origin) * unit
+    _, singular, axes = np.linalg.svd(weighted, full_matrices=False)
+    # What rounding of the data is worth.
+    noise = 1e-15 * np.linalg.norm(np.abs(X).max(axis=0) * unit)
+    keep = singular > max(noise, 1e-15 * max(X.shape) * singular[0])
+    axes = unit[:, None] * (axes[keep].T / singular[keep])
+    return (X - origin) @ axes, origin, axes
 
 
 def _encoded(claim, y, n_outputs):

@@ -56,6 +56,7 @@ from sklearn_convexnn.losses import (
 )
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import Units, units_of
+from sklearn_convexnn.model.whitening import Whitening
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
 
@@ -65,6 +66,7 @@ _CONSTRAINTS = {
     **LOSS_CONSTRAINTS,
     "fit_intercept": ["boolean"],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
+    "batch_norm": ["boolean"],
     "kind": [StrOptions({"auto", "global", "estimated", "restricted"})],
     "tol": [Interval(Real, 0, 1, closed="right")],
     "max_time": [Interval(Real, 0, None, closed="right"), None],
@@ -89,7 +91,8 @@ class Certificate:
     ----------
     objective : float
         Objective of the network: sum of the weighted losses plus
-        ``alpha / 2`` times the sum of the squared weights.
+        ``alpha / 2`` times the sum of the squared weights; with `batch_norm` those of
+        the hidden layer are the variances of the pre-activations.
     dual_bound : float
         No network in the scope of `kind` has a smaller objective.
     dual_gap : float
@@ -129,6 +132,9 @@ class Certificate:
         Whether biases are free.
     negative_slope : float
         Of the activation.
+    batch_norm : bool
+        Whether the weight decay is that of the scales of a batch normalisation in
+        place of the hidden weights.
     n_features : int
         Number of columns of `X`.
     one_vs_rest : bool
@@ -163,6 +169,7 @@ class Certificate:
     quantile: float | None
     fit_intercept: bool
     negative_slope: float
+    batch_norm: bool
     n_features: int
     one_vs_rest: bool
     sample_weight: np.ndarray | None = field(repr=False, compare=False)
@@ -182,7 +189,8 @@ class Certificate:
         `n_starts` directions it goes uphill on the slope
         :math:`\|N^T \mathrm{act}(X u + b)\|` of neurons with :math:`\|u\| = 1` at the
         dual point `N`, with the best of all biases in every step.  Neurons that are
-        linear on the data are looked at as well.  The bound that follows from the
+        linear on the data are looked at as well.  With `batch_norm` the data are
+        whitened first.  The bound that follows from the
         steepest of them, and from the dual function, is compared with the claim.
 
         A claim that does not hold is refuted for good.  One that holds has not been
@@ -326,6 +334,7 @@ def certify(
     sample_weight: ArrayLike | None = None,
     fit_intercept: bool | None = None,
     negative_slope: float | None = None,
+    batch_norm: bool | None = None,
     kind: Literal["auto", "global", "estimated", "restricted"] = "auto",
     tol: float = 1e-2,
     max_time: float | None = None,
@@ -387,6 +396,12 @@ def certify(
     negative_slope : float, default=None
         Slope of the activation left of zero; by default that of `network`, or
         0.0 (ReLU).
+    batch_norm : bool, default=None
+        Whether the objective is that of networks with a batch normalisation of each
+        neuron, where the weight decay is that of its scale: the squared weights of a
+        neuron are replaced by the variance of its pre-activation over `X`.  By default
+        that of `network`, or False.  A network with such layers is given by the weights
+        and biases that they amount to.
     kind : {'auto', 'global', 'estimated', 'restricted'}, default='auto'
         'global' asks for a proven bound over all networks.  It is within
         `tol` of the optimum for data of special structure (see Notes), of few
@@ -473,6 +488,7 @@ def certify(
     begin = perf_counter()
     told = {"loss": loss, "epsilon": epsilon, "quantile": quantile}
     told |= {"fit_intercept": fit_intercept, "negative_slope": negative_slope}
+    told |= {"batch_norm": batch_norm}
     told = told_by(network, **told)
     others = {"alpha": alpha, "kind": kind, "tol": tol, "max_time": max_time}
     others |= {"n_arrangements": n_arrangements, "random_state": random_state}
@@ -578,6 +594,7 @@ def _case(network, plain, data, alpha, params):
         },
         "fit_intercept": plain.fit_intercept,
         "negative_slope": plain.negative_slope,
+        "batch_norm": plain.batch_norm,
         "n_features": n_features,
         "one_vs_rest": bool(
             classes is not None and n_outputs > 1 and not isinstance(loss, Softmax)
@@ -593,7 +610,11 @@ def _case(network, plain, data, alpha, params):
 
 def _in_units(network, X, Y, sample_weight, loss, alpha):
     """The network with its problem in units of order one, and the units."""
-    free_bias, centre = network.fit_intercept, np.zeros(X.shape[1])
+    free_bias, whitening = network.fit_intercept, None
+    if network.batch_norm:
+        whitening = Whitening.of(X, sample_weight)
+        X = whitening.transform(X)
+    centre = np.zeros(X.shape[1])
     if free_bias:
         # Free biases absorb the shift; without it, less is lost to rounding.
         centre = X.mean(axis=0)
@@ -604,5 +625,7 @@ def _in_units(network, X, Y, sample_weight, loss, alpha):
     X = without_rounding(X) / units.data
     family = TwoLayer(X, free_bias, network.negative_slope)
     problem = Problem(family, Y, sample_weight, loss, units.weight_decay(alpha))
+    if whitening is not None:
+        units = units.after(whitening)
     layers = units.layers(network.coefs, network.intercepts)
     return GivenNetwork(problem, *layers), units

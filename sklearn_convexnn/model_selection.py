@@ -32,7 +32,6 @@ from sklearn_convexnn._sklearn import (
     routing_enabled,
     safe_indexing,
 )
-from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.path import (
     EPS,
     GRID_CONSTRAINTS,
@@ -74,7 +73,7 @@ class _CrossValidatedMixin:
             delattr(self, name)
         weighted = sample_weight is not None
         X, y, weight = self._validated(X, y, sample_weight)
-        warn_of_scales(X, weight)
+        self._warn_of_scales(X, weight)
         given, weight = (X, y, weight), weight if weighted else None
         splitting, scoring = self._routed(weight, params)
         model = self._unfitted()
@@ -294,6 +293,8 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         The quantile that ``loss='quantile'`` predicts.
     negative_slope : float, default=0.0
         Slope of the activation left of zero.
+    batch_norm : bool, default=False
+        Whether neurons have a batch normalisation, over the samples of the fit.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program.
     n_arrangements : int, default=100
@@ -393,6 +394,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         epsilon=1.35,
         quantile=0.5,
         negative_slope=0.0,
+        batch_norm=False,
         arrangements="adaptive",
         n_arrangements=100,
         fit_intercept=True,
@@ -413,6 +415,7 @@ class ConvexReLURegressorCV(_CrossValidatedMixin, ConvexReLURegressor):
         self.epsilon = epsilon
         self.quantile = quantile
         self.negative_slope = negative_slope
+        self.batch_norm = batch_norm
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.fit_intercept = fit_intercept
@@ -481,6 +484,8 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         Weights of the classes in training, multiplied with those of the samples.
     negative_slope : float, default=0.0
         Slope of the activation left of zero.
+    batch_norm : bool, default=False
+        Whether neurons have a batch normalisation, over the samples of the fit.
     arrangements : str, default='adaptive'
         Which activation patterns enter the program.
     n_arrangements : int, default=100
@@ -579,6 +584,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         loss="log_loss",
         class_weight=None,
         negative_slope=0.0,
+        batch_norm=False,
         arrangements="adaptive",
         n_arrangements=100,
         fit_intercept=True,
@@ -598,6 +604,7 @@ class ConvexReLUClassifierCV(_CrossValidatedMixin, ConvexReLUClassifier):
         self.loss = loss
         self.class_weight = class_weight
         self.negative_slope = negative_slope
+        self.batch_norm = batch_norm
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.fit_intercept = fit_intercept

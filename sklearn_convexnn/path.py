@@ -17,7 +17,6 @@ from sklearn_convexnn._base import Neighbour, ReLUNetworkMixin
 from sklearn_convexnn._memory import require_memory
 from sklearn_convexnn._sklearn import FitTask, Interval, check_parameters
 from sklearn_convexnn._utils.types import Data
-from sklearn_convexnn.model.scales import warn_of_scales
 from sklearn_convexnn.training.descents import suits_descent, train_by_descent
 
 # The smallest alpha, by default, as a part of the largest.
@@ -182,7 +181,7 @@ def convex_relu_path(
     estimator._validate_params()
     alphas = grid(estimator, X, y, sample_weight, alphas, eps)
     valid_X, _, weight = clone(estimator)._validated(X, y, sample_weight)
-    warn_of_scales(valid_X, weight)
+    estimator._warn_of_scales(valid_X, weight)
     models, short = fit_path(estimator, X, y, sample_weight, alphas)
     short.warn("convex_relu_path", estimator.tol)
     return alphas, models, np.array([model.dual_gap_ for model in models])
@@ -361,8 +360,7 @@ class _Path:
             (1.0 - share, low, self.alphas[k + 1]),
             (share, high, self.alphas[k - 1]),
         ):
-            squares = sum(np.sum(np.square(W, dtype=np.float64)) for W in side.coefs_)
-            moved = side.objective_ + (self.alphas[k] - alpha) * 0.5 * squares
+            moved = side.objective_ + (self.alphas[k] - alpha) * 0.5 * side._squares
             mixed += part * moved
         return mixed < (1.0 - _WORSE) * model.objective_
 

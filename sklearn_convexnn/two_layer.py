@@ -10,6 +10,7 @@ from sklearn_convexnn._base import COMMON_CONSTRAINTS, Neighbour, ReLUNetworkMix
 from sklearn_convexnn._classification import ClassificationMixin
 from sklearn_convexnn._fitting import fit_network
 from sklearn_convexnn._memory import check_neurons, check_patterns
+from sklearn_convexnn._network_input import check_batch_norm
 from sklearn_convexnn._null_slope import null_slope
 from sklearn_convexnn._regression import RegressionMixin
 from sklearn_convexnn._sklearn import Interval, StrOptions
@@ -21,12 +22,14 @@ from sklearn_convexnn.losses import (
     NEVER,
     REGRESSION_LOSSES,
 )
+from sklearn_convexnn.model.whitening import squared_deviations
 from sklearn_convexnn.solvers import SOLVERS
 from sklearn_convexnn.training.routes import train
 
 _CONSTRAINTS = {
     **COMMON_CONSTRAINTS,
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
+    "batch_norm": ["boolean"],
     "arrangements": [StrOptions({"adaptive", "sampled", "exact"})],
     "solver": [StrOptions(set(SOLVERS))],
     "max_neurons": [Interval(Integral, 1, None, closed="left"), None],
@@ -40,9 +43,21 @@ class TwoLayerMixin(ReLUNetworkMixin):
     _train, _slope = staticmethod(fit_network), staticmethod(null_slope)
 
     def _settings(self, loss, **others):
+        check_batch_norm(self.batch_norm, self.fit_intercept)
         family = partial(TwoLayer, negative_slope=self.negative_slope)
         how = {"family": family, "method": train, **others}
         return super()._settings(loss, **how)
+
+    def _warn_of_scales(self, X, sample_weight):
+        # Behind batch normalisation all columns count the same.
+        return not self.batch_norm and super()._warn_of_scales(X, sample_weight)
+
+    def _decayed(self, X, sample_weight):
+        if not self.batch_norm:
+            return super()._decayed(X, sample_weight)
+        hidden, output = (in_numpy(part).astype(np.float64) for part in self.coefs_)
+        data = self._data(X).astype(np.float64, copy=False)
+        return squared_deviations(data, sample_weight, hidden) + np.sum(output**2)
 
     def _check_memory(self, shape, n_outputs):
         if self.arrangements == "sampled":
@@ -146,6 +161,15 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
+    batch_norm : bool, default=False
+        Whether each neuron has a batch normalisation in front of its activation, with
+        a scale and a shift of its own.  The weight decay is then that of the scales
+        in place of the hidden weights, whose length does not matter; a scale is the
+        standard deviation of the pre-activation over the training samples, and the
+        term :math:`\|w_j\|_2^2` of the objective becomes
+        :math:`\mathrm{Var}(x^T w_j)`.  It does not depend on the units of the columns
+        of `X`, nor on which of their combinations they are.  Nothing else changes: the
+        network is one of plain weights and biases.  See the notes.
     arrangements : {'adaptive', 'sampled', 'exact'}, default='adaptive'
         Which activation patterns enter the program.  'adaptive' is column
         generation: it searches for the neurons that the network lacks, adds
@@ -341,6 +365,7 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
         epsilon=1.35,
         quantile=0.5,
         negative_slope=0.0,
+        batch_norm=False,
         arrangements="adaptive",
         n_arrangements=100,
         fit_intercept=True,
@@ -358,6 +383,7 @@ class ConvexReLURegressor(RegressionMixin, TwoLayerMixin, BaseEstimator):
         self.epsilon = epsilon
         self.quantile = quantile
         self.negative_slope = negative_slope
+        self.batch_norm = batch_norm
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.fit_intercept = fit_intercept
@@ -400,6 +426,9 @@ class ConvexReLUClassifier(ClassificationMixin, TwoLayerMixin, BaseEstimator):
     negative_slope : float, default=0.0
         Slope of the activation left of zero, in [-1, 1): 0 is ReLU, 0.01 a
         leaky ReLU, -1 the absolute value.
+    batch_norm : bool, default=False
+        Whether each neuron has a batch normalisation in front of its activation, of
+        whose scale the weight decay is; see :class:`ConvexReLURegressor`.
     arrangements : {'adaptive', 'sampled', 'exact'}, default='adaptive'
         Which activation patterns enter the program: those that a search finds
         missing, `n_arrangements` random ones, or all, for data of low rank.
@@ -500,6 +529,7 @@ class ConvexReLUClassifier(ClassificationMixin, TwoLayerMixin, BaseEstimator):
         loss="log_loss",
         class_weight=None,
         negative_slope=0.0,
+        batch_norm=False,
         arrangements="adaptive",
         n_arrangements=100,
         fit_intercept=True,
@@ -516,6 +546,7 @@ class ConvexReLUClassifier(ClassificationMixin, TwoLayerMixin, BaseEstimator):
         self.loss = loss
         self.class_weight = class_weight
         self.negative_slope = negative_slope
+        self.batch_norm = batch_norm
         self.arrangements = arrangements
         self.n_arrangements = n_arrangements
         self.fit_intercept = fit_intercept

@@ -50,6 +50,7 @@ class Settings:
     max_iter : int
     verbose : int
     negative_slope : float, default=0.0
+    batch_norm : bool, default=False
     solver : str, default='auto'
     max_neurons : int or None, default=None
     prove : bool, default=True
@@ -86,6 +87,7 @@ class Settings:
     max_iter: int
     verbose: int
     negative_slope: float = 0.0
+    batch_norm: bool = False
     solver: str = "auto"
     max_neurons: int | None = None
     prove: bool = True

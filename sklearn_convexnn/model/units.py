@@ -7,6 +7,7 @@ import numpy as np
 from sklearn_convexnn._utils.devices import root_mean_square
 from sklearn_convexnn.losses.base import power_of_two
 from sklearn_convexnn.model.results import DualPoint
+from sklearn_convexnn.model.whitening import Whitening
 
 # That of data, targets and weights together, and more.
 _RANGE = 1e65
@@ -31,6 +32,8 @@ class Units:
     centre : ndarray of shape (n_features,)
     constant : float, default=0.0
         What is added to objectives: a part of the loss that no network changes.
+    whitening : Whitening or None, default=None
+        What has been done to the data before, `centre` being that of the data before.
     """
 
     data: float
@@ -39,6 +42,21 @@ class Units:
     shift: np.ndarray
     centre: np.ndarray
     constant: float = 0.0
+    whitening: Whitening | None = None
+
+    def after(self, whitening):
+        """The units of data that had been whitened before.
+
+        Parameters
+        ----------
+        whitening : Whitening
+
+        Returns
+        -------
+        units : Units
+        """
+        centre = whitening.centre + self.centre @ whitening.back
+        return replace(self, centre=centre, whitening=whitening)
 
     @property
     def dual(self):
@@ -98,6 +116,8 @@ class Units:
         """
         *inner, last, final = coefs
         coefs = [*inner, last * self.weight, final * self.weight]
+        if self.whitening is not None:
+            coefs[0] = self.whitening.forward @ coefs[0]
         coefs = [part.astype(dtype) for part in coefs]
         *inner, last, final = intercepts
         biases = [part * self.data for part in inner]
@@ -110,6 +130,8 @@ class Units:
         first = intercepts[0] + self.centre @ coefs[0]
         *inner, last, final = coefs
         coefs = [*inner, last / self.weight, final / self.weight]
+        if self.whitening is not None:
+            coefs[0] = self.whitening.back @ coefs[0]
         *inner, last, final = [first, *intercepts[1:]]
         biases = [part / self.data for part in inner]
         biases += [last / (self.data * self.weight), (final - self.shift) / self.output]
