@@ -13,7 +13,9 @@ from sklearn_convexnn._utils.devices import (
     on_device,
     placed,
 )
+from sklearn_convexnn.model.coordinates import Coordinates
 from sklearn_convexnn.model.scales import GoesByScales
+from sklearn_convexnn.model.windows import below_each_other, dense, grouped
 
 # Entries of the features of units that are in memory at once (32 MB).
 _CHUNK = 4_000_000
@@ -88,6 +90,9 @@ class UnitFamily(GoesByScales, ABC):
     scales_ratio: float = field(default=1.0, kw_only=True)
     placed: object = field(default=None, kw_only=True)
 
+    # Features of a unit; its output weights are as many for each output.
+    n_windows = 1
+
     def on_device_of(self, like):
         """The family that takes products with all of the data where an array is.
 
@@ -109,13 +114,47 @@ class UnitFamily(GoesByScales, ABC):
         """The data, where products with all of them are taken."""
         return self.X if self.placed is None else self.placed
 
+    def dense(self, outputs):
+        """Output weights as a matrix that features are multiplied with.
+
+        Parameters
+        ----------
+        outputs : ndarray of shape (n_units, n_windows * n_outputs)
+
+        Returns
+        -------
+        matrix : ndarray of shape (n_windows * n_units, n_outputs)
+        """
+        return dense(outputs, self.n_windows)
+
+    def grouped(self, matrix):
+        """The inverse of `dense`."""
+        return grouped(matrix, self.n_windows)
+
+    def columns(self, keep):
+        """The columns of features that those of units in a mask are."""
+        return np.tile(keep, self.n_windows)
+
+    def lengths(self, Z):
+        """Norms of the features of each unit, shape (n_units,)."""
+        return np.linalg.norm(below_each_other(Z, self.n_windows), axis=0)
+
+    def reduced(self):
+        """The family in coordinates in which its data take less room.
+
+        Returns
+        -------
+        view : Coordinates
+        """
+        return Coordinates(self)
+
     @abstractmethod
     def none(self):
         """No units."""
 
     @abstractmethod
     def features(self, units, rows=slice(None), dtype=None):
-        """Outputs of units, shape (n_samples, n_units).
+        """Outputs of units, those of a window after each other.
 
         Parameters
         ----------
@@ -128,7 +167,7 @@ class UnitFamily(GoesByScales, ABC):
 
         Returns
         -------
-        Z : ndarray of shape (n_samples, n_units)
+        Z : ndarray of shape (n_samples, n_windows * n_units)
         """
 
     def features_in_place(self, units, rows=slice(None), dtype=None):
@@ -364,7 +403,7 @@ class UnitFamily(GoesByScales, ABC):
         return np.linalg.norm(self.slopes_by_output(units, N), axis=1)
 
     def slopes_by_output(self, units, N):
-        """Slopes of units for each output, shape (n_units, n_outputs).
+        """Slopes of units for each of their features and each output.
 
         Parameters
         ----------
@@ -374,15 +413,15 @@ class UnitFamily(GoesByScales, ABC):
 
         Returns
         -------
-        slopes : ndarray of shape (n_units, n_outputs)
+        slopes : ndarray of shape (n_units, n_windows * n_outputs)
             In double precision, whatever that of ``X``: they decide on bounds.
         """
-        slopes = np.zeros((len(units), N.shape[1]))
+        slopes = np.zeros((self.n_windows * len(units), N.shape[1]))
         for rows in self.row_chunks(len(units)):
             check()
             part = self.features_in_place(units, rows, np.float64)
             slopes += in_numpy(part.T @ placed(N[rows], part))
-        return slopes
+        return self.grouped(slopes)
 
     def row_chunks(self, width):
         """Slices of samples, of which arrays of `width` columns are small."""

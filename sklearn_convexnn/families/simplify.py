@@ -80,22 +80,30 @@ def prune(problem, network):
     network : Network
         Of at most ``n_samples * n_outputs`` units.
     """
-    Z, sizes = problem.family.features(network.units), network.sizes
+    family, sizes = problem.family, network.sizes
+    Z = family.features(network.units)
     ways = network.outputs / sizes[:, None]
-    norms = np.linalg.norm(Z, axis=0)
+    norms = family.lengths(Z)
     alive = norms > 0
     network, sizes, ways = network.select(alive), sizes[alive], ways[alive]
-    Z, norms = Z[:, alive], norms[alive]
+    Z, norms = Z[:, family.columns(alive)], norms[alive]
     m = len(network)
     if m == 0:
         return network
     check(2.0 * Z.size * m + 10.0 * m**3)
-    # The Gram matrix of the outer products, without forming them.
-    gram = ((Z / norms).T @ (Z / norms)) * (ways @ ways.T)
-    if np.linalg.eigvalsh(gram)[0] > 1e-12:
-        return network
-    outputs = np.einsum("nk,kc->nck", Z, ways).reshape(-1, len(sizes))
+    if family.n_windows == 1:
+        # The Gram matrix of the outer products, without forming them.
+        gram = ((Z / norms).T @ (Z / norms)) * (ways @ ways.T)
+        if np.linalg.eigvalsh(gram)[0] > 1e-12:
+            return network
+    Z, ways = (parts.reshape(len(parts), family.n_windows, -1) for parts in (Z, ways))
+    outputs = np.einsum("nqk,kqc->nck", Z, ways, optimize=True).reshape(-1, m)
+    if family.n_windows > 1:
+        gram = (outputs / norms).T @ (outputs / norms)
+        if np.linalg.eigvalsh(gram)[0] > 1e-12:
+            return network
     kept = independent_magnitudes(sizes, outputs)
+    ways = ways.reshape(m, -1)
     return replace(network, outputs=kept[:, None] * ways).select(kept > 0)
 
 

@@ -9,14 +9,15 @@ import numpy as np
 class Network:
     """Units of cost one, with their output weights and the output biases.
 
-    Unit ``j`` adds ``z_j outputs_j^T`` to the outputs, where ``z_j`` are its features,
-    and ``alpha ||outputs_j||`` to the objective.
+    Unit ``j`` adds ``z_j outputs_j^T`` to the outputs, where ``z_j`` is its feature, or
+    a sum over several, and ``alpha ||outputs_j||`` to the objective.
 
     Attributes
     ----------
     units : object
         Of the family of the problem; with a length, `select` and `joined`.
-    outputs : ndarray of shape (n_units, n_outputs)
+    outputs : ndarray of shape (n_units, n_windows * n_outputs)
+        Of the features of a unit one after the other, for all outputs each.
     offset : ndarray of shape (n_outputs,)
         Output biases.
     """

@@ -108,7 +108,7 @@ class Problem(Objective):
     def null(self):
         """The network without units."""
         offset = self.best_offset(np.zeros(self.Y.shape))
-        return Network(self.family.none(), np.zeros((0, self.n_outputs)), offset)
+        return replace(self.unused(self.family.none()), offset=offset)
 
     def null_dual(self):
         """The dual point of the network without units."""
@@ -116,17 +116,16 @@ class Problem(Objective):
 
     def unused(self, units):
         """The network of units that add nothing, with an offset of zero."""
-        return Network(
-            units, np.zeros((len(units), self.n_outputs)), np.zeros(self.n_outputs)
-        )
+        width = self.family.n_windows * self.n_outputs
+        return Network(units, np.zeros((len(units), width)), np.zeros(self.n_outputs))
 
     def outputs(self, network):
         """Outputs of a network, shape (n_samples, n_outputs)."""
-        parts = []
+        parts, matrix = [], self.family.dense(network.outputs)
         for rows in self.family.row_chunks(len(network)):
             Z = self.family.features_in_place(network.units, rows)
             Z = in_precision(Z, np.float64)
-            parts.append(in_numpy(Z @ placed(network.outputs, Z)))
+            parts.append(in_numpy(Z @ placed(matrix, Z)))
         return np.concatenate(parts) + network.offset
 
     def with_best_offset(self, network):

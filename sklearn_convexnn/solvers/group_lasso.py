@@ -1,4 +1,4 @@
-"""Output weights of given neurons: the group lasso over several outputs."""
+"""Output weights of given units: the group lasso over features and outputs."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from sklearn_convexnn._utils.breakdown import (
     unless_broken,
 )
 from sklearn_convexnn._utils.deadlines import fits
+from sklearn_convexnn.model.windows import dense, grouped
 from sklearn_convexnn.solvers._boxed_dual import BoxedDual, DualStep, moved_inside
 from sklearn_convexnn.solvers._second_order_cones import ConeScaling, largest_step
 
@@ -23,13 +24,13 @@ class OutputWeights:
 
     Attributes
     ----------
-    values : ndarray of shape (n_neurons, n_outputs)
-        Exactly zero where a neuron is not needed.
+    values : ndarray of shape (n_units, n_windows * n_outputs)
+        Exactly zero where a unit is not needed.
     offset : ndarray of shape (n_outputs,)
     N : ndarray of shape (n_samples, n_outputs)
         Dual variable of the outputs.
     objective, dual_bound : float
-        Both of the problem over the given neurons.
+        Both of the problem over the given units.
     """
 
     values: np.ndarray
@@ -39,26 +40,40 @@ class OutputWeights:
     dual_bound: float
 
 
+# Many parameters: the problem in its parts, and how far to go.
 def solve_output_weights(
-    Z, Y, sample_weight, loss, alpha, *, free_offset, tol=1e-8, max_iter=60
+    Z,
+    Y,
+    sample_weight,
+    loss,
+    alpha,
+    *,
+    free_offset,
+    n_windows=1,
+    tol=1e-8,
+    max_iter=60,
 ):
-    r"""Minimise ``L(Z G + 1 b^T) + alpha * sum_k ||g_k||`` over the rows of ``G``.
+    r"""Minimise ``L(Z G + 1 b^T) + alpha * sum_k ||g_k||``.
 
-    A primal-dual predictor-corrector method with Nesterov-Todd scaling of the
-    norms.  The loss enters by its dual over a box, so that every loss goes the
-    same way; for the softmax loss the rows of the dual variable sum to zero.
-    An iteration costs a factorisation of order ``n_neurons * n_outputs``.
+    The groups are the rows of ``G``, or with several features for each unit so many
+    rows, one for each of them.  A primal-dual predictor-corrector method with
+    Nesterov-Todd scaling of the norms.  The loss enters by its dual over a box, so
+    that every loss goes the same way; for the softmax loss the rows of the dual
+    variable sum to zero.  An iteration costs a factorisation of order
+    ``n_windows * n_units * n_outputs``.
 
     Parameters
     ----------
-    Z : ndarray of shape (n_samples, n_neurons)
-        Outputs of the units.
+    Z : ndarray of shape (n_samples, n_windows * n_units)
+        Features of the units, those of a window after each other.
     Y : ndarray of shape (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
     loss : Separable or Softmax
     alpha : float
     free_offset : bool
         Whether there are free constants ``b``.
+    n_windows : int, default=1
+        Features of a unit.
     tol : float, default=1e-8
         Duality gap to reach, relative to the objective.
     max_iter : int, default=60
@@ -75,10 +90,10 @@ def solve_output_weights(
     """
     means = off_centre(Z) if free_offset else np.zeros(Z.shape[1])
     Z = Z - means
-    best, dual = _without_units(Z, Y, sample_weight, loss, alpha, free_offset)
+    args = Z, Y, sample_weight, loss, alpha, free_offset, n_windows
+    best, dual = _without_units(*args)
     if Z.shape[1] == 0:
         return OutputWeights(best[1], best[2], dual[1], best[0], dual[0])
-    args = Z, Y, sample_weight, loss, alpha, free_offset
     iterate = unless_broken(None, _Iterate, *args)
     m, c = Z.shape[1], Y.shape[1]
     blocks = c * (c + 1) / 2 if loss.rows_sum_to_zero else c
@@ -98,11 +113,11 @@ def solve_output_weights(
     # What the path to the boundary leaves behind; rounding decides below this.
     sizes = np.linalg.norm(values, axis=1)[:, None]
     values = np.where(sizes > 1e-7 * sizes.max(initial=0.0), values, 0.0)
-    offset = offset - means @ values
+    offset = offset - means @ dense(values, n_windows)
     return OutputWeights(values, offset, dual[1], objective, dual[0])
 
 
-def _without_units(Z, Y, s, loss, alpha, free_offset):
+def _without_units(Z, Y, s, loss, alpha, free_offset, n_windows):
     """Objective, weights and offset of no units; bound and dual point there."""
     zeros = np.zeros(Y.shape)
     offset = np.zeros(Y.shape[1])
@@ -110,10 +125,10 @@ def _without_units(Z, Y, s, loss, alpha, free_offset):
         offset = loss.best_offset(zeros, Y, s)
     F = zeros + offset
     N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free_offset)
-    slopes = Z.T @ N
+    slopes = grouped(Z.T @ N, n_windows)
     norms = np.linalg.norm(slopes, axis=1)
     N = N * min(1.0, furthest(alpha, norms.max(initial=0.0)))
-    weights = np.zeros((Z.shape[1], Y.shape[1]))
+    weights = np.zeros(slopes.shape)
     bound = float(np.sum(loss.dual_terms(N, Y, s)))
     return (loss.value(F, Y, s), weights, offset), (bound, N)
 
@@ -131,15 +146,15 @@ class _Step(NamedTuple):
 class _Iterate:
     """A strictly interior point, and the Newton steps that move it."""
 
-    def __init__(self, Z, Y, s, loss, alpha, free):
+    def __init__(self, Z, Y, s, loss, alpha, free, n_windows):
         self.Z, self.Y, self.s, self.loss = Z, Y, s, loss
-        self.alpha, self.free = alpha, free
-        m, c = Z.shape[1], Y.shape[1]
+        self.alpha, self.free, self.n_windows = alpha, free, n_windows
+        m, c = Z.shape[1] // n_windows, Y.shape[1]
         zeros = np.zeros(Y.shape)
         self.offset = loss.best_offset(zeros, Y, s) if free else np.zeros(c)
         F = zeros + self.offset
         N = loss.project_dual(-loss.gradient(F, Y, s), Y, s, centred=free)
-        slopes = Z.T @ N
+        slopes = self.slopes(N)
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
         N = N * (0.9 * alpha / max(steepest, alpha))
         # The penalty may take part of the objective, but outputs far beyond those
@@ -148,13 +163,13 @@ class _Iterate:
         size = np.sqrt(np.mean(Z**2)) if Z.size else 0.0
         enough = 10.0 * loss.spread(F, Y, s) / max(size, 1e-300)
         self.t = np.full(m, min(0.3 * value / alpha, enough) / m)
-        self.v = np.zeros((m, c))
+        self.v = np.zeros((m, n_windows * c))
         self.tau = np.full(m, alpha)
         mu = float(np.mean(self.t)) * alpha
         bounds = loss.dual_bounds(Y, s)
         if not loss.rows_sum_to_zero:
             N = moved_inside(N, bounds, mu)
-        self.z = -(Z.T @ N)
+        self.z = -self.slopes(N)
         norms = np.sqrt(np.sum(self.z**2, axis=1))
         self.z *= np.minimum(1.0, 0.95 * alpha / np.maximum(norms, 1e-300))[:, None]
         self.dual = BoxedDual(bounds, N, mu)
@@ -165,15 +180,23 @@ class _Iterate:
     def weights(self):
         return self.v.copy()
 
+    def slopes(self, N):
+        """Those of the units at a dual variable, of the shape of `weights`."""
+        return grouped(self.Z.T @ N, self.n_windows)
+
+    def outputs(self):
+        """Those of the units."""
+        return self.Z @ dense(self.v, self.n_windows) + self.offset
+
     def objective(self):
-        F = self.Z @ self.weights() + self.offset
+        F = self.outputs()
         sizes = np.sqrt(np.sum(self.v**2, axis=1))
         return self.loss.value(F, self.Y, self.s) + self.alpha * float(np.sum(sizes))
 
     def dual_bound(self):
         """Lower bound, and the dual point it comes from."""
         N = self.loss.project_dual(self.dual.value, self.Y, self.s, centred=self.free)
-        slopes = self.Z.T @ N
+        slopes = self.slopes(N)
         steepest = np.sqrt(np.max(np.sum(slopes**2, axis=1), initial=0.0))
         N = N * min(1.0, furthest(self.alpha, steepest))
         terms = self.loss.dual_terms(N, self.Y, self.s)
@@ -241,14 +264,14 @@ class _NewtonSystem:
             self.share = give / np.sum(give, axis=1, keepdims=True)
             self.drift = self.share * -np.sum(N, axis=1, keepdims=True)
         self.link = it.loss.dual_slope(N, it.Y, it.s) + dual.a - dual.b
-        self.link -= it.Z @ it.weights() + it.offset
-        self.dual_error = -(it.Z.T @ N) - it.z
+        self.link -= it.outputs()
+        self.dual_error = -it.slopes(N) - it.z
         self.factor = self._factor()
         self.factored = self.factor is not None
         if self.factored and it.free:
-            (m, c), ones = it.v.shape, np.ones((len(N), 1))
+            c, ones = N.shape[1], np.ones((len(N), 1))
             self.units = [
-                self._solve(np.zeros((m, c)), np.eye(c)[k] * ones, 0.0)
+                self._solve(np.zeros(it.v.shape), np.eye(c)[k] * ones, 0.0)
                 for k in range(c)
             ]
             self.response = np.column_stack([dN.sum(axis=0) for _, dN in self.units])
@@ -256,7 +279,7 @@ class _NewtonSystem:
     def _factor(self):
         """Cholesky factor of the Newton matrix, output by output."""
         Z, give, share = self.iterate.Z, self.compliance, self.share
-        m, c = self.iterate.v.shape
+        m, c = Z.shape[1], give.shape[1]
         matrix = np.zeros((c, m, c, m))
         equal = share is None and np.all(give == give[:, :1])
         for j in range(c):
@@ -266,12 +289,15 @@ class _NewtonSystem:
             for k in range(j + 1) if share is not None else ():
                 # Only the lower triangle is read.
                 matrix[j, :, k] -= (Z.T * (give[:, j] * share[:, k])) @ Z
-        curvature = np.zeros((m, c, c))
+        n_units, width = self.iterate.v.shape
+        curvature = np.zeros((n_units, width, width))
         self.scaling.add_reduced(curvature)
-        index = np.arange(m)
-        for j in range(c):
-            for k in range(j + 1):
-                matrix[j, index, k, index] += curvature[:, j, k]
+        index = np.arange(n_units)
+        # Places of the entries of a group: outputs, and columns of its windows.
+        places = [(k % c, k // c * n_units + index) for k in range(width)]
+        for j in range(width):
+            for k in range(width):
+                matrix[*places[j], *places[k]] += curvature[:, j, k]
         # The transpose has the order of memory that LAPACK wants.
         matrix = matrix.reshape(c * m, c * m).T
         factor, info = dpotrf(matrix, lower=0, overwrite_a=1, clean=0)
@@ -286,10 +312,11 @@ class _NewtonSystem:
 
     def _solve(self, h, Q, drift):
         """Changes of weights and dual variable, of these right sides."""
-        Z, (m, c) = self.iterate.Z, h.shape
-        right = h + Z.T @ (self._yielding(Q) + drift)
+        Z, n_windows = self.iterate.Z, self.iterate.n_windows
+        right = dense(h, n_windows) + Z.T @ (self._yielding(Q) + drift)
+        m, c = right.shape
         dv = dpotrs(self.factor, right.T.ravel(), lower=0)[0].reshape(c, m).T
-        return dv, self._yielding(Q - Z @ dv) + drift
+        return grouped(dv, n_windows), self._yielding(Q - Z @ dv) + drift
 
     def direction(self, head, tail, low, up):
         """The step that changes the products by these, to first order."""
@@ -297,7 +324,7 @@ class _NewtonSystem:
         shift, step_t, step_z = self.scaling.eliminate(head, tail)
         Q = it.dual.pull(self.link, low, up)
         dv, dN = self._solve(shift - self.dual_error, Q, self.drift)
-        offset = np.zeros(dv.shape[1])
+        offset = np.zeros(Q.shape[1])
         if it.free:
             # Free constants are the multipliers of the sums of columns.
             sums = np.sum(it.dual.value, axis=0) + np.sum(dN, axis=0)

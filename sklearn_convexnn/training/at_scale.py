@@ -181,7 +181,7 @@ class _RunInChunks(Run):
 
     def solves_exactly(self, n_units):
         p = self.problem
-        unknowns = n_units * p.n_outputs
+        unknowns = p.family.n_windows * n_units * p.n_outputs
         work = len(p.X) * unknowns**2
         if p.loss.smooth:
             return unknowns <= _FEW_UNKNOWNS or work <= _LITTLE_WORK

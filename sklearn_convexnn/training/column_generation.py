@@ -10,11 +10,6 @@ from sklearn_convexnn._utils.deadlines import COPIES, after, check, until
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cell_search import search_cells
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
-from sklearn_convexnn.families.two_layer.neurons import (
-    in_basis,
-    out_of_basis,
-    row_space_in_time,
-)
 from sklearn_convexnn.losses import Separable, Softened, Softmax
 from sklearn_convexnn.solvers.group_lasso import solve_output_weights
 from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
@@ -125,16 +120,11 @@ def generate_neurons(
         nu = np.zeros(problem.Y.shape)
         nu[:, seen] = result.nu
         return replace(result, neurons=_for_all(result.neurons, seen), nu=nu)
-    basis = row_space_in_time(problem.X)
-    family = replace(problem.family, X=np.ascontiguousarray(problem.X @ basis))
-    reduced = replace(problem, family=family)
+    view = problem.family.reduced()
+    reduced = replace(problem, family=view.family)
     if known is not None:
-        known = in_basis(known, basis)
-    task = (
-        FitTask()
-        if task is None
-        else task.through(lambda network: out_of_basis(network, basis))
-    )
+        known = view.into(known)
+    task = FitTask() if task is None else task.through(view.back)
     smooth, with_kinks = Run, SoftenedRun
     if problem.n_outputs == 1:
         smooth, with_kinks = SingleRun, SoftenedSingleRun
@@ -142,14 +132,14 @@ def generate_neurons(
     if arrangement is not None:
         gates = arrangement.gates
         d = problem.X.shape[1]
-        gates = np.column_stack([gates[:, :d] @ basis, gates[:, d:]])
+        gates = np.column_stack([gates[:, :d] @ view.basis, gates[:, d:]])
         run = _RunOnCells(reduced, rng, limits)
         run.arrangement = replace(arrangement, gates=gates)
     run.to_be_proven = to_be_proven
     # Two threads bring little here, and cost much when the cores are busy.
     with blas_threads_for(0):
         result = run.solve(n_neurons, known, duals, callback, task)
-    return replace(result, neurons=out_of_basis(result.neurons, basis))
+    return replace(result, neurons=view.back(result.neurons))
 
 
 def _of_outputs(neurons, some):
@@ -235,7 +225,7 @@ class Run(Generation):
     def solves_exactly(self, n_units):
         """Whether the group lasso over so many units is for a second-order method."""
         p = self.problem
-        work = len(p.X) * (n_units * p.n_outputs) ** 2
+        work = len(p.X) * (p.family.n_windows * n_units * p.n_outputs) ** 2
         # Without curvature the residual is not a dual point, and descent gets stuck.
         return work <= _MOST_WORK or not p.loss.smooth
 
@@ -247,9 +237,9 @@ class Run(Generation):
         p, pool = self.problem, self.pool.joined(self.cuts)
         check(len(p.X) * len(pool) * (2.0 * p.X.shape[1] + COPIES))
         Z = p.family.features(pool.units)
-        size = np.linalg.norm(Z, axis=0)
+        size = p.family.lengths(Z)
         alive = size > 1e-12 * size.max(initial=0.0)
-        pool, Z = pool.select(alive), Z[:, alive]
+        pool, Z = pool.select(alive), Z[:, p.family.columns(alive)]
         if self.solves_exactly(len(pool)):
             solution = solve_output_weights(
                 Z.astype(np.float64, copy=False),
@@ -258,6 +248,7 @@ class Run(Generation):
                 self.lasso_loss,
                 p.alpha,
                 free_offset=p.fit_intercept,
+                n_windows=p.family.n_windows,
                 tol=min(1e-6, 0.01 * self.tol),
             )
             outputs, offset, N = solution.values, solution.offset, solution.N
@@ -266,7 +257,8 @@ class Run(Generation):
             vague = 0.0
         else:
             outputs, offset = improve_outputs(p, pool, Z, max_iter, self.deadline)
-            N = p.dual_point(Z @ outputs.astype(Z.dtype, copy=False) + offset)
+            matrix = p.family.dense(outputs).astype(Z.dtype, copy=False)
+            N = p.dual_point(Z @ matrix + offset)
             vague = _VAGUE
         selected = replace(pool, outputs=outputs, offset=offset)
         sizes = selected.sizes

@@ -10,7 +10,11 @@ from sklearn_convexnn._utils.devices import in_numpy, in_precision, placed
 from sklearn_convexnn.families.base import UnitFamily
 from sklearn_convexnn.families.two_layer.bursts import descend_in_bursts
 from sklearn_convexnn.families.two_layer.climbing import row_norms
-from sklearn_convexnn.families.two_layer.neurons import Neurons, activation
+from sklearn_convexnn.families.two_layer.neurons import (
+    Neurons,
+    RowSpace,
+    activation,
+)
 from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
 from sklearn_convexnn.families.two_layer.recovery import (
     layers_of_neurons,
@@ -47,6 +51,9 @@ class TwoLayer(UnitFamily):
     def geometry(self):
         """What decides on the slopes of neurons, apart from the data."""
         return {"free_bias": self.fit_intercept, "negative_slope": self.negative_slope}
+
+    def reduced(self):
+        return RowSpace.of(self)
 
     def none(self):
         return self.neurons(np.zeros((0, self.X.shape[1])), np.zeros(0))

@@ -1,6 +1,6 @@
 """Neurons, and the space of their directions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import eye_array
@@ -8,6 +8,7 @@ from scipy.sparse import eye_array
 from sklearn_convexnn._sklearn import get_namespace
 from sklearn_convexnn._utils.breakdown import row_space
 from sklearn_convexnn._utils.deadlines import fits, row_space_work
+from sklearn_convexnn.model.coordinates import Coordinates
 from sklearn_convexnn.model.network import Network
 
 # Part of the time that may go into a reduction of the features, also if it is sure to
@@ -65,47 +66,47 @@ def row_space_in_time(X):
     return row_space(X)
 
 
-def in_basis(network, basis):
+@dataclass(frozen=True)
+class RowSpace(Coordinates):
     """Neurons in the coordinates of a basis of the row space of the data.
 
-    Parameters
+    Attributes
     ----------
-    network : Network
-        Its outputs are not scaled.
-    basis : ndarray of shape (n_features, rank)
+    family : TwoLayer
+        Of the data in these coordinates.
+    basis : {ndarray, sparse array} of shape (n_features, rank)
         Orthonormal columns.
-
-    Returns
-    -------
-    network : Network
-        Of those with a direction in the row space.
     """
-    directions = network.units.directions @ basis
-    norm = np.linalg.norm(directions, axis=1)
-    keep = norm > 0
-    units = Neurons(
-        directions[keep] / norm[keep, None],
-        network.units.biases[keep] / norm[keep],
-        network.units.linear[keep],
-    )
-    return Network(units, network.outputs[keep], network.offset)
 
+    basis: object
 
-def out_of_basis(network, basis):
-    """The inverse of `in_basis`.
+    @classmethod
+    def of(cls, family):
+        """That of a family, as far as there is time to find it."""
+        basis = row_space_in_time(family.X)
+        X = np.ascontiguousarray(family.X @ basis)
+        return cls(replace(family, X=X), basis)
 
-    Parameters
-    ----------
-    network : Network
-    basis : ndarray of shape (n_features, rank)
+    def into(self, network):
+        """A network of the neurons that have a direction in the row space.
 
-    Returns
-    -------
-    network : Network
-    """
-    units = network.units
-    units = Neurons(units.directions @ basis.T, units.biases, units.linear)
-    return Network(units, network.outputs, network.offset)
+        Their outputs are not scaled.
+        """
+        directions = network.units.directions @ self.basis
+        norm = np.linalg.norm(directions, axis=1)
+        keep = norm > 0
+        units = Neurons(
+            directions[keep] / norm[keep, None],
+            network.units.biases[keep] / norm[keep],
+            network.units.linear[keep],
+        )
+        return Network(units, network.outputs[keep], network.offset)
+
+    def back(self, network):
+        """The inverse of `into`."""
+        units = network.units
+        directions = units.directions @ self.basis.T
+        return replace(network, units=replace(units, directions=directions))
 
 
 def activation(z, negative_slope=0.0):

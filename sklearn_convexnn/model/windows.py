@@ -1,0 +1,45 @@
+"""Units of several features, one for each window, and their output weights."""
+
+
+def dense(outputs, n_windows):
+    """Output weights of units as a matrix that features are multiplied with.
+
+    Parameters
+    ----------
+    outputs : ndarray of shape (n_units, n_windows * n_outputs)
+    n_windows : int
+
+    Returns
+    -------
+    matrix : ndarray of shape (n_windows * n_units, n_outputs)
+    """
+    if n_windows == 1:
+        return outputs
+    parts = outputs.reshape(len(outputs), n_windows, outputs.shape[1] // n_windows)
+    return parts.transpose(1, 0, 2).reshape(-1, parts.shape[2])
+
+
+def grouped(matrix, n_windows):
+    """The inverse of `dense`.
+
+    Parameters
+    ----------
+    matrix : ndarray of shape (n_windows * n_units, n_outputs)
+    n_windows : int
+
+    Returns
+    -------
+    outputs : ndarray of shape (n_units, n_windows * n_outputs)
+    """
+    if n_windows == 1:
+        return matrix
+    parts = matrix.reshape(n_windows, len(matrix) // n_windows, matrix.shape[1])
+    return parts.transpose(1, 0, 2).reshape(parts.shape[1], -1)
+
+
+def below_each_other(Z, n_windows):
+    """Features of a unit below each other, shape (n_windows * n_samples, n_units)."""
+    if n_windows == 1:
+        return Z
+    parts = Z.reshape(len(Z), n_windows, Z.shape[1] // n_windows)
+    return parts.reshape(-1, parts.shape[2])
