@@ -7,6 +7,7 @@ from sklearn_convexnn._verification import Verification
 from sklearn_convexnn._version import __version__
 from sklearn_convexnn.certificates import Certificate, certify
 from sklearn_convexnn.cone_decomposition import ConeDecomposition, cone_decomposition
+from sklearn_convexnn.convolutional import ConvexCNNClassifier, ConvexCNNRegressor
 from sklearn_convexnn.gated import GatedReLUClassifier, GatedReLURegressor
 from sklearn_convexnn.model_selection import (
     ConvexReLUClassifierCV,
@@ -20,6 +21,8 @@ __all__ = [
     "AlphaMax",
     "Certificate",
     "ConeDecomposition",
+    "ConvexCNNClassifier",
+    "ConvexCNNRegressor",
     "ConvexReLUClassifier",
     "ConvexReLUClassifierCV",
     "ConvexReLURegressor",

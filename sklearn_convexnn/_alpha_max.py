@@ -10,12 +10,7 @@ from sklearn.base import clone
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._base import ReLUNetworkMixin, of_outputs
-from sklearn_convexnn._preparing import (
-    build_problem,
-    canonical,
-    rounding_of_slopes,
-    whitened,
-)
+from sklearn_convexnn._preparing import build_problem, canonical, rounding_of_slopes
 from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn._utils.types import Data
 from sklearn_convexnn.families.two_layer.branch_and_bound import maximise_slope
@@ -209,7 +204,6 @@ def largest_slope(estimator, X, y, sample_weight, prove=True):
     settings = model._settings(of_outputs(loss), alpha=1.0, seed=model._seed())
     gated = _is_a(model, "gated")
     X, Y, sample_weight = canonical(X, np.asarray(Y, np.float64), sample_weight)
-    X, _ = whitened(X, sample_weight, settings)
     # What gates need of the problem does not depend on its units.
     settings = replace(settings, family=settings.family or TwoLayer)
     problem, units = build_problem(X, Y, sample_weight, settings)

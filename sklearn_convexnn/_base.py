@@ -176,6 +176,10 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     def _check_supported(self, loss, n_outputs):
         """Raise ValueError for what the architecture does not have."""
 
+    def _unit_size(self, n_features):
+        """Weights of a unit of the first layer."""
+        return n_features
+
     def _check_memory(self, shape, n_outputs):
         """Raise ValueError if the arrays of a fit would not fit into the memory."""
 
@@ -212,6 +216,10 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         begin = perf_counter()
         encoded = self._encoded(X, y, sample_weight)
         return self._fit_network(*encoded, neighbours, begin=begin, **how)
+
+    def _rows(self, X, reset=True):
+        """Data with a row for each sample, as given to `fit` or to a fitted one."""
+        return X
 
     def _validated(self, X, y, sample_weight):
         """The data as arrays, with a weight for each sample."""
@@ -354,7 +362,11 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     def _fit_constant(self, X, offset, given):
         """The network that needs no training, of an objective of zero."""
         task = fit_task(self, given, 0).begin()
-        widths = [X.shape[1], *[0] * self._n_hidden_layers, len(offset)]
+        widths = [
+            self._unit_size(X.shape[1]),
+            *[0] * self._n_hidden_layers,
+            len(offset),
+        ]
         fitted = no_neurons(widths, offset)
         self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
         self.negative_slope_ = float(getattr(self, "negative_slope", 0.0))
@@ -438,7 +450,11 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     def _validated_raw_predict(self, X, method):
         check_is_fitted(self)
         X = validate_data(
-            self, X, accept_sparse="csr", dtype=float_dtypes(X), reset=False
+            self,
+            self._rows(X, reset=False),
+            accept_sparse="csr",
+            dtype=float_dtypes(X),
+            reset=False,
         )
         check_same_namespace(X, self, attribute="_weights", method=method)
         return self._raw_predict(X)

@@ -88,6 +88,7 @@ class ClassificationMixin(ClassifierMixin):
         return self._fit(X, y, sample_weight)
 
     def _validated(self, X, y, sample_weight):
+        X = self._rows(X)
         X, y = validate_data(self, X, y, accept_sparse="csr", dtype=float_dtypes(X))
         check_classification_targets(y)
         return without_duplicates(X), in_numpy(y), checked_weights(sample_weight, X)

@@ -5,13 +5,7 @@ from time import perf_counter
 
 import numpy as np
 
-from sklearn_convexnn._preparing import (
-    build_problem,
-    canonical,
-    gated_problem,
-    merged,
-    whitened,
-)
+from sklearn_convexnn._preparing import build_problem, canonical, gated_problem, merged
 from sklearn_convexnn._utils.breakdown import unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, until
 from sklearn_convexnn._utils.threads import blas_threads_for
@@ -51,20 +45,18 @@ def fit_network(X, Y, sample_weight, start, settings, task):
     fitted : Fitted
     """
     X, Y, sample_weight = canonical(X, Y, sample_weight)
-    X, whitening = whitened(X, sample_weight, settings)
     X, Y, sample_weight, constant = merged(X, Y, sample_weight, settings.loss)
     run, dtype = settings.method, np.float64
     if run is train and goes_at_scale(X.shape, Y.shape[1], settings.arrangements):
         run, dtype = train_at_scale, precision_at_scale(0.9 * settings.tol)
-    problem, units = build_problem(X, Y, sample_weight, settings, dtype)
+    build = build_problem if settings.build is None else settings.build
+    problem, units = build(X, Y, sample_weight, settings, dtype)
     null = units.value * problem.objective(problem.null())
     if constant > 0 and null > 0:
         # The tolerance is a part of the whole objective.
         tol = settings.tol * (1.0 + constant / null)
         settings = replace(settings, tol=tol)
     units = replace(units, constant=constant)
-    if whitening is not None:
-        units = units.after(whitening)
     deadline, now = settings.deadline, perf_counter()
     end = deadline - _TIDYING * (deadline - now) if deadline < np.inf else np.inf
     settings = replace(settings, units=units, deadline=end)

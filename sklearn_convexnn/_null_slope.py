@@ -57,13 +57,11 @@ def null_slope(X, Y, sample_weight, settings):
     slope : float
         Positive, also if no neuron is of use.
     """
-    loss, rng, end = (
-        settings.loss,
-        check_random_state(settings.seed),
-        _end(settings.deadline),
-    )
+    loss, rng = settings.loss, check_random_state(settings.seed)
+    end = end_of_look(settings)
     X, Y, sample_weight = canonical(X, Y, sample_weight)
-    X, _ = whitened(X, sample_weight, settings)
+    if settings.batch_norm:
+        X = whitened(X, sample_weight)[0]
     N = _null_dual(Y, sample_weight, loss, settings.fit_intercept)
     some, most = slice(None), max(_ENTRIES // X.shape[1], _FEWEST)
     if most < len(X):
@@ -72,7 +70,7 @@ def null_slope(X, Y, sample_weight, settings):
         X[some].astype(np.float64, copy=False),
         Y[some],
         sample_weight[some],
-        replace(settings, alpha=1.0),
+        replace(settings, alpha=1.0, batch_norm=False),
     )
     residual = p.project(N[some] / units.dual)
     # Two threads bring little for products of this size.
@@ -82,9 +80,19 @@ def null_slope(X, Y, sample_weight, settings):
     return _positive(slopes, rounding, units)
 
 
-def _end(deadline):
-    """When the search has to end."""
-    now = perf_counter()
+def end_of_look(settings):
+    """When a search for the scale of the weight decay has to end.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Returns
+    -------
+    end : float
+        Value of ``time.perf_counter()``.
+    """
+    now, deadline = perf_counter(), settings.deadline
     return now + _SHARE * (deadline - now) if deadline < np.inf else np.inf
 
 
@@ -97,7 +105,7 @@ def _positive(slopes, rounding, units):
 def _steepest(p, N, rng, end):
     """The steepest neurons that a short search finds."""
     options = p.family.geometry
-    found = no_candidates(p.X, N)
+    found = no_candidates(p.X, N.shape[1])
     with suppress(OutOfTime), until(end):
         found = unless_broken(
             found,
@@ -175,7 +183,7 @@ def null_gate_slope(X, Y, sample_weight, settings):
     """
     p = gated_problem(X, Y, sample_weight, settings)
     N = _null_dual(p.Y, p.sample_weight, p.loss, settings.fit_intercept)
-    end = _end(settings.deadline)
+    end = end_of_look(settings)
 
     def slope(active):
         active = placed(N * active[:, None], p.X, p.X.dtype)

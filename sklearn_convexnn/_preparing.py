@@ -88,23 +88,20 @@ def merged(X, Y, sample_weight, loss):
     return X, Y, sample_weight, 0.0
 
 
-def whitened(X, sample_weight, settings):
-    """Data behind batch normalisation, or as they are if there is none.
+def whitened(X, sample_weight):
+    """Data behind batch normalisation.
 
     Parameters
     ----------
     X : ndarray of shape (n_samples, n_features)
         Sorted.
     sample_weight : ndarray of shape (n_samples,)
-    settings : Settings
 
     Returns
     -------
-    X : ndarray of shape (n_samples, n_features) or (n_samples, n_directions)
-    whitening : Whitening or None
+    X : ndarray of shape (n_samples, n_directions)
+    whitening : Whitening
     """
-    if not settings.batch_norm:
-        return X, None
     whitening = Whitening.of(X, sample_weight)
     return whitening.transform(X), whitening
 
@@ -141,7 +138,9 @@ def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
         In units in which data, targets and weights are of order one.
     units : Units
     """
-    free_bias = settings.fit_intercept
+    free_bias, whitening = settings.fit_intercept, None
+    if settings.batch_norm:
+        X, whitening = whitened(X, sample_weight)
     # Free biases absorb a shift of the data; without it, less is lost to rounding.
     centre = X.mean(axis=0) if free_bias else np.zeros(X.shape[1])
     centred = np.empty(X.shape, dtype)
@@ -156,7 +155,7 @@ def build_problem(X, Y, sample_weight, settings, dtype=np.float64):
     family = settings.family(without_rounding(centred), free_bias, scales_ratio=ratio)
     alpha = units.weight_decay(settings.alpha)
     problem = Problem(family, Y, sample_weight, loss, alpha)
-    return problem, units
+    return problem, units if whitening is None else units.after(whitening)
 
 
 def flat_columns(X):

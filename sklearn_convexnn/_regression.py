@@ -46,6 +46,7 @@ class RegressionMixin(MultiOutputMixin, RegressorMixin):
         return self._fit(X, y, sample_weight)
 
     def _validated(self, X, y, sample_weight):
+        X = self._rows(X)
         X, y = validate_data(
             self,
             X,

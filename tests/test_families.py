@@ -10,6 +10,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_convexnn.families import base
 from sklearn_convexnn.families.base import Candidates
+from sklearn_convexnn.families.convolution import family as convolution
+from sklearn_convexnn.families.convolution.family import Convolution
+from sklearn_convexnn.families.convolution.layout import Layout
 from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.families.subnetworks.architecture import Architecture
 from sklearn_convexnn.families.subnetworks.family import ParallelSubnetworks
@@ -39,12 +42,15 @@ class Case:
     inner_norms : callable or None
         Norms that are at most one, of an array of the norms of the columns of an
         inner layer, shape (n_units, n_neurons).
+    layout : Layout or None
+        Of filters.
     """
 
     name: str
     make: Callable
     negative_slope: float = 0.0
     inner_norms: Callable | None = None
+    layout: Layout | None = None
 
 
 INNER_NORMS = {
@@ -65,12 +71,32 @@ def parallel(depth, norm, bias):
     return Case(name, make, inner_norms=INNER_NORMS[norm])
 
 
+def filters(window, largest, bias, strides=1, margin=0):
+    layout = Layout((3,), 1, (2,), (strides,), (0,), (margin,), (window,), largest)
+    name = f"filters, {'max' if largest else 'mean'} of {window}, bias {bias}"
+    make = partial(
+        Convolution, fit_intercept=bias, layout=layout, centre=np.array([0.2, -0.1])
+    )
+    return Case(f"{name}, {layout.n_windows} windows", make, layout=layout)
+
+
 CASES = [
     *(two_layer(slope, bias) for slope in (0.0, 0.3, -1.0) for bias in (False, True)),
     *(
         parallel(depth, norm, bias)
         for depth in (3, 4)
         for norm in INNER_NORMS
+        for bias in (False, True)
+    ),
+    *(
+        filters(window, largest, bias, *others)
+        for window, largest, *others in (
+            (1, False),
+            (2, False),
+            (2, True),
+            (1, False, 1, 1),
+            (2, True, 1, 2),
+        )
         for bias in (False, True)
     ),
 ]
@@ -94,7 +120,7 @@ def narrow_data():
 def network_of(family, n_outputs=2, seed=0):
     rng = seeded(seed)
     units = family.random(N_UNITS, rng)
-    outputs = rng.standard_normal((len(units), n_outputs))
+    outputs = rng.standard_normal((len(units), family.n_windows * n_outputs))
     return Network(units, outputs, rng.standard_normal(n_outputs))
 
 
@@ -121,8 +147,26 @@ def outputs(family, network):
     return problem_for(family, network).outputs(network)
 
 
+def pooled_by_hand(case, X, W, b):
+    """Maps of filters, patch by patch, those of a window next to each other."""
+    layout, centre = case.layout, case.make.keywords["centre"]
+    X = np.column_stack([X, np.zeros((len(X), layout.after[0]))])
+    maps = []
+    for first in range(0, layout.n_patches, layout.window_size):
+        outputs = []
+        for place in range(first, first + layout.window_size):
+            at = place * layout.strides[0]
+            patch = X[:, at : at + layout.kernel[0]] - centre
+            outputs.append(np.maximum(patch @ W + b, 0.0))
+        maps.append(np.max(outputs, 0) if layout.largest else np.mean(outputs, 0))
+    return np.hstack(maps)
+
+
 def mlp(case, X, coefs, intercepts):
-    """Outputs of an MLP."""
+    """Outputs of an MLP, or of a layer of filters and a dense one."""
+    if case.layout is not None:
+        Z = pooled_by_hand(case, X, coefs[0], intercepts[0])
+        return Z @ coefs[1] + intercepts[1]
     for W, b in zip(coefs[:-1], intercepts[:-1]):
         z = X @ W + b
         X = np.where(z > 0, z, 0.0)
@@ -150,8 +194,11 @@ def check_adjoint(case):
     """Slopes are those of the features, and their norms over the outputs."""
     family, rng = case.make(spread_data()), seeded()
     units = family.random(N_UNITS, rng)
-    V, N = rng.standard_normal((len(units), 3)), rng.standard_normal((N_SAMPLES, 3))
-    F, slopes = family.features(units) @ V, family.slopes_by_output(units, N)
+    V = rng.standard_normal((len(units), 3 * family.n_windows))
+    N = rng.standard_normal((N_SAMPLES, 3))
+    F = family.features(units) @ family.dense(V)
+    slopes = family.slopes_by_output(units, N)
+    assert_array_equal(family.grouped(family.dense(V)), V)
     size = np.linalg.norm(F) * np.linalg.norm(N)
     assert abs(np.sum(F * N) - np.sum(V * slopes)) <= ROUNDING * size
     assert_same(family.slopes(units, N), np.sqrt(np.sum(slopes**2, axis=1)))
@@ -174,6 +221,7 @@ def check_rows(case):
         assert_same(family.features(network.units, rows), Z[rows])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "_CHUNK", 30)
+        patch.setattr(convolution, "_CHUNK", 30)
         assert len(family.row_chunks(N_UNITS)) > 1
         assert_same(family.slopes(network.units, N), slopes)
         assert_same(outputs(family, network), F)
@@ -210,7 +258,8 @@ def check_cost(case):
     N = seeded().standard_normal((N_SAMPLES, 2))
     N -= family.fit_intercept * N.mean(axis=0)
     found = family.search(N, 2, seeded()).units
-    found = Network(found, np.ones((len(found), 2)), np.zeros(2))
+    ones = np.ones((len(found), 2 * family.n_windows))
+    found = Network(found, ones, np.zeros(2))
     for network in (*networks(family), found):
         problem = problem_for(family, network)
         coefs, _ = family.layers(network)
@@ -243,7 +292,8 @@ def check_there_and_back(case):
         share = seeded().uniform(0.5, 2.0, len(network))
         *inner, last, final = coefs
         *biases, bias, offset = intercepts
-        uneven = [*inner, last * share, final / share[:, None]]
+        outgoing = np.tile(share, family.n_windows)[:, None]
+        uneven = [*inner, last * share, final / outgoing]
         for weights, shifts in (
             (coefs, intercepts),
             (uneven, [*biases, bias * share, offset]),
@@ -275,24 +325,30 @@ def check_bounds(case):
                 assert found.max() >= chance.max() * (1.0 - ROUNDING)
 
 
+def maps(family, units):
+    """Features of units, shape (n_samples, n_windows, n_units)."""
+    shape = N_SAMPLES, family.n_windows, len(units)
+    return family.features(units).reshape(shape)
+
+
 def check_units(case):
     """No units, some of them, and those of two kinds."""
     family = case.make(spread_data())
     none, units = family.none(), family.random(N_UNITS, seeded())
-    other, Z = family.random(3, seeded(1)), family.features(units)
+    other, Z = family.random(3, seeded(1)), maps(family, units)
     assert len(none) == 0
     assert family.features(none).shape == (N_SAMPLES, 0)
     assert family.slopes(none, np.ones((N_SAMPLES, 2))).shape == (0,)
-    assert len(units) == Z.shape[1] > 2
-    for keep in (slice(1, 3), np.array([2, 0]), Z[0] > 0):
+    assert len(units) == Z.shape[2] > 2
+    for keep in (slice(1, 3), np.array([2, 0]), Z[0, 0] > 0):
         some = units.select(keep)
-        assert len(some) == Z[:, keep].shape[1]
-        assert_same(family.features(some), Z[:, keep])
+        assert len(some) == Z[..., keep].shape[2]
+        assert_same(maps(family, some), Z[..., keep])
     for first, second in ((units, other), (none, units), (units, none)):
         both = first.joined(second)
         assert len(both) == len(first) + len(second)
-        parts = family.features(first), family.features(second)
-        assert_same(family.features(both), np.hstack(parts))
+        parts = maps(family, first), maps(family, second)
+        assert_same(maps(family, both), np.concatenate(parts, axis=2))
 
 
 def check_merging(case):

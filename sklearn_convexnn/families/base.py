@@ -92,6 +92,8 @@ class UnitFamily(GoesByScales, ABC):
 
     # Features of a unit; its output weights are as many for each output.
     n_windows = 1
+    # Whether there is a convex program of units that stay in their cells.
+    has_cells = False
 
     def on_device_of(self, like):
         """The family that takes products with all of the data where an array is.

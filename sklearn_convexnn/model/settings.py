@@ -66,6 +66,8 @@ class Settings:
     family : callable or None, default=None
         What makes the family of units of the data, `fit_intercept` and
         ``scales_ratio``; None for gated networks.
+    build : callable or None, default=None
+        What makes the problem of data, in place of `build_problem`.
     method : callable or None, default=None
         What trains.  Its arguments are the problem, a network to start from or None,
         settings, a `FitTask` or None whose subtasks the rounds are, and dual points
@@ -96,6 +98,7 @@ class Settings:
     deadline: float = np.inf
     name: str = ""
     family: object = None
+    build: object = None
     method: object = None
     like: object = None
     dtype: type = np.float64

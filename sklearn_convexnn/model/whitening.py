@@ -87,6 +87,12 @@ class Whitening:
             back=singular[:, None] * axes * (deviation * scale),
         )
 
+    def scaled(self, factor):
+        """The whitening of data so many times as large."""
+        return Whitening(
+            self.centre * factor, self.forward / factor, self.back * factor
+        )
+
     def transform(self, X):
         """Whitened data; equal samples that follow each other stay equal.
 

@@ -16,7 +16,7 @@ def dense(outputs, n_windows):
     if n_windows == 1:
         return outputs
     parts = outputs.reshape(len(outputs), n_windows, outputs.shape[1] // n_windows)
-    return parts.transpose(1, 0, 2).reshape(-1, parts.shape[2])
+    return parts.transpose(1, 0, 2).reshape(n_windows * len(outputs), parts.shape[2])
 
 
 def grouped(matrix, n_windows):
@@ -34,12 +34,29 @@ def grouped(matrix, n_windows):
     if n_windows == 1:
         return matrix
     parts = matrix.reshape(n_windows, len(matrix) // n_windows, matrix.shape[1])
-    return parts.transpose(1, 0, 2).reshape(parts.shape[1], -1)
+    n_units, width = parts.shape[1], n_windows * matrix.shape[1]
+    return parts.transpose(1, 0, 2).reshape(n_units, width)
 
 
 def below_each_other(Z, n_windows):
     """Features of a unit below each other, shape (n_windows * n_samples, n_units)."""
     if n_windows == 1:
         return Z
-    parts = Z.reshape(len(Z), n_windows, Z.shape[1] // n_windows)
-    return parts.reshape(-1, parts.shape[2])
+    n_units = Z.shape[1] // n_windows
+    return Z.reshape(n_windows * len(Z), n_units)
+
+
+def sums(outputs, n_outputs):
+    """Output weights added over the features of a unit: what a constant one adds.
+
+    Parameters
+    ----------
+    outputs : ndarray of shape (n_units, n_windows * n_outputs)
+    n_outputs : int
+
+    Returns
+    -------
+    sums : ndarray of shape (n_units, n_outputs)
+    """
+    n_windows = outputs.shape[1] // n_outputs
+    return outputs.reshape(len(outputs), n_windows, n_outputs).sum(axis=1)

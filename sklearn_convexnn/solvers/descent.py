@@ -19,61 +19,7 @@ _OFFSET = 5.0
 _POWER, _WORTH = 4, 8.0
 
 
-class Descent:
-    """Minimise ``L(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
-
-    Parameters
-    ----------
-    problem : Problem
-        Units and derivatives are computed in the precision of its ``X``.
-    weights : Weights
-        Hidden ones ``W`` and output ones ``V``.  Biases and the offset stay as they
-        are if the problem has no free ones.
-    """
-
-    def __init__(self, problem, weights):
-        self._objective = _Objective(problem, weights)
-        self._lbfgs = LBFGS(self._objective.value_and_gradient, self._objective.start())
-
-    def run(self, max_iter=200, *, rtol=2.2e-9, deadline=np.inf, report=None):
-        """Go on from where the last run has come.
-
-        Parameters
-        ----------
-        max_iter : int, default=200
-        rtol : float, default=2.2e-9
-            Relative gain of a step below which to stop.
-        deadline : float, default=inf
-            Value of ``time.perf_counter()`` at which to stop.
-        report : callable or None
-            Called with weights on the way, as they get better.
-
-        Returns
-        -------
-        weights : Weights
-        """
-        callback = None if report is None else _Reporter(self._objective, report)
-        found = self._lbfgs.run(max_iter, rtol, deadline, callback)
-        return self._objective.weights_of(found)
-
-
-class _Reporter:
-    """Callback that reports weights now and then."""
-
-    def __init__(self, objective, report):
-        self.objective, self.report = objective, report
-        self.steps, self.value = 0, np.inf
-
-    def __call__(self, lbfgs):
-        self.steps += 1
-        value = lbfgs.value
-        gain = 1.0 - value / self.value if self.value < np.inf else 1.0
-        if gain * self.steps**_POWER >= _WORTH:
-            self.report(self.objective.weights_of(lbfgs.x))
-            self.steps, self.value = 0, value
-
-
-class _Objective:
+class Objective:
     """The weight-decay objective, of all weights as one vector and in own units."""
 
     def __init__(self, problem, weights):
@@ -92,9 +38,13 @@ class _Objective:
         if p.family.apart:
             self.units = own_units(X, weights.hidden, weights.output, p.alpha)
         else:
-            units = np.array(weights.units(np.linalg.norm(X) / np.sqrt(X.size)))
+            entry = p.family.typical_length / np.sqrt(p.family.unit_size)
+            units = np.array(weights.units(entry))
             units[-1] *= _OFFSET
-            self.units = np.repeat(np.maximum(units, 1e-300), [d * m, m * c, m, c])
+            self.units = np.repeat(
+                np.maximum(units, 1e-300),
+                [*np.diff(self.ends, prepend=0), len(weights.offset)],
+            )
 
     def start(self):
         """The vector of the given weights."""
@@ -159,6 +109,63 @@ class _Objective:
                 part += bias
             slopes.append(self.activation.apply(part))
         return slopes
+
+
+class Descent:
+    """Minimise ``L(F) + alpha / 2 (||W||^2 + ||V||^2)`` from given weights.
+
+    Parameters
+    ----------
+    problem : Problem
+        Units and derivatives are computed in the precision of its ``X``.
+    weights : Weights
+        Hidden ones ``W`` and output ones ``V``.  Biases and the offset stay as they
+        are if the problem has no free ones.
+    """
+
+    # What is minimised, in one vector.
+    objective = Objective
+
+    def __init__(self, problem, weights):
+        self._objective = self.objective(problem, weights)
+        self._lbfgs = LBFGS(self._objective.value_and_gradient, self._objective.start())
+
+    def run(self, max_iter=200, *, rtol=2.2e-9, deadline=np.inf, report=None):
+        """Go on from where the last run has come.
+
+        Parameters
+        ----------
+        max_iter : int, default=200
+        rtol : float, default=2.2e-9
+            Relative gain of a step below which to stop.
+        deadline : float, default=inf
+            Value of ``time.perf_counter()`` at which to stop.
+        report : callable or None
+            Called with weights on the way, as they get better.
+
+        Returns
+        -------
+        weights : Weights
+        """
+        callback = None if report is None else _Reporter(self._objective, report)
+        found = self._lbfgs.run(max_iter, rtol, deadline, callback)
+        return self._objective.weights_of(found)
+
+
+class _Reporter:
+    """Callback that reports weights now and then."""
+
+    def __init__(self, objective, report):
+        self.objective, self.report = objective, report
+        self.steps, self.value = 0, np.inf
+
+    def __call__(self, lbfgs):
+        self.steps += 1
+        value = lbfgs.value
+        gain = 1.0 - value / self.value if self.value < np.inf else 1.0
+        if gain * self.steps**_POWER >= _WORTH:
+            self.report(self.objective.weights_of(lbfgs.x))
+            self.steps, self.value = 0, value
 
 
 def _in_double(values):

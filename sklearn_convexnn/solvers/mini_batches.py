@@ -48,8 +48,25 @@ def descend_in_batches(problem, weights, rng, n_steps):
     .. [2] Loshchilov, I. and Hutter, F. (2017). "SGDR: Stochastic Gradient
        Descent with Warm Restarts". ICLR. (the cosine schedule)
     """
-    adam, batches = _Adam(problem, weights), _batches(len(problem.X), rng)
-    many = max(problem.X.shape[1] / _MANY_FEATURES, 1.0)
+    return descend(Adam(problem, weights), len(problem.X), rng, n_steps)
+
+
+def descend(adam, n_samples, rng, n_steps):
+    """Move the weights of an `Adam`, as `descend_in_batches`.
+
+    Parameters
+    ----------
+    adam : Adam
+    n_samples : int
+    rng : RandomState
+    n_steps : int
+
+    Returns
+    -------
+    weights : Weights
+    """
+    batches = _batches(n_samples, rng)
+    many = max(len(adam.weights.hidden) / _MANY_FEATURES, 1.0)
     schedule = _Schedule(n_steps, _RATE * many**-0.25)
     while not schedule.over:
         adam.step(next(batches), schedule.next_rate())
@@ -109,14 +126,14 @@ class _Schedule:
             self.n_steps = self.step
 
 
-class _Adam:
+class Adam:
     """Weights that move in place, with means of the derivatives and their squares."""
 
     def __init__(self, problem, weights):
         p, self.problem, self.X = problem, problem, problem.family.data
         self.xp, _ = get_namespace(self.X)
         weights = weights.astype(p.X.dtype)
-        entry = np.linalg.norm(p.X) / np.sqrt(p.X.size)
+        entry = p.family.typical_length / np.sqrt(p.family.unit_size)
         self.units = _units(problem, len(weights.output), entry)
         self.weights = w = weights.placed(self.X)
         self.activation = Activation(w.linear, p.family.negative_slope)

@@ -81,11 +81,11 @@ def random_size(problem, n_neurons):
     -------
     size : float
     """
-    p, (n, d) = problem, problem.X.shape
-    size = np.linalg.norm(p.X) / np.sqrt(n)
-    F = np.zeros((n, p.n_outputs)) + p.null().offset
+    p, family = problem, problem.family
+    F = np.zeros(p.Y.shape) + p.null().offset
     spread = max(p.loss.spread(F, p.Y, p.sample_weight), 1e-300)
-    return 0.6 * np.sqrt(spread * np.sqrt(d / max(n_neurons, 1)) / size)
+    count = np.sqrt(family.unit_size / max(n_neurons, 1))
+    return 0.6 * np.sqrt(spread * count / family.typical_length)
 
 
 class Activation:

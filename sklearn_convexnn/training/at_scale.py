@@ -24,6 +24,7 @@ from sklearn_convexnn.families.two_layer.sampled_pricing import (
     finish_on_all,
     sample_residuals,
 )
+from sklearn_convexnn.families.two_layer.searching import Ground
 from sklearn_convexnn.families.two_layer.starts import FAR, HALFWAY, Plan
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.column_generation import Run
@@ -222,13 +223,14 @@ class _RunInChunks(Run):
         options = {"thorough": thorough, "partial": partial}
         if n <= _SAMPLES:
             check(COPIES * p.X.size)
-            options["sample"] = p.X.astype(np.float64, copy=False), N
+            options["ground"] = Ground(p.X.astype(np.float64, copy=False), N, N)
             options.update(known=known, seen=seen, floor=p.alpha)
             with until(after(_SEARCHED) if partial else np.inf):
                 return p.family.search(N, size, self.rng, **options)
         # While kinks are wide, some samples stand for all; steep units may then be
         # active on few of them.
-        options["sample"] = sample_residuals(p, N, _SAMPLES, self.rng)
+        X, residual = sample_residuals(p, N, _SAMPLES, self.rng)
+        options["ground"] = Ground(X, residual, residual)
         options["plans"], floor = _ON_SOME, _WORTH * p.alpha
         with until(after(_SAMPLED) if partial else np.inf):
             found = p.family.search(N, size, self.rng, floor=floor, polish=0, **options)

@@ -126,7 +126,7 @@ def generate_neurons(
         known = view.into(known)
     task = FitTask() if task is None else task.through(view.back)
     smooth, with_kinks = Run, SoftenedRun
-    if problem.n_outputs == 1:
+    if problem.n_outputs * problem.family.n_windows == 1:
         smooth, with_kinks = SingleRun, SoftenedSingleRun
     run = (smooth if problem.loss.smooth else with_kinks)(reduced, rng, limits)
     if arrangement is not None:
@@ -333,6 +333,8 @@ class SingleRun(Run):
 
     def _work(self, neurons):
         """Operations of a factorisation by the solver of their cells."""
+        if not self.problem.family.has_cells:
+            return np.inf
         X = self.problem.X
         n, unknowns = len(X), len(neurons) * (X.shape[1] + self.problem.fit_intercept)
         return min(n, unknowns) ** 2 * max(n, unknowns)

@@ -7,9 +7,8 @@ import numpy as np
 
 from sklearn_convexnn._utils.deadlines import left
 from sklearn_convexnn.families.base import FEW_SAMPLES
-from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
-from sklearn_convexnn.solvers.descent import Descent
-from sklearn_convexnn.solvers.mini_batches import batch_size, descend_in_batches
+from sklearn_convexnn.families.two_layer.placing import network_of
+from sklearn_convexnn.solvers.mini_batches import batch_size
 from sklearn_convexnn.solvers.weights import Weights
 
 # Floating-point operations of the first burst: a third of a second on one core; and
@@ -84,7 +83,7 @@ def descend_in_bursts(problem, n_neurons, rng, pays, report):
     p = replace(problem, family=family)
     n, d = p.X.shape
     few = p.X.size <= _FEW
-    weights = random_weights(p, _PARTS * n_neurons if few else n_neurons, rng)
+    weights = family.random_weights(p, _PARTS * n_neurons if few else n_neurons, rng)
     full = n < _WIDE * d or _CHEAP * _work_of_pass(p, weights) < _FIRST
     splits, spent, last, pace = list(_SPLITS)[few:], 0.0, np.inf, 0.0
     descent = None
@@ -136,7 +135,7 @@ def _can_split(problem, weights):
 def _work_of_pass(problem, weights, n=None):
     """Operations of a step on so many samples, by default all."""
     n = len(problem.X) if n is None else n
-    passes = 6.0 * (problem.X.shape[1] + problem.n_outputs) + _PASSES
+    passes = 6.0 * (problem.family.products + problem.n_outputs) + _PASSES
     return _STEP + passes * len(weights.output) * n
 
 
@@ -150,14 +149,14 @@ def _burst(problem, weights, descent, rng, work, in_batches, report):
             in_batches = 1.0
         count = in_batches * work / _work_of_pass(p, weights, batch)
         count = int(max(count, _FEWEST))
-        weights = descend_in_batches(p, weights, rng, count)
+        weights = p.family.descend_in_batches(p, weights, rng, count)
         steps *= 1.0 - in_batches
         if steps >= 1.0:
             report(weights)
     steps = int(min(steps, _MOST))
     if steps or not batch:
         steps = max(steps, _FEWEST)
-        descent = Descent(p, weights) if descent is None else descent
+        descent = p.family.descent(p, weights) if descent is None else descent
         weights = descent.run(steps, rtol=_RTOL, report=report)
     return weights, descent
 

@@ -15,14 +15,20 @@ from sklearn_convexnn.families.two_layer.neurons import (
     RowSpace,
     activation,
 )
-from sklearn_convexnn.families.two_layer.placing import improve_neurons, place_neurons
+from sklearn_convexnn.families.two_layer.placing import (
+    improve_neurons,
+    place_neurons,
+    random_weights,
+)
 from sklearn_convexnn.families.two_layer.recovery import (
     layers_of_neurons,
     merge_parallel,
     neurons_of_layers,
 )
-from sklearn_convexnn.families.two_layer.searching import search_far_and_near
+from sklearn_convexnn.families.two_layer.searching import Ground, search_far_and_near
 from sklearn_convexnn.families.two_layer.starts import random_directions
+from sklearn_convexnn.solvers.descent import Descent
+from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 
 # Outputs (samples times outputs times random directions) of one search, and random
 # directions of each kind, at most.
@@ -46,6 +52,8 @@ class TwoLayer(UnitFamily):
     """
 
     negative_slope: float = 0.0
+
+    has_cells = True
 
     @property
     def geometry(self):
@@ -98,6 +106,10 @@ class TwoLayer(UnitFamily):
             biases = -np.einsum("kd,kd->k", self.X[at], directions)
         return self.neurons(directions, biases)
 
+    def ground(self, N):
+        """What units are searched with at a dual point."""
+        return Ground(self.X, N, N)
+
     def search(self, N, size, rng, **how):
         return search_far_and_near(self, N, size, rng, **how)
 
@@ -118,6 +130,33 @@ class TwoLayer(UnitFamily):
         units = units.T[sizes > floor]
         far = np.full(len(units), np.linalg.norm(self.X) + 1.0)
         return sizes.max(initial=0.0), self.neurons(units, far)
+
+    @property
+    def unit_size(self):
+        """Weights of a neuron."""
+        return self.X.shape[1]
+
+    @property
+    def typical_length(self):
+        """Root mean square of the lengths of what neurons are multiplied with."""
+        return np.linalg.norm(self.X) / np.sqrt(len(self.X))
+
+    @property
+    def products(self):
+        """Products of numbers that a neuron takes for a sample."""
+        return self.X.shape[1]
+
+    def random_weights(self, problem, n_units, rng):
+        """Weights to start a descent from."""
+        return random_weights(problem, n_units, rng)
+
+    def descent(self, problem, weights):
+        """A descent from given weights, over all samples."""
+        return Descent(problem, weights)
+
+    def descend_in_batches(self, problem, weights, rng, n_steps):
+        """The weights after steps over some samples each."""
+        return descend_in_batches(problem, weights, rng, n_steps)
 
     def place(self, problem, n_units, rng, **limits):
         return place_neurons(problem, n_units, rng, **limits)

@@ -5,7 +5,7 @@ import numpy as np
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.families.two_layer.starts import column_spread
 from sklearn_convexnn.model.network import Network
-from sklearn_convexnn.solvers.descent import Descent
+from sklearn_convexnn.model.windows import sums
 from sklearn_convexnn.solvers.weights import Weights, random_size
 
 # Neurons with less than this part of the largest size are left out.
@@ -34,8 +34,8 @@ def place_neurons(problem, n_neurons, rng, max_iter=200, **options):
     network : Network
         Of those that the weight decay has not removed.
     """
-    start = random_weights(problem, n_neurons, rng)
-    return network_of(Descent(problem, start).run(max_iter, **options))
+    start = problem.family.random_weights(problem, n_neurons, rng)
+    return network_of(problem.family.descent(problem, start).run(max_iter, **options))
 
 
 def random_weights(problem, n_neurons, rng):
@@ -118,7 +118,7 @@ def improve_neurons(problem, network, max_iter=200, **options):
     network : Network
     """
     start = weights_of(network)
-    return network_of(Descent(problem, start).run(max_iter, **options))
+    return network_of(problem.family.descent(problem, start).run(max_iter, **options))
 
 
 def weights_of(network):
@@ -135,8 +135,10 @@ def weights_of(network):
     """
     root, neurons = np.sqrt(network.sizes), network.units
     W, V = neurons.directions.T * root, network.outputs / root[:, None]
-    straight = neurons.biases[:, None] * network.outputs
-    offset = network.offset + np.sum(straight[neurons.linear], axis=0)
+    straight = neurons.biases[neurons.linear] @ sums(
+        network.outputs[neurons.linear], len(network.offset)
+    )
+    offset = network.offset + straight
     return Weights(W, V, root * neurons.biases, neurons.linear, offset)
 
 

@@ -130,6 +130,7 @@ def search_units(
     polish=60,
     partial=False,
     like=None,
+    kind=None,
 ):
     r"""Local maximisers of the slope from many starting directions at once.
 
@@ -162,6 +163,9 @@ def search_units(
         Nothing is not.
     like : array or None
         Of the library, and on the device, that takes the large products.
+    kind : callable or None
+        What makes a `SlopeSearch` of data, dual variables and options; by default that
+        class.
 
     Returns
     -------
@@ -181,10 +185,11 @@ def search_units(
     options = {"free_bias": free_bias, "negative_slope": negative_slope}
     options["apart"] = apart
     work = 0.5 * COPIES * X.size
+    kind = SlopeSearch if kind is None else kind
+    search = kind(X, N, **options)
     if len(starts) == 0 or not np.any(N):
-        return no_candidates(X, N)
+        return no_candidates(X, search.n_columns)
     check(work)
-    search = SlopeSearch(X, N, **options)
     # Single precision is enough to find the way, and twice as fast; its range is
     # small, so units are taken out.
     unit_X = max(np.max(np.abs(X)), np.finfo(float).tiny)
@@ -192,9 +197,9 @@ def search_units(
     axes = principal_axes(X, centred=free_bias)
     Z, M = X @ axes / unit_X, N / unit_N
     # Without axes, of very many features, its linear part takes long to find.
-    bent = M if issparse(axes) else _without_linear_part(Z, M, free_bias)
+    bent = M if issparse(axes) else search.bent(Z, M)
     rough, curved = (
-        SlopeSearch(Z.astype(np.float32), M.astype(np.float32), like=like, **options)
+        kind(Z.astype(np.float32), M.astype(np.float32), like=like, **options)
         for M in (M, bent)
     )
     low = floor / unit_X / unit_N
@@ -226,16 +231,6 @@ def search_units(
         if not (partial and parts):
             raise
     return merge_candidates(finished + parts, X, apart)
-
-
-def _without_linear_part(Z, N, centred):
-    """Dual variables less what is linear in data of orthogonal columns, if any."""
-    Z = Z - Z.mean(axis=0) if centred else Z
-    squares = np.einsum("nd,nd->d", Z, Z)
-    some = squares > _NO_SPREAD * squares.max(initial=0.0)
-    curved = N - Z[:, some] @ (Z[:, some].T @ N / squares[some, None])
-    little = np.linalg.norm(curved) <= _LITTLE * np.linalg.norm(N)
-    return N if little else curved
 
 
 def _climbed(search, curved, starts, axes, floor, partial):
@@ -386,7 +381,7 @@ def along_biases(X, N, directions, negative_slope, floor, most=50):
     -------
     candidates : Candidates
     """
-    found = [no_candidates(X, N)]
+    found = [no_candidates(X, N.shape[1])]
     for u in directions[: max(1, min(most, _BATCH // N.size))]:
         z = X @ u
         order = np.argsort(-z, kind="stable")
@@ -404,11 +399,9 @@ def along_biases(X, N, directions, negative_slope, floor, most=50):
     return _joined(found)
 
 
-def no_candidates(X, N):
+def no_candidates(X, n_columns):
     zeros = np.zeros(0)
-    return Candidates(
-        np.zeros((0, X.shape[1])), zeros, np.zeros((0, N.shape[1])), zeros
-    )
+    return Candidates(np.zeros((0, X.shape[1])), zeros, np.zeros((0, n_columns)), zeros)
 
 
 def _joined(parts):
@@ -429,11 +422,32 @@ def _in_step(plans):
 
 
 class SlopeSearch:
+    """Slopes of units at a dual point, and the ways up."""
+
     def __init__(self, X, N, *, free_bias, negative_slope, apart=False, like=None):
         self.X, self.N, self.apart = X, N, apart
         # Where products with all samples are taken.
         self.data = X if like is None else placed(X, like)
         self.free_bias, self.negative_slope = free_bias, negative_slope
+        # Numbers in the output weights of a unit.
+        self.n_columns = N.shape[1]
+
+    def hill(self):
+        """What is climbed."""
+        return Hill(self.X, self.N, self.negative_slope, self.data)
+
+    def bent(self, Z, N):
+        """Dual variables less what is linear in data of orthogonal columns, if any."""
+        Z = Z - Z.mean(axis=0) if self.free_bias else Z
+        squares = np.einsum("nd,nd->d", Z, Z)
+        some = squares > _NO_SPREAD * squares.max(initial=0.0)
+        curved = N - Z[:, some] @ (Z[:, some].T @ N / squares[some, None])
+        little = np.linalg.norm(curved) <= _LITTLE * np.linalg.norm(N)
+        return N if little else curved
+
+    def outward(self, outputs):
+        """Weights of the outputs of samples in the slopes of units, as columns."""
+        return self.N @ outputs.T
 
     def slopes(self, z):
         """``N^T act(z)`` for each column, as rows."""
@@ -477,7 +491,7 @@ class SlopeSearch:
         biases = np.zeros(len(U))
         if self.free_bias:
             biases = -np.einsum("kd,kd->k", self.X[at], U)
-        slopes = np.zeros((len(U), self.N.shape[1]))
+        slopes = np.zeros((len(U), self.n_columns))
         for i in range(0, len(U), 500):
             check(2.0 * self.X.size * min(500, len(U) - i))
             some = slice(i, i + 500)
@@ -494,7 +508,7 @@ class SlopeSearch:
         X, dtype = self.X, self.X.dtype
         hits = np.ones(len(starts)) if hits is None else hits.copy()
         plan = np.zeros(len(starts), dtype=int) if plan is None else plan
-        hill = Hill(X, self.N, self.negative_slope, self.data)
+        hill = self.hill()
         U = (starts / np.linalg.norm(starts, axis=1)[:, None]).astype(dtype)
         spread = column_spread(X, self.free_bias, self.apart)
         hill.spread = spread if self.apart else None
@@ -549,7 +563,7 @@ class SlopeSearch:
         # Those that a step does not move it will not move again.
         live = np.arange(len(value))
         for _ in range(rounds):
-            outward, hooks = self.N @ outputs[live].T, at[live]
+            outward, hooks = self.outward(outputs[live]), at[live]
             trial = concave_step(
                 self.X, outward, U[:, live], hooks, self.negative_slope, self.free_bias
             )

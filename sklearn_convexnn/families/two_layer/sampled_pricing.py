@@ -39,6 +39,29 @@ def sample_residuals(problem, N, size, rng):
     residual : ndarray of shape (n_drawn, n_outputs)
         Weighted to stand for all; its columns sum to zero if biases are free.
     """
+    rows, shares = draw_by_residual(N, size, rng)
+    residual = N[rows] * shares[:, None]
+    if problem.fit_intercept:
+        residual -= residual.mean(axis=0)
+    return problem.X[rows].astype(np.float64), residual
+
+
+def draw_by_residual(N, size, rng):
+    """Samples drawn in proportion to their residuals.
+
+    Parameters
+    ----------
+    N : ndarray of shape (n_samples, n_outputs)
+    size : int
+        About how many.
+    rng : RandomState
+
+    Returns
+    -------
+    rows : ndarray of int, shape (n_drawn,)
+    shares : ndarray of shape (n_drawn,)
+        What each stands for.
+    """
     norms = row_norms(N)
     chance = 0.5 * (norms / np.sum(norms) + 1.0 / len(norms))
     order = rng.permutation(len(norms))
@@ -46,10 +69,7 @@ def sample_residuals(problem, N, size, rng):
     steps = (np.arange(size) + rng.uniform()) / size
     drawn = np.searchsorted(np.cumsum(chance[order]), steps * (1.0 - 1e-12))
     rows, count = np.unique(order[drawn], return_counts=True)
-    residual = N[rows] * (count / chance[rows] / size)[:, None]
-    if problem.fit_intercept:
-        residual -= residual.mean(axis=0)
-    return problem.X[rows].astype(np.float64), residual
+    return rows, count / chance[rows] / size
 
 
 def finish_on_all(problem, N, candidates, known, most, partial=False):

@@ -1,5 +1,7 @@
 """The search of training: from random neurons and from those that are known."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from sklearn_convexnn.families.two_layer.pricing import (
@@ -17,6 +19,27 @@ from sklearn_convexnn.families.two_layer.starts import (
     wide_starts,
 )
 
+
+class Ground(NamedTuple):
+    """Data and dual variables that units are searched with.
+
+    Attributes
+    ----------
+    X : ndarray of shape (n_rows, n_features)
+    N : ndarray
+        Dual variables of the samples, which `kind` knows how to take.
+    weights : ndarray of shape (n_rows, n_outputs)
+        Those of the rows.
+    kind : callable or None
+        As of `search_units`.
+    """
+
+    X: np.ndarray
+    N: np.ndarray
+    weights: np.ndarray
+    kind: object = None
+
+
 # Candidates that are finished, and in a longer search.
 _POLISHED, _MORE_POLISHED = 20, 60
 
@@ -33,7 +56,7 @@ def search_far_and_near(
     thorough=False,
     floor=0.0,
     mirrored=False,
-    sample=None,
+    ground=None,
     plans=WIDE,
     **options,
 ):
@@ -55,7 +78,7 @@ def search_far_and_near(
         The slope wanted.
     mirrored : bool, default=False
         Whether to start from mirror images of known neurons as well.
-    sample : tuple (X, residual) or None
+    ground : Ground or None
         Samples and dual variables to climb with; by default all.
     plans : tuple of Plan
         As of `wide_starts`.
@@ -67,19 +90,21 @@ def search_far_and_near(
     candidates : Candidates
         Steepest first.
     """
-    X, residual = (family.X, N) if sample is None else sample
+    ground = family.ground(N) if ground is None else ground
+    X, residual = ground.X, ground.N
     options = {
         **family.geometry,
         "apart": family.apart,
         "floor": floor,
         "polish": _MORE_POLISHED if thorough else _POLISHED,
         "like": family.placed,
+        "kind": ground.kind,
         **options,
     }
     starts = [
         wide_starts(
             X,
-            residual,
+            ground.weights,
             size,
             rng,
             free_bias=family.fit_intercept,
@@ -92,12 +117,12 @@ def search_far_and_near(
         directions = family.steepest(known, N, size).directions
         near = [directions, family.steepest(seen, N, size).directions]
         if thorough:
-            near += [_shaken(family, directions, part, rng) for part in (0.1, 0.4)]
+            near += [_shaken(family, X, directions, part, rng) for part in (0.1, 0.4)]
             starts.append(_not_counted(_between(directions, size, rng), HALFWAY))
     if mirrored and known is not None:
         # With little slope left in the linear part, a neuron and its mirror image are
         # almost equally steep.
-        near += [-known.directions, _shaken(family, known.directions, 0.1, rng)]
+        near += [-known.directions, _shaken(family, X, known.directions, 0.1, rng)]
     if near:
         starts.append(_not_counted(np.concatenate(near), NEAR, rescale=True))
     found = search_units(X, residual, Starts.joined(starts), **options)
@@ -125,9 +150,9 @@ def _between(directions, size, rng):
     return pairs[0] + rng.choice([-1.0, 1.0], size=(size, 1)) * pairs[1]
 
 
-def _shaken(family, directions, shake, rng):
+def _shaken(family, X, directions, shake, rng):
     """Directions moved by `shake` of their length, as the data spread."""
-    scale = column_spread(family.X, family.fit_intercept, family.apart)
+    scale = column_spread(X, family.fit_intercept, family.apart)
     length = np.linalg.norm(directions * scale, axis=1) / np.sqrt(len(scale))
     moved = rng.standard_normal(directions.shape) * (length[:, None] / scale)
     return directions + shake * moved

@@ -1,0 +1,294 @@
+"""What convolutional estimators share: the shape of inputs, training, prediction."""
+
+from functools import partial
+from numbers import Integral
+from types import SimpleNamespace
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sklearn_convexnn._base import COMMON_CONSTRAINTS, ReLUNetworkMixin
+from sklearn_convexnn._convolution_problem import (
+    build_convolution,
+    convolution_slope,
+    squared_deviations_of_patches,
+)
+from sklearn_convexnn._fitting import fit_network
+from sklearn_convexnn._network_input import check_batch_norm, counted
+from sklearn_convexnn._sklearn import Interval, StrOptions, check_same_namespace
+from sklearn_convexnn._utils.devices import (
+    float_dtypes,
+    highest_precision,
+    in_numpy,
+    placed,
+)
+from sklearn_convexnn.families.convolution.layout import Layout
+from sklearn_convexnn.families.convolution.pooling import Pooling
+from sklearn_convexnn.losses import NEVER
+from sklearn_convexnn.training.convolution_routes import train_convolution
+
+_POSITIVE = Interval(Integral, 1, None, closed="left")
+CONSTRAINTS = {
+    **COMMON_CONSTRAINTS,
+    "input_shape": [_POSITIVE, tuple, list, None],
+    "kernel_size": [_POSITIVE, tuple, list],
+    "strides": [_POSITIVE, tuple, list],
+    "padding": [StrOptions({"valid", "same"})],
+    "pooling": [StrOptions({"max", "average"}), None],
+    "pool_size": [_POSITIVE, tuple, list, StrOptions({"global"})],
+    "batch_norm": ["boolean"],
+    "arrangements": [StrOptions({"adaptive"})],
+    "max_neurons": [_POSITIVE, None],
+}
+# Products of filters with patches that a prediction makes at once (32 MB).
+_CHUNK = 4_000_000
+
+
+def layout_of(estimator, n_features, shape=None):
+    """The layout that the parameters of an estimator say.
+
+    Parameters
+    ----------
+    estimator : estimator
+    n_features : int
+    shape : tuple of int or None
+        Of the positions of an input, if the data tell it.
+
+    Returns
+    -------
+    layout : Layout
+
+    Raises
+    ------
+    ValueError
+        If parameters do not fit the data, or each other.
+    """
+    given = estimator.input_shape
+    # The length of a series is not in the parameters, and may be small.
+    clips = given is None and shape is None
+    if given is not None:
+        shape = _along_axes("input_shape", given, None)
+    if shape is None:
+        shape = (n_features,)
+    size = int(np.prod(shape))
+    if n_features % size:
+        raise ValueError(
+            f"input_shape={given!r} has {counted(size, 'position')}, which do not "
+            f"divide the {counted(n_features, 'feature')} of X. Features are positions "
+            "times channels, with the channels of a position next to each other."
+        )
+    ndim = len(shape)
+    kernel = _along_axes("kernel_size", estimator.kernel_size, ndim)
+    strides = _along_axes("strides", estimator.strides, ndim)
+    if clips:
+        kernel = tuple(map(min, kernel, shape))
+    before, after = (0,) * ndim, (0,) * ndim
+    if estimator.padding == "same":
+        # As many positions as strides fit, zeros on both sides alike.
+        wanted = [-(-n // stride) for n, stride in zip(shape, strides)]
+        missing = [
+            max((count - 1) * stride + k - n, 0)
+            for count, stride, k, n in zip(wanted, strides, kernel, shape)
+        ]
+        before = tuple(n // 2 for n in missing)
+        after = tuple(n - low for n, low in zip(missing, before))
+    elif any(k > n for k, n in zip(kernel, shape)):
+        raise ValueError(
+            f"kernel_size={estimator.kernel_size!r} is larger than the input of shape "
+            f"{shape}; use a smaller one, or padding='same'."
+        )
+    layout = Layout(
+        shape,
+        n_features // size,
+        kernel,
+        strides,
+        before,
+        after,
+        (1,) * ndim,
+        estimator.pooling == "max",
+    )
+    return _pooled(layout, estimator, clips)
+
+
+def _pooled(layout, estimator, clips):
+    """The layout with windows."""
+    positions, ndim = layout.positions, len(layout.shape)
+    window = (1,) * ndim
+    if estimator.pooling is not None:
+        window = positions
+        if estimator.pool_size != "global":
+            window = _along_axes("pool_size", estimator.pool_size, ndim)
+            if clips:
+                window = tuple(map(min, window, positions))
+    if any(k > n for k, n in zip(window, positions)):
+        raise ValueError(
+            f"pool_size={estimator.pool_size!r} is larger than the map of shape "
+            f"{positions} that is pooled; use a smaller one, or 'global'."
+        )
+    largest = layout.largest and int(np.prod(window)) > 1
+    return Layout(**{**vars(layout), "window": window, "largest": largest})
+
+
+def _along_axes(name, value, ndim):
+    """A number for each axis, of one for all or of a sequence."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if len(values) == 1 and ndim is not None:
+        values = values * ndim
+    whole = all(isinstance(n, Integral) and not isinstance(n, bool) for n in values)
+    if not whole or not values or min(values) < 1:
+        raise ValueError(f"{name} must be positive integers, got {value!r}.")
+    if ndim is not None and len(values) != ndim:
+        raise ValueError(
+            f"{name}={value!r} has {counted(len(values), 'number')}, but the inputs "
+            f"have {counted(ndim, 'axis')}."
+        )
+    return tuple(map(int, values))
+
+
+class ConvolutionMixin(ReLUNetworkMixin):
+    """Training of convolutional networks, also from filters that are known."""
+
+    _kind, _train = "convolutional", staticmethod(fit_network)
+
+    # The shape of the inputs of the data at hand, if they tell it.
+    _told = None
+
+    def _rows(self, X, reset=True):
+        ndim = getattr(X, "ndim", None)
+        if issparse(X) or ndim is None or ndim == 2:
+            if reset:
+                self._told = None
+            return X
+        if ndim < 3:
+            return X
+        shape = tuple(map(int, X.shape[1:]))
+        spatial = self._spatial(shape, None if reset else self.input_shape_)
+        if reset:
+            self._told = spatial
+        return X.reshape(X.shape[0], int(np.prod(shape)))
+
+    def _spatial(self, shape, expected):
+        """Positions of inputs of a shape with channels, or without if it is given."""
+        if expected is None and self.input_shape is not None:
+            expected = _along_axes("input_shape", self.input_shape, None)
+        if expected is None:
+            return shape[:-1]
+        if expected not in (shape, shape[:-1]):
+            raise ValueError(
+                f"X has inputs of the shape {shape}, but input_shape is {expected}; "
+                "they are to be of that shape, with channels as the last axis if there "
+                "are several."
+            )
+        return expected
+
+    def _layout(self, n_features):
+        return layout_of(self, n_features, self._told)
+
+    def _settings(self, loss, **others):
+        check_batch_norm(self.batch_norm, self.fit_intercept)
+        layout = self._layout(self.n_features_in_)
+        how = {
+            "build": partial(build_convolution, layout=layout),
+            "method": train_convolution,
+            **others,
+        }
+        return super()._settings(loss, **how)
+
+    def _slope(self, X, Y, sample_weight, settings):
+        layout = settings.build.keywords["layout"]
+        return convolution_slope(X, Y, sample_weight, settings, layout=layout)
+
+    def _check_supported(self, loss, n_outputs):
+        # Before any work.
+        self._layout(self.n_features_in_)
+
+    def _warn_of_scales(self, X, sample_weight):
+        # The columns of X are places of a filter in turn.
+        return False
+
+    def _decayed(self, X, sample_weight):
+        if not self.batch_norm:
+            return super()._decayed(X, sample_weight)
+        hidden, output = (in_numpy(part).astype(np.float64) for part in self.coefs_)
+        data, layout = self._data(X), self._layout(X.shape[1])
+        squares = squared_deviations_of_patches(data, sample_weight, hidden, layout)
+        return squares + float(np.sum(output**2))
+
+    def _start(self, n_features, n_outputs, neighbours):
+        """Weights of an earlier fit, if they are to be used."""
+        if not self.warm_start or not hasattr(self, "coefs_"):
+            return None
+        layout = self._layout(n_features)
+        hidden, output, biases, offset = (
+            in_numpy(part).astype(np.float64)
+            for part in (*self.coefs_, *self.intercepts_)
+        )
+        trained = offset > NEVER
+        fits = len(hidden) == layout.patch_size and np.sum(trained) == n_outputs
+        if not fits or len(output) != layout.n_windows * hidden.shape[1]:
+            return None
+        return [hidden, output[:, trained]], [biases, offset[trained]], ()
+
+    def _store(self, X, fitted):
+        layout = self._layout(X.shape[1])
+        self.input_shape_ = layout.shape
+        super()._store(X, fitted)
+        self.n_neurons_ = self.coefs_[0].shape[1]
+        filters = in_numpy(self.coefs_[0]).T
+        shape = len(filters), *layout.kernel, layout.channels
+        self.filters_ = placed(filters.reshape(shape), X, X.dtype)
+        self.map_shape_ = layout.windows
+
+    def _unit_size(self, n_features):
+        return self._layout(n_features).patch_size
+
+    def _maps(self, X):
+        """Pooled maps of all filters, in chunks of samples."""
+        layout = layout_of(
+            SimpleNamespace(**self.get_params(deep=False)),
+            X.shape[1],
+            self.input_shape_,
+        )
+        hidden = in_numpy(self.coefs_[0]).astype(np.float64)
+        bias, pooling = in_numpy(self.intercepts_[0]), Pooling(layout.largest)
+        width = layout.n_patches * max(layout.patch_size, hidden.shape[1])
+        step = max(1, _CHUNK // width)
+        for i in range(0, X.shape[0], step):
+            rows = self._data(X[i : i + step, :]).astype(np.float64)
+            z = layout.patches(rows) @ hidden
+            z += bias
+            Z = pooling.forward(z)[0].transpose(1, 0, 2)
+            yield Z.reshape(len(rows), -1)
+
+    def _raw_predict(self, X):
+        output = in_numpy(self.coefs_[1]).astype(np.float64)
+        offset = in_numpy(self.intercepts_[1])
+        F = np.concatenate([Z @ output + offset for Z in self._maps(X)])
+        return placed(F, self.coefs_[0], highest_precision(self.coefs_[0]))
+
+    def transform(self, X):
+        """Pooled maps of the filters, as features.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or \
+                (n_samples, *input_shape, n_channels)
+
+        Returns
+        -------
+        maps : ndarray of shape (n_samples, n_positions * n_neurons)
+            Outputs of the filters at the positions of the pooled map, those of a
+            position next to each other, as the rows of ``coefs_[1]``.
+        """
+        check_is_fitted(self)
+        X = validate_data(
+            self,
+            self._rows(X, reset=False),
+            accept_sparse="csr",
+            dtype=float_dtypes(X),
+            reset=False,
+        )
+        check_same_namespace(X, self, attribute="_weights", method="transform")
+        maps = np.concatenate([*self._maps(X)])
+        return placed(maps, self.coefs_[0], self.coefs_[0].dtype)

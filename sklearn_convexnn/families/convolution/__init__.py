@@ -1,0 +1,1 @@
+"""Two-layer convolutional networks as a family of units."""
