@@ -160,7 +160,7 @@ class ClassificationMixin(ClassifierMixin):
         """Give classes without weight an output each, after training without them."""
         self.n_outputs_ = len(known)
         xp, _ = get_namespace(self.coefs_[-1])
-        values = np.zeros((self.n_neurons_, len(known)))
+        values = np.zeros((self.coefs_[-1].shape[0], len(known)))
         values[:, known] = in_numpy(self.coefs_[-1])
         offset = np.full(len(known), NEVER)
         offset[known] = in_numpy(self.intercepts_[-1])

@@ -1,11 +1,12 @@
 """What convolutional estimators share: the shape of inputs, training, prediction."""
 
+from dataclasses import asdict
 from functools import partial
 from numbers import Integral
-from types import SimpleNamespace
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sklearn_convexnn._base import COMMON_CONSTRAINTS, ReLUNetworkMixin
@@ -15,6 +16,7 @@ from sklearn_convexnn._convolution_problem import (
     squared_deviations_of_patches,
 )
 from sklearn_convexnn._fitting import fit_network
+from sklearn_convexnn._memory import check_filters
 from sklearn_convexnn._network_input import check_batch_norm, counted
 from sklearn_convexnn._sklearn import Interval, StrOptions, check_same_namespace
 from sklearn_convexnn._utils.devices import (
@@ -146,7 +148,9 @@ def _along_axes(name, value, ndim):
     return tuple(map(int, values))
 
 
-class ConvolutionMixin(ReLUNetworkMixin):
+class ConvolutionMixin(
+    ClassNamePrefixFeaturesOutMixin, TransformerMixin, ReLUNetworkMixin
+):
     """Training of convolutional networks, also from filters that are known."""
 
     _kind, _train = "convolutional", staticmethod(fit_network)
@@ -200,8 +204,14 @@ class ConvolutionMixin(ReLUNetworkMixin):
         return convolution_slope(X, Y, sample_weight, settings, layout=layout)
 
     def _check_supported(self, loss, n_outputs):
-        # Before any work.
-        self._layout(self.n_features_in_)
+        # Of the network, whatever becomes of the parameters; callbacks may predict.
+        self._layout_of_fit = asdict(self._layout(self.n_features_in_))
+
+    def _check_memory(self, shape, n_outputs):
+        layout = self._layout(shape[1])
+        check_filters(
+            layout.patch_size + layout.n_windows * n_outputs, self.n_arrangements
+        )
 
     def _warn_of_scales(self, X, sample_weight):
         # The columns of X are places of a filter in turn.
@@ -232,7 +242,7 @@ class ConvolutionMixin(ReLUNetworkMixin):
 
     def _store(self, X, fitted):
         layout = self._layout(X.shape[1])
-        self.input_shape_ = layout.shape
+        self.input_shape_, self._layout_of_fit = layout.shape, asdict(layout)
         super()._store(X, fitted)
         self.n_neurons_ = self.coefs_[0].shape[1]
         filters = in_numpy(self.coefs_[0]).T
@@ -245,11 +255,7 @@ class ConvolutionMixin(ReLUNetworkMixin):
 
     def _maps(self, X):
         """Pooled maps of all filters, in chunks of samples."""
-        layout = layout_of(
-            SimpleNamespace(**self.get_params(deep=False)),
-            X.shape[1],
-            self.input_shape_,
-        )
+        layout = Layout(**self._layout_of_fit)
         hidden = in_numpy(self.coefs_[0]).astype(np.float64)
         bias, pooling = in_numpy(self.intercepts_[0]), Pooling(layout.largest)
         width = layout.n_patches * max(layout.patch_size, hidden.shape[1])
@@ -266,6 +272,10 @@ class ConvolutionMixin(ReLUNetworkMixin):
         offset = in_numpy(self.intercepts_[1])
         F = np.concatenate([Z @ output + offset for Z in self._maps(X)])
         return placed(F, self.coefs_[0], highest_precision(self.coefs_[0]))
+
+    @property
+    def _n_features_out(self):
+        return self.coefs_[1].shape[0]
 
     def transform(self, X):
         """Pooled maps of the filters, as features.

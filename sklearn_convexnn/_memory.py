@@ -73,6 +73,22 @@ def check_neurons(shape, n_outputs, n_arrangements):
         )
 
 
+def check_filters(n_weights, n_arrangements):
+    """Raise ValueError if the filters to start with would not fit into the memory.
+
+    Parameters
+    ----------
+    n_weights : int
+        Of each filter and of its outputs.
+    n_arrangements : int
+    """
+    require_memory(
+        8.0 * _OF_WEIGHTS * n_arrangements * n_weights,
+        f"n_arrangements={n_arrangements}, the filters to start with,",
+        "use a smaller n_arrangements",
+    )
+
+
 def check_patterns(shape, n_arrangements, free_bias):
     """Raise ValueError if so many sampled patterns would not fit into the memory.
 

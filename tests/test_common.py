@@ -9,6 +9,8 @@ from sklearn.utils.estimator_checks import (
 )
 
 from sklearn_convexnn import (
+    ConvexCNNClassifier,
+    ConvexCNNRegressor,
     ConvexReLUClassifier,
     ConvexReLUClassifierCV,
     ConvexReLURegressor,
@@ -45,6 +47,8 @@ OTHERS = [
     GatedReLUClassifier(),
     ParallelReLURegressor(**ADAPTIVE),
     ParallelReLUClassifier(**ADAPTIVE),
+    ConvexCNNRegressor(),
+    ConvexCNNClassifier(),
     ConvexReLURegressorCV(alphas=3, cv=2, **ROUGH),
     # The score does not know of class weights: with extreme ones, values relative to
     # `alpha_max` lead to networks that see the classes of no weight.
@@ -57,6 +61,9 @@ VARIANTS = [
     ConvexReLUClassifier(class_weight="balanced", **CHEAP),
     ConvexReLURegressor(negative_slope=0.1, **CHEAP),
     ConvexReLURegressor(negative_slope=-1.0, **CHEAP),
+    ConvexReLURegressor(batch_norm=True, **CHEAP),
+    ConvexCNNRegressor(batch_norm=True, pooling="average", **ADAPTIVE),
+    ConvexCNNClassifier(pool_size="global", **ADAPTIVE),
     ConvexReLUClassifier(negative_slope=0.1, **CHEAP),
     ConvexReLUClassifier(negative_slope=-1.0, **CHEAP),
     ConvexReLUClassifier(loss="hinge", fit_intercept=False, **ADAPTIVE),

@@ -225,7 +225,11 @@ class Run(Generation):
     def solves_exactly(self, n_units):
         """Whether the group lasso over so many units is for a second-order method."""
         p = self.problem
-        work = len(p.X) * (p.family.n_windows * n_units * p.n_outputs) ** 2
+        unknowns = p.family.n_windows * n_units * p.n_outputs
+        work = len(p.X) * unknowns**2
+        if p.family.n_windows > 1:
+            # Of a few samples there can be far more unknowns than samples.
+            work += unknowns**3
         # Without curvature the residual is not a dual point, and descent gets stuck.
         return work <= _MOST_WORK or not p.loss.smooth
 

@@ -103,7 +103,7 @@ class _Objective(Objective):
         weights = Weights(*short, self.weights.linear, offset)
         value, totals = 0.0, None
         for rows in self.chunks:
-            check(2.0 * family.products * W.shape[1] * (rows.stop - rows.start))
+            check(2.0 * family.places * W.size * (rows.stop - rows.start))
             part, *slopes = pass_over(p, weights, rows)
             value += part
             slopes = [slope.astype(np.float64) for slope in slopes]

@@ -80,8 +80,8 @@ class Convolution(TwoLayer):
         return len(self.X) * self.layout.n_patches
 
     @property
-    def products(self):
-        return self.layout.n_patches * self.unit_size
+    def places(self):
+        return self.layout.n_patches
 
     def reduced(self):
         return Coordinates(self)

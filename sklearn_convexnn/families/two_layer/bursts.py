@@ -135,7 +135,9 @@ def _can_split(problem, weights):
 def _work_of_pass(problem, weights, n=None):
     """Operations of a step on so many samples, by default all."""
     n = len(problem.X) if n is None else n
-    passes = 6.0 * (problem.family.products + problem.n_outputs) + _PASSES
+    family = problem.family
+    products = family.places * family.unit_size + family.n_windows * problem.n_outputs
+    passes = 6.0 * products + _PASSES * family.places
     return _STEP + passes * len(weights.output) * n
 
 

@@ -54,6 +54,8 @@ class TwoLayer(UnitFamily):
     negative_slope: float = 0.0
 
     has_cells = True
+    # Outputs of a unit for a sample, before they are pooled.
+    places = 1
 
     @property
     def geometry(self):
@@ -140,11 +142,6 @@ class TwoLayer(UnitFamily):
     def typical_length(self):
         """Root mean square of the lengths of what neurons are multiplied with."""
         return np.linalg.norm(self.X) / np.sqrt(len(self.X))
-
-    @property
-    def products(self):
-        """Products of numbers that a neuron takes for a sample."""
-        return self.X.shape[1]
 
     def random_weights(self, problem, n_units, rng):
         """Weights to start a descent from."""
