@@ -14,8 +14,8 @@ with its layer of batch normalisation, and its accuracy with that of a network w
 # -------------
 #
 # The same network is trained by L-BFGS from five random starts: directions, scales,
-# shifts and output weights, over all samples at once, with gradients through the mean and
-# the standard deviation.
+# shifts and output weights, over all samples at once, with gradients through the mean
+# and the standard deviation.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,7 +38,7 @@ WIDTH = 100
 
 def train_with_layer(alpha, seed):
     """Objective of a network whose layer of batch normalisation is trained as such."""
-    (n, d), rng = X.shape, np.random.default_rng(seed)
+    d, rng = X.shape[1], np.random.default_rng(seed)
     sizes = np.cumsum([d * WIDTH, WIDTH, WIDTH, WIDTH])
 
     def objective(parameters):
@@ -77,7 +77,9 @@ def train_with_layer(alpha, seed):
 
 
 alphas = [20.0, 5.0]
-trained = {alpha: [train_with_layer(alpha, seed) for seed in range(5)] for alpha in alphas}
+trained = {
+    alpha: [train_with_layer(alpha, seed) for seed in range(5)] for alpha in alphas
+}
 models = [
     ConvexReLURegressor(alpha=alpha, batch_norm=True, random_state=0).fit(X, y)
     for alpha in alphas
@@ -90,8 +92,8 @@ for alpha, model in zip(alphas, models):
     )
 
 # %%
-# With a large `alpha` the two are close.  With a small one L-BFGS ends in other minima, from each
-# start in another, and the bound says that there is a better network.
+# With a large `alpha` the two are close.  With a small one L-BFGS ends in other minima,
+# from each start in another, and the bound says that there is a better network.
 
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for ax, alpha, model in zip(axes, alphas, models):

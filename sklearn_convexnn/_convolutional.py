@@ -283,7 +283,7 @@ class ConvolutionMixin(
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or \
-                (n_samples, *input_shape, n_channels)
+                (n_samples, ..., n_channels)
 
         Returns
         -------

@@ -99,8 +99,8 @@ class ConvexCNNRegressor(RegressionMixin, ConvolutionMixin, BaseEstimator):
         pooled map are next to each other.
     intercepts_ : list of 2 ndarrays
         Biases of shape (n_neurons,) and (n_outputs,).
-    filters_ : ndarray of shape (n_neurons, *kernel_size, n_channels)
-        The filters.
+    filters_ : ndarray of shape (n_neurons, ..., n_channels)
+        The filters, with the axes of the kernel in the middle.
     input_shape_, map_shape_ : tuple of int
         Positions of an input, and of the pooled map.
     n_neurons_ : int
@@ -264,8 +264,8 @@ class ConvexCNNClassifier(ClassificationMixin, ConvolutionMixin, BaseEstimator):
         Also those of which every sample has weight zero.
     coefs_, intercepts_ : list of 2 ndarrays
         As of :class:`ConvexCNNRegressor`.
-    filters_ : ndarray of shape (n_neurons, *kernel_size, n_channels)
-        The filters.
+    filters_ : ndarray of shape (n_neurons, ..., n_channels)
+        The filters, with the axes of the kernel in the middle.
     input_shape_, map_shape_ : tuple of int
         Positions of an input, and of the pooled map.
     n_neurons_ : int
@@ -296,11 +296,13 @@ class ConvexCNNClassifier(ClassificationMixin, ConvolutionMixin, BaseEstimator):
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_convexnn import ConvexCNNClassifier
     >>> X, y = load_digits(n_class=2, return_X_y=True)
-    >>> model = ConvexCNNClassifier(alpha=1, input_shape=(8, 8), random_state=0)
-    >>> model.fit(X[:100] / 16, y[:100]).filters_.shape[1:]
+    >>> model = ConvexCNNClassifier(
+    ...     alpha=1, input_shape=(8, 8), tol=0.1, random_state=0
+    ... )
+    >>> model.fit(X[:60] / 16, y[:60]).filters_.shape[1:]
     (3, 3, 1)
-    >>> model.score(X[100:] / 16, y[100:])
-    1.0
+    >>> bool(model.score(X[60:] / 16, y[60:]) > 0.98)
+    True
     """
 
     _parameter_constraints = {

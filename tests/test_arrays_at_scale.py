@@ -14,7 +14,7 @@ from sklearn_convexnn.families.two_layer.climbing import Hill
 from sklearn_convexnn.families.two_layer.placing import network_of, random_weights
 from sklearn_convexnn.families.two_layer.pricing import SlopeSearch, search_units
 from sklearn_convexnn.model.settings import Limits
-from sklearn_convexnn.solvers.descent import Descent, _Objective
+from sklearn_convexnn.solvers.descent import Descent, Objective
 from sklearn_convexnn.solvers.mini_batches import descend_in_batches
 from sklearn_convexnn.training import at_scale
 from sklearn_convexnn.training.at_scale import generate_at_scale
@@ -60,7 +60,7 @@ def test_values_and_derivatives(elsewhere, kind):
     here, there = pair(elsewhere, **slopes_of(kind))
     weights = random_weights(here, 6, np.random.RandomState(0))
     weights = replace(weights, linear=np.arange(6) == 2)
-    ours, theirs = _Objective(here, weights), _Objective(there, weights)
+    ours, theirs = Objective(here, weights), Objective(there, weights)
     value, gradient = ours.value_and_gradient(ours.start())
     found, slopes = theirs.value_and_gradient(theirs.start())
     assert_allclose(found, value)

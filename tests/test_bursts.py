@@ -13,6 +13,7 @@ from sklearn_convexnn.families.two_layer.bursts import (
     descend_in_bursts,
     split_neurons,
 )
+from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.families.two_layer.placing import (
     network_of,
     place_neurons,
@@ -107,8 +108,8 @@ def batches_before(problem, monkeypatch, n_bursts):
         counts.append(1)
         return batches(*args)
 
-    batches = bursts.descend_in_batches
-    monkeypatch.setattr(bursts, "descend_in_batches", counted)
+    batches = TwoLayer.descend_in_batches
+    monkeypatch.setattr(TwoLayer, "descend_in_batches", counted)
     networks(problem, most=n_bursts)
     return len(counts)
 

@@ -47,8 +47,8 @@ OTHERS = [
     GatedReLUClassifier(),
     ParallelReLURegressor(**ADAPTIVE),
     ParallelReLUClassifier(**ADAPTIVE),
-    ConvexCNNRegressor(),
-    ConvexCNNClassifier(),
+    ConvexCNNRegressor(**ROUGH),
+    ConvexCNNClassifier(**ROUGH),
     ConvexReLURegressorCV(alphas=3, cv=2, **ROUGH),
     # The score does not know of class weights: with extreme ones, values relative to
     # `alpha_max` lead to networks that see the classes of no weight.

@@ -39,7 +39,17 @@ def grouped(matrix, n_windows):
 
 
 def below_each_other(Z, n_windows):
-    """Features of a unit below each other, shape (n_windows * n_samples, n_units)."""
+    """Features of a unit below each other.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_samples, n_windows * n_units)
+    n_windows : int
+
+    Returns
+    -------
+    column : ndarray of shape (n_windows * n_samples, n_units)
+    """
     if n_windows == 1:
         return Z
     n_units = Z.shape[1] // n_windows

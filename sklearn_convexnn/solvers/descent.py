@@ -20,7 +20,14 @@ _POWER, _WORTH = 4, 8.0
 
 
 class Objective:
-    """The weight-decay objective, of all weights as one vector and in own units."""
+    """The weight-decay objective, of all weights as one vector and in own units.
+
+    Parameters
+    ----------
+    problem : Problem
+    weights : Weights
+        Which of the neurons are linear, and of what sizes weights are.
+    """
 
     def __init__(self, problem, weights):
         p, X = problem, problem.X

@@ -127,7 +127,14 @@ class _Schedule:
 
 
 class Adam:
-    """Weights that move in place, with means of the derivatives and their squares."""
+    """Weights that move in place, with means of the derivatives and their squares.
+
+    Parameters
+    ----------
+    problem : Problem
+    weights : Weights
+        Where they are at first.
+    """
 
     def __init__(self, problem, weights):
         p, self.problem, self.X = problem, problem, problem.family.data

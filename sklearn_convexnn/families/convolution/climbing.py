@@ -90,7 +90,12 @@ class PooledSlopes(SlopeSearch):
 
 
 class PooledHill(Hill):
-    """As `Hill`, of a `PooledSlopes`."""
+    """As `Hill`, of filters.
+
+    Parameters
+    ----------
+    search : PooledSlopes
+    """
 
     def __init__(self, search):
         self.X, self.search = search.X, search

@@ -141,5 +141,15 @@ class _Adam(Adam):
 
 
 def descend_filters_in_batches(problem, weights, rng, n_steps):
-    """As `descend_in_batches`, of filters."""
+    """As `descend_in_batches`, of filters.
+
+    Parameters
+    ----------
+    problem, weights, rng, n_steps
+        As there.
+
+    Returns
+    -------
+    weights : Weights
+    """
     return descend(_Adam(problem, weights), len(problem.X), rng, n_steps)

@@ -65,5 +65,14 @@ class Pooling:
 
 
 def mean_of(z):
-    """The mean of each window, shape (n_windows, n_samples, n_filters)."""
+    """The mean of each window.
+
+    Parameters
+    ----------
+    z : ndarray of shape (n_windows, n_samples, window_size, n_filters)
+
+    Returns
+    -------
+    means : ndarray of shape (n_windows, n_samples, n_filters)
+    """
     return z[:, :, 0] if z.shape[2] == 1 else z.mean(axis=2)

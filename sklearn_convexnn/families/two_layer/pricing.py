@@ -422,7 +422,18 @@ def _in_step(plans):
 
 
 class SlopeSearch:
-    """Slopes of units at a dual point, and the ways up."""
+    """Slopes of units at a dual point, and the ways up.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    N : ndarray of shape (n_samples, n_outputs)
+    free_bias : bool
+    negative_slope : float
+    apart : bool, default=False
+    like : array or None, default=None
+        As of `search_units`.
+    """
 
     def __init__(self, X, N, *, free_bias, negative_slope, apart=False, like=None):
         self.X, self.N, self.apart = X, N, apart
