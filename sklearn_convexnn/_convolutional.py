@@ -259,9 +259,9 @@ class ConvolutionMixin(
         hidden = in_numpy(self.coefs_[0]).astype(np.float64)
         bias, pooling = in_numpy(self.intercepts_[0]), Pooling(layout.largest)
         width = layout.n_patches * max(layout.patch_size, hidden.shape[1])
-        step = max(1, _CHUNK // width)
-        for i in range(0, X.shape[0], step):
-            rows = self._data(X[i : i + step, :]).astype(np.float64)
+        n, step = X.shape[0], max(1, _CHUNK // width)
+        for i in range(0, n, step):
+            rows = self._data(X[i : min(i + step, n), :]).astype(np.float64)
             z = layout.patches(rows) @ hidden
             z += bias
             Z = pooling.forward(z)[0].transpose(1, 0, 2)
