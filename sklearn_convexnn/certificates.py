@@ -35,7 +35,7 @@ from sklearn_convexnn._network_input import (
     read_targets,
     told_by,
 )
-from sklearn_convexnn._preparing import grouped
+from sklearn_convexnn._preparing import grouped, whitened
 from sklearn_convexnn._sklearn import (
     Interval,
     StrOptions,
@@ -56,7 +56,6 @@ from sklearn_convexnn.losses import (
 )
 from sklearn_convexnn.model.problem import Problem
 from sklearn_convexnn.model.units import Units, units_of
-from sklearn_convexnn.model.whitening import Whitening
 from sklearn_convexnn.patterns.arrangements import without_rounding
 from sklearn_convexnn.training.bounds import GivenNetwork, lower_bound
 
@@ -612,8 +611,7 @@ def _in_units(network, X, Y, sample_weight, loss, alpha):
     """The network with its problem in units of order one, and the units."""
     free_bias, whitening = network.fit_intercept, None
     if network.batch_norm:
-        whitening = Whitening.of(X, sample_weight)
-        X = whitening.transform(X)
+        X, whitening = whitened(X, sample_weight)
     centre = np.zeros(X.shape[1])
     if free_bias:
         # Free biases absorb the shift; without it, less is lost to rounding.

@@ -127,7 +127,8 @@ class ConvexCNNRegressor(RegressionMixin, ConvolutionMixin, BaseEstimator):
     -----
     `X` may have an axis for each of the axes of the inputs, and one for channels; it is
     used with a row for each sample.  Patches are made for some samples at a time, and
-    kept for all if they have at most 8 million entries.
+    kept for all if they have at most 8 million entries.  With `batch_norm` those of all
+    samples are in memory once, in double precision, when they are whitened.
 
     An image has many patches, so that the search for missing filters sees more numbers
     than that for neurons of a dense network of as many samples, and takes longer.

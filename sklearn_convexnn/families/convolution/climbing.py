@@ -3,7 +3,7 @@
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import check
-from sklearn_convexnn.families.convolution.pooling import mean_of
+from sklearn_convexnn.families.convolution.pooling import Pooling, mean_of
 from sklearn_convexnn.families.two_layer.climbing import Hill
 from sklearn_convexnn.families.two_layer.pricing import SlopeSearch
 
@@ -40,15 +40,9 @@ class PooledSlopes(SlopeSearch):
         # The largest of several patches has no linear part.
         return N
 
-    def pooled(self, z):
-        """Features of products that are not needed any more, as `Pooling.forward`."""
-        z = z.reshape(*self.shape, -1)
-        if self.layout.largest:
-            return np.maximum(np.max(z, axis=2), 0.0)
-        return mean_of(np.maximum(z, 0.0))
-
     def slopes(self, z):
-        Z = self.pooled(z)
+        # The products are not needed any more.
+        Z, _ = Pooling(self.layout.largest).forward(z.reshape(*self.shape, -1))
         slopes = np.matmul(Z.transpose(0, 2, 1), self.N)
         return slopes.transpose(1, 0, 2).reshape(Z.shape[2], -1)
 

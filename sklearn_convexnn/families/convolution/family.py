@@ -1,6 +1,6 @@
 """Two-layer convolutional networks as a family of units."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 
 import numpy as np
@@ -19,7 +19,10 @@ from sklearn_convexnn.families.convolution.pooling import Pooling
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.families.two_layer.neurons import Neurons
-from sklearn_convexnn.families.two_layer.sampled_pricing import draw_by_residual
+from sklearn_convexnn.families.two_layer.sampled_pricing import (
+    draw_by_residual,
+    over_all,
+)
 from sklearn_convexnn.families.two_layer.searching import Ground
 from sklearn_convexnn.model.coordinates import Coordinates
 from sklearn_convexnn.model.network import Network
@@ -137,7 +140,7 @@ class Convolution(TwoLayer):
         n = len(range(*rows.indices(len(self.X))))
         Z = np.empty((n, self.n_windows, len(units)), dtype)
         pooling = Pooling(self.layout.largest, units.linear)
-        first, step = rows.start or 0, None
+        first = rows.start or 0
         directions, biases = units.directions.T.astype(dtype), units.biases
         for some in self.row_chunks(len(units)):
             check()
@@ -195,11 +198,7 @@ class Convolution(TwoLayer):
         how["floor"] = _WORTH * how.get("floor", 0.0)
         found = super().search(N, size, rng, polish=0, ground=ground, **how)
         found = found.select(slice(0, _MOST_EVALUATED)).uncounted()
-        slopes = self.slopes_by_output(found.units, N)
-        sizes = row_norms(slopes)
-        outputs = slopes / np.maximum(sizes, 1e-300)[:, None]
-        found = replace(found, outputs=outputs, slopes=sizes)
-        return found.select(np.argsort(-sizes, kind="stable"))
+        return over_all(self, found, N)
 
     def most_starts(self, n_outputs):
         return super().most_starts(n_outputs * self.layout.n_patches)

@@ -92,7 +92,7 @@ def finish_on_all(problem, N, candidates, known, most, partial=False):
     candidates : Candidates
         Steepest first.
     """
-    hills = _over_all(problem, candidates, N)
+    hills = over_all(problem.family, candidates, N)
     best, known = hills.select(slice(0, most)), known.select(slice(0, most))
     U = np.concatenate([best.directions, known.directions])
     biases = np.concatenate([best.biases, known.biases])
@@ -111,7 +111,7 @@ def finish_on_all(problem, N, candidates, known, most, partial=False):
         n_starts, hits = 0, 0.0 * hits
     outputs = np.zeros((len(U), N.shape[1]))
     climbed = Candidates(U, biases, outputs, biases, hits, n_starts)
-    climbed = _over_all(problem, climbed, N)
+    climbed = over_all(problem.family, climbed, N)
     # Each climb counts once, where it has ended.
     parts = [climbed, hills.uncounted()]
     return merge_candidates(parts, problem.X, problem.family.apart)
@@ -137,9 +137,20 @@ def _ascended(problem, N, starts, hits):
     return U, biases, hits
 
 
-def _over_all(problem, candidates, N):
-    """The candidates with their slopes over all samples, steepest first."""
-    slopes = problem.family.slopes_by_output(candidates.units, N)
+def over_all(family, candidates, N):
+    """The candidates with their slopes over all samples, steepest first.
+
+    Parameters
+    ----------
+    family : UnitFamily
+    candidates : Candidates
+    N : ndarray of shape (n_samples, n_outputs)
+
+    Returns
+    -------
+    candidates : Candidates
+    """
+    slopes = family.slopes_by_output(candidates.units, N)
     size = row_norms(slopes)
     outputs = slopes / np.maximum(size, 1e-300)[:, None]
     found = replace(candidates, outputs=outputs, slopes=size)
