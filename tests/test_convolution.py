@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexCNNClassifier, ConvexCNNRegressor
 from sklearn_convexnn._convolutional import layout_of
-from sklearn_convexnn.families.convolution import descent
+from sklearn_convexnn.families.convolution import descent, family
 from sklearn_convexnn.families.convolution.climbing import PooledSlopes
 from sklearn_convexnn.families.convolution.family import Convolution
 from sklearn_convexnn.families.convolution.layout import Layout
@@ -83,10 +83,10 @@ def problem_of(largest=False, window=2, n_outputs=2, loss=None, bias=True, n=12)
     Y = Y.reshape(n, -1)
     layout = Layout((8,), 1, (3,), (1,), (0,), (0,), (window,), largest)
     centre = np.array([0.1, 0.0, -0.2]) * bias
-    family = Convolution(X, bias, layout=layout, centre=centre)
+    filters = Convolution(X, bias, layout=layout, centre=centre)
     weight = np.random.default_rng(1).uniform(0.5, 2.0, n)
     loss = Separable(loss_of("squared_error")) if loss is None else loss
-    return Problem(family, Y, weight, loss, 0.3)
+    return Problem(filters, Y, weight, loss, 0.3)
 
 
 @pytest.mark.parametrize("largest", [False, True])
@@ -119,6 +119,21 @@ def test_slopes_and_their_derivatives(largest, window, n_outputs):
     for row in range(len(patches)):
         others = search.evaluate(U, np.full(5, row)).slopes
         assert np.all(others <= best * (1.0 + 1e-10))
+
+
+@pytest.mark.parametrize("largest", [False, True])
+def test_a_search_on_some_samples_tells_slopes_on_all(largest, monkeypatch):
+    p = problem_of(largest, n=60)
+    N = p.null_dual()
+    everywhere = p.family.search(N, 20, np.random.RandomState(0))
+    monkeypatch.setattr(family, "_MOST_PATCHES", 100)
+    monkeypatch.setattr(family, "_FEWEST", 30)
+    found = p.family.search(N, 20, np.random.RandomState(0))
+    assert_allclose(found.slopes, p.family.slopes(found.units, N), rtol=1e-10)
+    assert np.all(np.diff(found.slopes) <= 0)
+    # It has seen a half of them, and says nothing of what it has not seen.
+    assert found.slopes[0] >= 0.8 * everywhere.slopes[0]
+    assert found.n_starts == 0
 
 
 @pytest.mark.parametrize("loss", ["squared_error", "softmax"])
