@@ -342,9 +342,15 @@ class ReLUNetworkMixin(CallbackSupportMixin):
     def _store_objective(self, X, Y, sample_weight, loss):
         """The objective of the network as it is stored, and what follows from it."""
         value = loss.value(in_numpy(self._raw_predict(X)), Y, sample_weight)
-        self._squares = self._decayed(X, sample_weight)
-        self.objective_ = float(value + 0.5 * self.alpha_ * self._squares)
-        self.loss_ = self.objective_ / float(np.sum(sample_weight))
+        self._store_values(
+            value, self._decayed(X, sample_weight), float(np.sum(sample_weight))
+        )
+
+    def _store_values(self, value, squares, total_weight):
+        """The objective from its loss and the sum of squares that decay."""
+        self._squares = squares
+        self.objective_ = float(value + 0.5 * self.alpha_ * squares)
+        self.loss_ = self.objective_ / total_weight
         self.dual_gap_ = self.objective_ - self.dual_bound_
 
     def _decayed(self, X, sample_weight):
@@ -371,7 +377,7 @@ class ReLUNetworkMixin(CallbackSupportMixin):
         self.alpha_ = FRACTION if self.alpha == "scale" else float(self.alpha)
         self.negative_slope_ = float(getattr(self, "negative_slope", 0.0))
         self._store(X, fitted)
-        self.objective_ = self.loss_ = self.dual_gap_ = 0.0
+        self._store_values(0.0, 0.0, 1.0)
         task.end({})
         return fitted
 

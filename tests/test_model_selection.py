@@ -392,6 +392,15 @@ def test_constant_targets():
     assert models[-1].n_neurons_ == 0
 
 
+def test_the_only_class_that_has_weight():
+    X = tiny_data("squared_error", n=20, d=2)[0]
+    y = np.arange(20) % 2
+    model = ConvexReLUClassifierCV(alphas=[3.0, 1.0, 0.3], cv=2, random_state=0)
+    model.fit(X, y, sample_weight=y)
+    assert_allclose(model.scores_path_, 0.0, atol=1e-12)
+    assert np.all(model.predict(X) == 1)
+
+
 @pytest.mark.slow
 def test_warm_start_from_neurons_of_no_use():
     X, y = scaled(load_diabetes, 120)
