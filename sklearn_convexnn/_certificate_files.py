@@ -34,6 +34,7 @@ _CONSTRAINTS = {
     "fit_intercept": [bool],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
     "batch_norm": [bool],
+    "convolution": [dict, None],
     "n_features": [Interval(Integral, 1, None, closed="left")],
     "one_vs_rest": [bool],
 }
@@ -218,6 +219,10 @@ def _check_told(told, dual):
         if (told[name] is None) == (loss == its_loss):
             needed = "a number" if loss == its_loss else "None"
             raise ValueError(f"{name} must be {needed} with loss={loss!r}.")
+    if told["convolution"] is not None:
+        _check_convolution(told["convolution"], told["n_features"])
+        if told["negative_slope"] != 0:
+            raise ValueError("negative_slope must be 0 where filters are convolved.")
     if told["batch_norm"] and not told["fit_intercept"]:
         raise ValueError("batch_norm=True needs fit_intercept=True.")
     several = loss in CLASSIFICATION_LOSSES and _n_outputs(dual) > 1
@@ -226,6 +231,50 @@ def _check_told(told, dual):
         raise ValueError(
             f"one_vs_rest must be {several} with loss={loss!r} and a dual of the shape "
             f"{dual.shape}."
+        )
+
+
+def _check_convolution(told, n_features):
+    """Raise ValueError for a layout of filters that is none, or of other data."""
+    lists = "input_shape", "kernel_size", "strides", "pool_size"
+    wanted = {*lists, "n_channels", "padding", "pooling", "channels_first"}
+    if {*told} != wanted:
+        raise ValueError(f"convolution must have the entries {sorted(wanted)}.")
+
+    def whole(value, least):
+        return type(value) is int and value >= least
+
+    ndim = len(told["input_shape"]) if isinstance(told["input_shape"], list) else 0
+    parts = [told[name] for name in lists]
+    pairs = told["padding"]
+    fits = (
+        ndim > 0
+        and whole(told["n_channels"], 1)
+        and told["pooling"] in ("max", "average", None)
+        and isinstance(told["channels_first"], bool)
+        and all(isinstance(part, list) and len(part) == ndim for part in parts)
+        and all(whole(number, 1) for part in parts for number in part)
+        and isinstance(pairs, list)
+        and len(pairs) == ndim
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in pairs)
+        and all(whole(number, 0) for pair in pairs for number in pair)
+    )
+    if not fits:
+        raise ValueError(
+            f"convolution must be the layout of filters, with a number for each axis, "
+            f"got {told}."
+        )
+    size = told["n_channels"]
+    for length, kernel, stride, window, margins in zip(*parts, pairs):
+        size *= length
+        if (length + sum(margins) - kernel) // stride + 1 < window:
+            raise ValueError(
+                "kernel_size or pool_size of convolution is larger than what it is for."
+            )
+    if size != n_features:
+        raise ValueError(
+            f"convolution is of inputs with {size} features, but n_features is "
+            f"{n_features}."
         )
 
 

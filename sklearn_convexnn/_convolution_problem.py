@@ -31,6 +31,7 @@ def build_convolution(X, Y, sample_weight, settings, dtype=np.float64, *, layout
     sample_weight : ndarray of shape (n_samples,)
         Positive.
     settings : Settings
+        Or anything else with its `loss`, `alpha`, `fit_intercept` and `batch_norm`.
     dtype : dtype, default=float64
     layout : Layout
 

@@ -16,8 +16,9 @@ from sklearn_convexnn._convolution_problem import (
     squared_deviations_of_patches,
 )
 from sklearn_convexnn._fitting import fit_network
+from sklearn_convexnn._layouts import layout_of, positions_of
 from sklearn_convexnn._memory import check_filters
-from sklearn_convexnn._network_input import check_batch_norm, counted
+from sklearn_convexnn._network_input import check_batch_norm
 from sklearn_convexnn._sklearn import Interval, StrOptions, check_same_namespace
 from sklearn_convexnn._utils.devices import (
     float_dtypes,
@@ -47,107 +48,6 @@ CONSTRAINTS = {
 _CHUNK = 4_000_000
 
 
-def layout_of(estimator, n_features, shape=None):
-    """The layout that the parameters of an estimator say.
-
-    Parameters
-    ----------
-    estimator : estimator
-    n_features : int
-    shape : tuple of int or None
-        Of the positions of an input, if the data tell it.
-
-    Returns
-    -------
-    layout : Layout
-
-    Raises
-    ------
-    ValueError
-        If parameters do not fit the data, or each other.
-    """
-    given = estimator.input_shape
-    # The length of a series is not in the parameters, and may be small.
-    clips = given is None and shape is None
-    if given is not None:
-        shape = _along_axes("input_shape", given, None)
-    if shape is None:
-        shape = (n_features,)
-    size = int(np.prod(shape))
-    if n_features % size:
-        raise ValueError(
-            f"input_shape={given!r} has {counted(size, 'position')}, which do not "
-            f"divide the {counted(n_features, 'feature')} of X. Features are positions "
-            "times channels, with the channels of a position next to each other."
-        )
-    ndim = len(shape)
-    kernel = _along_axes("kernel_size", estimator.kernel_size, ndim)
-    strides = _along_axes("strides", estimator.strides, ndim)
-    if clips:
-        kernel = tuple(map(min, kernel, shape))
-    before, after = (0,) * ndim, (0,) * ndim
-    if estimator.padding == "same":
-        # As many positions as strides fit, zeros on both sides alike.
-        wanted = [-(-n // stride) for n, stride in zip(shape, strides)]
-        missing = [
-            max((count - 1) * stride + k - n, 0)
-            for count, stride, k, n in zip(wanted, strides, kernel, shape)
-        ]
-        before = tuple(n // 2 for n in missing)
-        after = tuple(n - low for n, low in zip(missing, before))
-    elif any(k > n for k, n in zip(kernel, shape)):
-        raise ValueError(
-            f"kernel_size={estimator.kernel_size!r} is larger than the input of shape "
-            f"{shape}; use a smaller one, or padding='same'."
-        )
-    layout = Layout(
-        shape,
-        n_features // size,
-        kernel,
-        strides,
-        before,
-        after,
-        (1,) * ndim,
-        estimator.pooling == "max",
-    )
-    return _pooled(layout, estimator, clips)
-
-
-def _pooled(layout, estimator, clips):
-    """The layout with windows."""
-    positions, ndim = layout.positions, len(layout.shape)
-    window = (1,) * ndim
-    if estimator.pooling is not None:
-        window = positions
-        if estimator.pool_size != "global":
-            window = _along_axes("pool_size", estimator.pool_size, ndim)
-            if clips:
-                window = tuple(map(min, window, positions))
-    if any(k > n for k, n in zip(window, positions)):
-        raise ValueError(
-            f"pool_size={estimator.pool_size!r} is larger than the map of shape "
-            f"{positions} that is pooled; use a smaller one, or 'global'."
-        )
-    largest = layout.largest and int(np.prod(window)) > 1
-    return Layout(**{**vars(layout), "window": window, "largest": largest})
-
-
-def _along_axes(name, value, ndim):
-    """A number for each axis, of one for all or of a sequence."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
-    if len(values) == 1 and ndim is not None:
-        values = values * ndim
-    whole = all(isinstance(n, Integral) and not isinstance(n, bool) for n in values)
-    if not whole or not values or min(values) < 1:
-        raise ValueError(f"{name} must be positive integers, got {value!r}.")
-    if ndim is not None and len(values) != ndim:
-        raise ValueError(
-            f"{name}={value!r} has {counted(len(values), 'number')}, but the inputs "
-            f"have {counted(ndim, 'axis')}."
-        )
-    return tuple(map(int, values))
-
-
 class ConvolutionMixin(
     ClassNamePrefixFeaturesOutMixin, TransformerMixin, ReLUNetworkMixin
 ):
@@ -167,24 +67,11 @@ class ConvolutionMixin(
         if ndim < 3:
             return X
         shape = tuple(map(int, X.shape[1:]))
-        spatial = self._spatial(shape, None if reset else self.input_shape_)
+        expected = self.input_shape if reset else self.input_shape_
+        positions = positions_of(shape, expected)
         if reset:
-            self._told = spatial
+            self._told = positions
         return X.reshape(X.shape[0], int(np.prod(shape)))
-
-    def _spatial(self, shape, expected):
-        """Positions of inputs of a shape with channels, or without if it is given."""
-        if expected is None and self.input_shape is not None:
-            expected = _along_axes("input_shape", self.input_shape, None)
-        if expected is None:
-            return shape[:-1]
-        if expected not in (shape, shape[:-1]):
-            raise ValueError(
-                f"X has inputs of the shape {shape}, but input_shape is {expected}; "
-                "they are to be of that shape, with channels as the last axis if there "
-                "are several."
-            )
-        return expected
 
     def _layout(self, n_features):
         return layout_of(self, n_features, self._told)

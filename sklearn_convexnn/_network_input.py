@@ -49,6 +49,8 @@ class PlainNetwork:
         Of its activation.
     batch_norm : bool
         Whether the weight decay is that of networks with batch normalisation.
+    layout : Layout or None, default=None
+        Of the filters that the columns of the first weights are, if they are.
     """
 
     coefs: list
@@ -57,6 +59,12 @@ class PlainNetwork:
     fit_intercept: bool
     negative_slope: float
     batch_norm: bool
+    layout: object = None
+
+    @property
+    def n_features(self):
+        """Of its inputs."""
+        return len(self.coefs[0]) if self.layout is None else self.layout.n_features
 
     def select(self, used):
         """The network with the outputs of a mask only."""
@@ -108,7 +116,7 @@ def told_by(network, **given):
     return params
 
 
-def read_network(network, loss, fit_intercept, negative_slope, batch_norm):
+def read_network(network, loss, fit_intercept, negative_slope, batch_norm, layout=None):
     """Weights of a network, with its loss, bias and activation.
 
     Parameters
@@ -118,6 +126,8 @@ def read_network(network, loss, fit_intercept, negative_slope, batch_norm):
     fit_intercept : bool
     negative_slope : float
     batch_norm : bool
+    layout : Layout or None, default=None
+        Of filters.
 
     Returns
     -------
@@ -130,7 +140,12 @@ def read_network(network, loss, fit_intercept, negative_slope, batch_norm):
         normalisation is to have no shift.
     """
     check_batch_norm(batch_norm, fit_intercept)
-    coefs, intercepts = _checked(*_layers_of(network))
+    coefs, intercepts = _checked(*_layers_of(network), layout)
+    if layout is not None and negative_slope != 0:
+        raise ValueError(
+            "filters are followed by a ReLU: negative_slope must be 0, got "
+            f"{negative_slope}."
+        )
     biases = np.concatenate(intercepts)
     # Of classes without weight the network has no others.
     if not fit_intercept and np.any((biases != 0) & (biases > NEVER)):
@@ -145,6 +160,7 @@ def read_network(network, loss, fit_intercept, negative_slope, batch_norm):
         bool(fit_intercept),
         float(negative_slope),
         bool(batch_norm),
+        layout,
     )
 
 
@@ -182,8 +198,9 @@ def _layers_of(network):
     return network
 
 
-def _checked(coefs, intercepts):
+def _checked(coefs, intercepts, layout):
     """Weights and biases of two layers as arrays of numbers that fit together."""
+    n_windows = 1 if layout is None else layout.n_windows
     if len(coefs) != 2 or len(intercepts) != 2:
         raise ValueError(
             "certify needs a network with one hidden layer (two weight matrices), "
@@ -198,17 +215,31 @@ def _checked(coefs, intercepts):
         coefs[1] = coefs[1][:, None]
     if (
         coefs[0].ndim != 2
-        or coefs[1].shape[0] != coefs[0].shape[1]
+        or coefs[1].shape[0] != n_windows * coefs[0].shape[1]
+        or (layout is not None and len(coefs[0]) != layout.patch_size)
         or len(intercepts[0]) != coefs[0].shape[1]
         or len(intercepts[1]) != coefs[1].shape[1]
     ):
         raise ValueError(
             "the shapes of the network's weights do not fit together: coefs "
             f"{[c.shape for c in coefs]}, intercepts {[b.shape for b in intercepts]}."
+            f"{_of_filters(layout)}"
         )
     if not all(np.all(np.isfinite(part)) for part in coefs + intercepts):
         raise ValueError("the weights of the network must be finite.")
     return coefs, intercepts
+
+
+def _of_filters(layout):
+    """What is expected of weights, in words."""
+    if layout is None:
+        return ""
+    return (
+        f" Filters of the size {layout.kernel} on {counted(layout.channels, 'channel')}"
+        f" have {layout.patch_size} weights each, and the dense layer has those of "
+        f"all filters for each of the {counted(layout.n_windows, 'position')} of the "
+        f"pooled map of shape {layout.windows}."
+    )
 
 
 def read_samples(X, y, sample_weight):

@@ -17,8 +17,9 @@ TOLERANCES = {"global": 1e-6, "estimated": 3e-3}
 proven, and what an estimate promises."""
 # Of sums that should be zero, and of the ends of the domain.
 _ROUNDING = 1e-9
-# Lengths of the steps of a climb over the unit sphere.
-_STEPS = np.geomspace(1.0, 1e-4, 100)
+# Lengths of the steps of a climb over the unit sphere, and patches that are compared in
+# each of them as the one at which a filter begins to be active.
+_STEPS, _ANCHORS = np.geomspace(1.0, 1e-4, 100), 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,14 @@ def verify(claim, X, y, n_starts, random_state):
     dropped, N, s = N[~used], N[used], s[used]
     Y = _encoded(claim, y[used], N.shape[1])
     rng, X = check_random_state(random_state), X[used]
+    weight, search = s, _steepest
+    if claim.convolution is not None:
+        X, search = _patches(claim.convolution, X), _steepest_filter
+        weight = np.repeat(s, X.shape[1] * X.shape[2])
     if claim.batch_norm:
-        X, origin, axes = _whitened(X, s)
-    slope, (u, b) = _steepest(claim, X, N, n_starts, rng)
+        white, origin, axes = _whitened(X.reshape(-1, X.shape[-1]), weight)
+        X = white.reshape(*X.shape[:-1], -1)
+    slope, (u, b) = search(claim, X, N, n_starts, rng)
     unit = (axes @ u, float(b - origin @ axes @ u)) if claim.batch_norm else (u, b)
     # Without a multiple in the domain, that of zero is left.
     scale, bound, off = 0.0, 0.0, np.any(dropped) or not np.isfinite(slope)
@@ -273,3 +279,89 @@ def _best_anchor(claim, X, N, u):
     leak = claim.negative_slope
     slopes = (1.0 - leak) * (moments - z * sums) + leak * moments[0]
     return X[order[np.argmax(np.linalg.norm(slopes, axis=1))]]
+
+
+def _patches(convolution, X):
+    """Patches of inputs, shape (n_samples, n_windows, window_size, patch_size)."""
+    shape, kernel = convolution["input_shape"], convolution["kernel_size"]
+    window, steps = convolution["pool_size"], convolution["strides"]
+    images = X.reshape(len(X), *shape, convolution["n_channels"])
+    images = np.pad(images, [(0, 0), *convolution["padding"], (0, 0)])
+    reach = [length - size for length, size in zip(images.shape[1:], kernel)]
+    counts = [
+        last // step // size + (last // step % size == size - 1)
+        for last, step, size in zip(reach, steps, window)
+    ]
+    rows = []
+    for q in np.ndindex(*counts):
+        for place in np.ndindex(*window):
+            at = (np.array(q) * window + place) * steps
+            cut = [slice(first, first + size) for first, size in zip(at, kernel)]
+            rows.append(images[(slice(None), *cut)].reshape(len(X), -1))
+    patches = np.stack(rows, axis=1)
+    return patches.reshape(len(X), int(np.prod(counts)), int(np.prod(window)), -1)
+
+
+def _pooled(claim, z):
+    """Pooled outputs of pre-activations, and their derivatives by these."""
+    if claim.convolution["pooling"] == "max":
+        first = np.argmax(z, axis=2)[:, :, None] == np.arange(z.shape[2])
+        weights = first * (z > 0)
+    else:
+        weights = (z > 0) / z.shape[2]
+    return np.sum(weights * z, axis=2), weights
+
+
+def _steepest_filter(claim, P, N, n_starts, rng):
+    """As `_steepest`, of filters on patches, whose outputs are pooled."""
+    constant = np.zeros(P.shape[-1]), 1.0
+    rows, free = P.reshape(-1, P.shape[-1]), claim.fit_intercept
+    if free and np.any(np.abs(N.sum(axis=0)) > _ROUNDING * np.abs(N).sum()):
+        return np.inf, constant
+    centre = rows.mean(axis=0) if free else 0.0 * rows[0]
+    P, rows = P - centre, rows - centre
+    found = [(0.0, *constant)]
+    if free and claim.convolution["pooling"] != "max":
+        # Filters that are active on all patches are linear.
+        sums = np.einsum("iqwh,ic->hqc", P, N) / P.shape[2]
+        U, singular, _ = np.linalg.svd(sums.reshape(len(sums), -1))
+        found.append((singular[0], U[:, 0], -np.min(rows @ U[:, 0])))
+    for k in range(n_starts):
+        i, j = rng.randint(len(rows), size=2)
+        u = (rng.standard_normal(P.shape[-1]), rows[i], rows[i] - rows[j])[k % 3]
+        u = rng.choice([-1.0, 1.0]) * u
+        if np.any(u):
+            found.append(_climb_by_filter(claim, P, N, u, rng))
+    slope, u, b = max(found, key=lambda unit: unit[0])
+    return slope, (u, float(b - centre @ u))
+
+
+def _climb_by_filter(claim, P, N, u, rng):
+    """As `_climb`, of a filter."""
+    best, rows = (0.0, u, 0.0), P.reshape(-1, P.shape[-1])
+
+    def slopes(u, anchor):
+        Z, weights = _pooled(claim, P @ u - anchor @ u)
+        return Z.T @ N, weights
+
+    anchor = rows[rng.randint(len(rows))]
+    for step in _STEPS:
+        u = u / np.linalg.norm(u)
+        anchors = [anchor]
+        if claim.fit_intercept:
+            # Some of the patches: the slope is computed afresh for each of them.
+            anchors += [*rows[rng.randint(len(rows), size=_ANCHORS)]]
+        else:
+            anchors = [0.0 * u]
+        anchor = max(anchors, key=lambda a: np.linalg.norm(slopes(u, a)[0]))
+        S, weights = slopes(u, anchor)
+        slope = np.linalg.norm(S)
+        if slope > best[0]:
+            best = slope, u, -anchor @ u
+        pull = (N @ S.T)[:, :, None] * weights
+        uphill = np.einsum("iqw,iqwh->h", pull, P) - np.sum(pull) * anchor
+        size = np.linalg.norm(uphill)
+        if size == 0:
+            break
+        u = u + step * uphill / size
+    return best

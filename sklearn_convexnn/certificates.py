@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from os import PathLike
 from time import perf_counter
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +24,12 @@ from sklearn_convexnn._certificate_files import (
     fitting_fields,
     read_fields,
     write_fields,
+)
+from sklearn_convexnn._convolution_problem import build_convolution
+from sklearn_convexnn._convolutional_input import (
+    layout_of_certificate,
+    plain_layout,
+    read_convolution,
 )
 from sklearn_convexnn._memory import check_patterns
 from sklearn_convexnn._network_input import (
@@ -66,6 +73,7 @@ _CONSTRAINTS = {
     "fit_intercept": ["boolean"],
     "negative_slope": [Interval(Real, -1, 1, closed="left")],
     "batch_norm": ["boolean"],
+    "convolution": [dict, None],
     "kind": [StrOptions({"auto", "global", "estimated", "restricted"})],
     "tol": [Interval(Real, 0, 1, closed="right")],
     "max_time": [Interval(Real, 0, None, closed="right"), None],
@@ -134,6 +142,11 @@ class Certificate:
     batch_norm : bool
         Whether the weight decay is that of the scales of a batch normalisation in
         place of the hidden weights.
+    convolution : dict or None
+        Of a network with filters the layout, in numbers and lists: ``input_shape`` and
+        ``n_channels``, ``kernel_size``, ``strides``, the zeros before and after each
+        axis as ``padding``, ``pooling`` and ``pool_size``, and ``channels_first`` if
+        `X` has channels before positions.
     n_features : int
         Number of columns of `X`.
     one_vs_rest : bool
@@ -169,6 +182,7 @@ class Certificate:
     fit_intercept: bool
     negative_slope: float
     batch_norm: bool
+    convolution: dict | None
     n_features: int
     one_vs_rest: bool
     sample_weight: np.ndarray | None = field(repr=False, compare=False)
@@ -189,8 +203,8 @@ class Certificate:
         :math:`\|N^T \mathrm{act}(X u + b)\|` of neurons with :math:`\|u\| = 1` at the
         dual point `N`, with the best of all biases in every step.  Neurons that are
         linear on the data are looked at as well.  With `batch_norm` the data are
-        whitened first.  The bound that follows from the
-        steepest of them, and from the dual function, is compared with the claim.
+        whitened first; of filters the outputs are pooled.  The bound that follows from
+        the steepest of them, and from the dual function, is compared with the claim.
 
         A claim that does not hold is refuted for good.  One that holds has not been
         contradicted: more starts and other seeds can still do so, unless it has been
@@ -199,7 +213,8 @@ class Certificate:
         Parameters
         ----------
         X : {array-like, sparse matrix} of shape (n_samples, n_features)
-            As `certify` was given it, with the same order of the samples.
+            As `certify` was given it, of filters also with an axis for each of the axes
+            of the inputs, with the same order of the samples.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             As `certify` was given it.
         n_starts : int, default=200
@@ -244,6 +259,8 @@ class Certificate:
                 "a search over all neurons cannot check. Use certify with "
                 "kind='estimated' or 'global'."
             )
+        if self.convolution is not None:
+            X = layout_of_certificate(self.convolution).read(X)[0]
         X, y = read_arrays(X, y)
         n_samples = len(self.dual)
         for name, count in ("X", len(X)), ("y", len(y)):
@@ -322,7 +339,7 @@ class Certificate:
 
 
 def certify(
-    network: BaseEstimator | tuple[Sequence[ArrayLike], Sequence[ArrayLike]],
+    network: BaseEstimator | tuple[Sequence[ArrayLike], Sequence[ArrayLike]] | Any,
     X: Data,
     y: ArrayLike,
     *,
@@ -334,6 +351,7 @@ def certify(
     fit_intercept: bool | None = None,
     negative_slope: float | None = None,
     batch_norm: bool | None = None,
+    convolution: dict | None = None,
     kind: Literal["auto", "global", "estimated", "restricted"] = "auto",
     tol: float = 1e-2,
     max_time: float | None = None,
@@ -344,8 +362,9 @@ def certify(
 
     The network may come from anywhere: an :class:`MLPRegressor
     <sklearn.neural_network.MLPRegressor>` or :class:`MLPClassifier
-    <sklearn.neural_network.MLPClassifier>`, an estimator of this package, or
-    plain arrays.  Its objective is
+    <sklearn.neural_network.MLPClassifier>`, an estimator of this package, a
+    ``torch.nn.Sequential``, or plain arrays.  It may be convolutional.  Its objective
+    is
 
     .. math::
         \sum_i s_i\, \ell(f(x_i), y_i)
@@ -364,12 +383,20 @@ def certify(
 
     Parameters
     ----------
-    network : estimator or tuple (coefs, intercepts)
+    network : estimator, torch.nn.Sequential or tuple (coefs, intercepts)
         Fitted estimator with ``coefs_`` and ``intercepts_``, or the two lists:
         ``coefs[0]`` of shape (n_features, n_neurons), ``coefs[1]`` of shape
         (n_neurons, n_outputs), ``intercepts[0]`` of shape (n_neurons,) and
-        ``intercepts[1]`` of shape (n_outputs,).
+        ``intercepts[1]`` of shape (n_outputs,).  With `convolution`, the filters
+        ``coefs[0]`` are of shape (patch_size, n_neurons), or (n_neurons, ...,
+        n_channels) with the axes of the kernel in the middle, and ``coefs[1]`` is of
+        shape (n_positions * n_neurons, n_outputs), as of :class:`ConvexCNNRegressor`.
+        A sequence of torch has the layers Linear, ReLU, Linear, or Conv, ReLU, perhaps
+        a pooling, Flatten, Linear.
     X : {array-like, sparse matrix} of shape (n_samples, n_features)
+        Of a convolutional network it may have an axis for each of the axes of the
+        inputs, and one for channels: the last one, and of a sequence of torch, whose
+        `X` is always of the shape that it takes, the one behind the samples.
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
         Targets; for classification losses labels, of two classes if there is
         one output, otherwise of as many classes as there are outputs.
@@ -401,6 +428,13 @@ def certify(
         neuron are replaced by the variance of its pre-activation over `X`.  By default
         that of `network`, or False.  A network with such layers is given by the weights
         and biases that they amount to.
+    convolution : dict, default=None
+        Of a network with filters that is given by arrays: any of the parameters
+        `input_shape`, `kernel_size`, `strides`, `padding`, `pooling` and `pool_size`
+        of :class:`ConvexCNNRegressor`, with the same defaults; the size of the kernel
+        is that of filters that have axes.  Estimators and sequences of torch say it
+        themselves.  The bound is then over all numbers of filters, and of the kind
+        'estimated'.
     kind : {'auto', 'global', 'estimated', 'restricted'}, default='auto'
         'global' asks for a proven bound over all networks.  It is within
         `tol` of the optimum for data of special structure (see Notes), of few
@@ -491,13 +525,20 @@ def certify(
     told = told_by(network, **told)
     others = {"alpha": alpha, "kind": kind, "tol": tol, "max_time": max_time}
     others |= {"n_arrangements": n_arrangements, "random_state": random_state}
+    others |= {"convolution": convolution}
     check_parameters(_CONSTRAINTS, {**told, **others}, "certify")
     params = {name: told.pop(name) for name in ("epsilon", "quantile")}
-    plain = read_network(network, **told)
+    layers, inputs = read_convolution(network, convolution)
+    if inputs is not None:
+        X, told["layout"] = inputs.read(X)
+        kind = _kind_of_filters(kind)
+    plain = read_network(layers, **told)
     max_time = np.inf if max_time is None else max_time
     if hasattr(network, "n_features_in_"):
         check_feature_names(network, X, reset=False)
     case = _case(network, plain, (X, y, sample_weight), float(alpha), params)
+    if inputs is not None:
+        case.told["convolution"] = plain_layout(plain.layout, inputs.channels_first)
     X = case.given.problem.X
     if kind == "restricted":
         check_patterns(X.shape, n_arrangements, plain.fit_intercept)
@@ -511,6 +552,16 @@ def certify(
             rng=check_random_state(random_state),
         )
         return case.certificate(bound)
+
+
+def _kind_of_filters(kind):
+    """The kind of a bound for networks with filters."""
+    if kind in ("global", "restricted"):
+        raise ValueError(
+            f"kind={kind!r} is for networks without convolution; bounds of filters "
+            "rest on a search, kind='estimated'."
+        )
+    return "estimated"
 
 
 @dataclass(frozen=True)
@@ -570,7 +621,7 @@ def _case(network, plain, data, alpha, params):
     `params` are those of the loss.
     """
     X, y, weight, used = read_samples(*data)
-    n_features, n_outputs = len(plain.coefs[0]), len(plain.intercepts[1])
+    n_features, n_outputs = plain.n_features, len(plain.intercepts[1])
     Y, loss, classes = read_targets(network, plain.loss, y, weight, n_outputs, **params)
     # All but classes of which an estimator has not seen any weight.
     seen = (plain.intercepts[1] > NEVER) | np.any(Y > 0, axis=0)
@@ -594,6 +645,7 @@ def _case(network, plain, data, alpha, params):
         "fit_intercept": plain.fit_intercept,
         "negative_slope": plain.negative_slope,
         "batch_norm": plain.batch_norm,
+        "convolution": None,
         "n_features": n_features,
         "one_vs_rest": bool(
             classes is not None and n_outputs > 1 and not isinstance(loss, Softmax)
@@ -609,6 +661,8 @@ def _case(network, plain, data, alpha, params):
 
 def _in_units(network, X, Y, sample_weight, loss, alpha):
     """The network with its problem in units of order one, and the units."""
+    if network.layout is not None:
+        return _filters_in_units(network, X, Y, sample_weight, loss, alpha)
     free_bias, whitening = network.fit_intercept, None
     if network.batch_norm:
         X, whitening = whitened(X, sample_weight)
@@ -625,5 +679,18 @@ def _in_units(network, X, Y, sample_weight, loss, alpha):
     problem = Problem(family, Y, sample_weight, loss, units.weight_decay(alpha))
     if whitening is not None:
         units = units.after(whitening)
+    layers = units.layers(network.coefs, network.intercepts)
+    return GivenNetwork(problem, *layers), units
+
+
+def _filters_in_units(network, X, Y, sample_weight, loss, alpha):
+    """As `_in_units`, of filters."""
+    told = SimpleNamespace(
+        loss=loss,
+        alpha=alpha,
+        fit_intercept=network.fit_intercept,
+        batch_norm=network.batch_norm,
+    )
+    problem, units = build_convolution(X, Y, sample_weight, told, layout=network.layout)
     layers = units.layers(network.coefs, network.intercepts)
     return GivenNetwork(problem, *layers), units

@@ -18,7 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexCNNClassifier, ConvexCNNRegressor
-from sklearn_convexnn._convolutional import layout_of
+from sklearn_convexnn._layouts import layout_of
 from sklearn_convexnn.families.convolution import descent, family
 from sklearn_convexnn.families.convolution.climbing import PooledSlopes
 from sklearn_convexnn.families.convolution.family import Convolution

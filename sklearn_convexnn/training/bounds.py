@@ -15,11 +15,6 @@ from sklearn_convexnn.families.two_layer.cell_search import (
     cell_slope_bound,
     search_cells,
 )
-from sklearn_convexnn.families.two_layer.neurons import activation
-from sklearn_convexnn.families.two_layer.pricing import (
-    search_units,
-    search_widely,
-)
 from sklearn_convexnn.families.two_layer.slope_bounds import (
     norm_bound,
     semidefinite_bound,
@@ -65,7 +60,7 @@ _TRAINING, _SEARCHING = 0.6, 0.4
 
 @dataclass(frozen=True)
 class GivenNetwork:
-    """A two-layer network of any origin, and the problem that it is judged by.
+    """A network of any origin, and the problem that it is judged by.
 
     Attributes
     ----------
@@ -80,8 +75,7 @@ class GivenNetwork:
 
     def outputs(self):
         """Outputs of the network, shape (n_samples, n_outputs)."""
-        z = self.problem.X @ self.coefs[0] + self.intercepts[0]
-        hidden = activation(z, self.problem.family.negative_slope)
+        hidden = self.problem.family.hidden(self.coefs[0], self.intercepts[0])
         return hidden @ self.coefs[1] + self.intercepts[1]
 
     def objective(self):
@@ -237,9 +231,7 @@ def _confirmed(problem, bounds, rng, deadline):
         while True:
             # At the multiple that a bound is told for no slope is to exceed alpha.
             N = bounds[-1].dual
-            found = search_widely(
-                p.X, N, size, rng, floor=p.alpha, partial=True, **p.family.geometry
-            )
+            found = p.family.search_widely(N, size, rng, floor=p.alpha, partial=True)
             slope = found.slopes.max(initial=0.0)
             if slope <= p.alpha:
                 break
@@ -259,7 +251,8 @@ def _arrangement(network, kind, n_arrangements, rng):
     """Patterns to check; None if the bound is not to rest on patterns."""
     p = network.problem
     X, free_bias = p.X, p.fit_intercept
-    if p.n_outputs > 1 and kind != "restricted":
+    several = p.n_outputs > 1 and kind != "restricted"
+    if several or not p.family.has_cells:
         return None
     most = _TRIVIAL
     if kind in ("auto", "global"):
@@ -374,7 +367,8 @@ def _optimum(problem, kind, every_pattern, known, tol, deadline, rng):
     limits = Limits(tol, _ROUNDS, deadline=deadline)
     estimated = replace(limits, tol=0.9 * tol)
     shape = problem.X.shape
-    if kind != "global" and goes_at_scale(shape, problem.n_outputs, "adaptive"):
+    large = goes_at_scale(shape, problem.n_outputs, "adaptive")
+    if kind != "global" and large and problem.family.has_cells:
         return generate_at_scale(problem, rng, estimated, known=known), None
     if kind == "estimated":
         return generate_neurons(problem, rng, estimated, known=known), None
@@ -448,7 +442,7 @@ def _searched_slope(network, N, known, rng, corrected, tol):
 
     Or, if `corrected`, what the search says of neurons that it has not seen.
     """
-    p, X = network.problem, network.problem.X
+    p = network.problem
     size = int(np.clip(1_000_000 // p.Y.size, 20, 300))
     if corrected:
         size = max(size, p.family.starts_of_claim(p.n_outputs))
@@ -460,16 +454,16 @@ def _searched_slope(network, N, known, rng, corrected, tol):
     starts = starts[np.any(starts != 0, axis=1)]
     try:
         with until(after(_SEARCHING)):
-            found = search_widely(X, N, size, rng, partial=True, **p.family.geometry)
+            found = p.family.search_widely(N, size, rng, partial=True)
         slopes = [p.family.slopes(known.units, N), found.slopes]
     except OutOfTime:
         return p.family.upper_slope(N)
     with suppress(OutOfTime):
-        near = search_units(X, N, starts, partial=True, **p.family.geometry)
+        near = p.family.search_near(N, starts, partial=True)
         slopes.append(near.slopes)
     if p.fit_intercept:
         # A neuron that is active everywhere.
-        slopes.append(np.atleast_1d(np.linalg.norm(X.T @ N, ord=2)))
+        slopes.append(np.atleast_1d(p.family.linear(N, np.inf)[0]))
     slope = float(np.concatenate(slopes).max(initial=0.0))
     if not corrected:
         return slope

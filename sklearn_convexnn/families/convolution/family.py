@@ -19,6 +19,7 @@ from sklearn_convexnn.families.convolution.pooling import Pooling
 from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.family import TwoLayer
 from sklearn_convexnn.families.two_layer.neurons import Neurons
+from sklearn_convexnn.families.two_layer.pricing import no_candidates, search_units
 from sklearn_convexnn.families.two_layer.sampled_pricing import (
     draw_by_residual,
     over_all,
@@ -199,6 +200,27 @@ class Convolution(TwoLayer):
         found = super().search(N, size, rng, polish=0, ground=ground, **how)
         found = found.select(slice(0, _MOST_EVALUATED)).uncounted()
         return over_all(self, found, N)
+
+    def hidden(self, coefs, biases):
+        Z = np.empty((len(self.X), self.n_windows, len(biases)))
+        pooling = Pooling(self.layout.largest)
+        for rows in self.row_chunks(len(biases)):
+            check()
+            z = self.patches(rows, np.float64) @ coefs + biases
+            Z[rows] = pooling.forward(z)[0].transpose(1, 0, 2)
+        return Z.reshape(len(Z), -1)
+
+    def search_widely(self, N, size, rng, **options):
+        return self.search(N, size, rng, **options)
+
+    def search_near(self, N, directions, **options):
+        if self.n_rows > _MOST_PATCHES:
+            # Where searches see some samples, known filters are among their starts.
+            return no_candidates(directions, self.n_windows * N.shape[1])
+        ground = self.ground(N)
+        return search_units(
+            ground.X, N, directions, kind=ground.kind, **self.geometry, **options
+        )
 
     def most_starts(self, n_outputs):
         return super().most_starts(n_outputs * self.layout.n_patches)

@@ -20,6 +20,7 @@ from sklearn_convexnn.families.two_layer.placing import (
     place_neurons,
     random_weights,
 )
+from sklearn_convexnn.families.two_layer.pricing import search_units, search_widely
 from sklearn_convexnn.families.two_layer.recovery import (
     layers_of_neurons,
     merge_parallel,
@@ -111,6 +112,41 @@ class TwoLayer(UnitFamily):
     def ground(self, N):
         """What units are searched with at a dual point."""
         return Ground(self.X, N, N)
+
+    def hidden(self, coefs, biases):
+        """Features of neurons with any weights, shape (n_samples, n_neurons).
+
+        Parameters
+        ----------
+        coefs : ndarray of shape (n_features, n_neurons)
+        biases : ndarray of shape (n_neurons,)
+
+        Returns
+        -------
+        Z : ndarray
+        """
+        return activation(self.X @ coefs + biases, self.negative_slope)
+
+    def search_widely(self, N, size, rng, **options):
+        """Candidates from random directions only, of which independence is told.
+
+        Parameters
+        ----------
+        N : ndarray of shape (n_samples, n_outputs)
+        size : int
+        rng : RandomState
+        **options : dict
+            As of `search_units`.
+
+        Returns
+        -------
+        candidates : Candidates
+        """
+        return search_widely(self.X, N, size, rng, **self.geometry, **options)
+
+    def search_near(self, N, directions, **options):
+        """Candidates from given directions, as `search_units` has them."""
+        return search_units(self.X, N, directions, **self.geometry, **options)
 
     def search(self, N, size, rng, **how):
         return search_far_and_near(self, N, size, rng, **how)
