@@ -17,7 +17,7 @@ from sklearn_convexnn._convolution_problem import (
 )
 from sklearn_convexnn._fitting import fit_network
 from sklearn_convexnn._layouts import layout_of, positions_of
-from sklearn_convexnn._memory import check_filters
+from sklearn_convexnn._memory import check_filters, check_patterns
 from sklearn_convexnn._network_input import check_batch_norm
 from sklearn_convexnn._sklearn import Interval, StrOptions, check_same_namespace
 from sklearn_convexnn._utils.devices import (
@@ -41,7 +41,7 @@ CONSTRAINTS = {
     "pooling": [StrOptions({"max", "average"}), None],
     "pool_size": [_POSITIVE, tuple, list, StrOptions({"global"})],
     "batch_norm": ["boolean"],
-    "arrangements": [StrOptions({"adaptive"})],
+    "arrangements": [StrOptions({"adaptive", "exact", "sampled"})],
     "max_neurons": [_POSITIVE, None],
 }
 # Products of filters with patches that a prediction makes at once (32 MB).
@@ -96,6 +96,10 @@ class ConvolutionMixin(
 
     def _check_memory(self, shape, n_outputs):
         layout = self._layout(shape[1])
+        if self.arrangements == "sampled":
+            patches = shape[0] * layout.n_patches, layout.patch_size
+            check_patterns(patches, self.n_arrangements, self.fit_intercept)
+            return
         check_filters(
             layout.patch_size + layout.n_windows * n_outputs, self.n_arrangements
         )

@@ -70,10 +70,17 @@ class ConvexCNNRegressor(RegressionMixin, ConvolutionMixin, BaseEstimator):
         Whether each filter has a batch normalisation, over samples and positions, in
         front of its activation, of whose scale the weight decay is; see
         :class:`ConvexReLURegressor`.  The filters that come out are plain ones.
-    arrangements : {'adaptive'}, default='adaptive'
-        How filters are found: a search for those that the network lacks.
+    arrangements : {'adaptive', 'exact', 'sampled'}, default='adaptive'
+        Where filters are looked for.  A cell is a set of filters of which the same
+        patches are active, or with ``pooling='max'`` the same ones are the largest.
+
+        - 'adaptive': in all cells, by a search for filters that the network lacks.
+        - 'exact': in all cells one by one, for tiny data.  With one window and one
+          output the bound is proven.
+        - 'sampled': in the cells of random filters.  The network is the best one of
+          filters in these cells, and the bound is for such networks only.
     n_arrangements : int, default=100
-        Number of filters to place at the start.
+        Number of filters to place at the start, or of random ones for 'sampled'.
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.
     tol : float, default=1e-2
@@ -107,7 +114,7 @@ class ConvexCNNRegressor(RegressionMixin, ConvolutionMixin, BaseEstimator):
         Number of filters.
     alpha_, objective_, loss_, dual_bound_, dual_gap_ : float
         As of :class:`ConvexReLURegressor`.
-    certificate_ : {'global', 'estimated'}
+    certificate_ : {'global', 'estimated', 'restricted'}
         What the bound holds for; see :class:`ConvexReLURegressor`.
     n_arrangements_, n_iter_, n_layers_, n_outputs_ : int
     out_activation_ : str
@@ -238,10 +245,10 @@ class ConvexCNNClassifier(ClassificationMixin, ConvolutionMixin, BaseEstimator):
         Size of the windows.
     batch_norm : bool, default=False
         Whether each filter has a batch normalisation.
-    arrangements : {'adaptive'}, default='adaptive'
-        How filters are found.
+    arrangements : {'adaptive', 'exact', 'sampled'}, default='adaptive'
+        Where filters are looked for.
     n_arrangements : int, default=100
-        Number of filters to place at the start.
+        Number of filters to place at the start, or of random ones for 'sampled'.
     fit_intercept : bool, default=True
         Whether to use free (unpenalised) biases in both layers.
     tol : float, default=1e-2
@@ -278,7 +285,7 @@ class ConvexCNNClassifier(ClassificationMixin, ConvolutionMixin, BaseEstimator):
         otherwise 'identity'.
     alpha_, objective_, loss_, dual_bound_, dual_gap_ : float
         As of :class:`ConvexReLURegressor`.
-    certificate_ : {'global', 'estimated'}
+    certificate_ : {'global', 'estimated', 'restricted'}
         What the bound holds for; see :class:`ConvexReLURegressor`.
     n_arrangements_, n_iter_, n_layers_ : int
     history_ : dict of ndarray

@@ -186,6 +186,12 @@ def solved(blocks, linear, y, alpha):
     return cp.Problem(cp.Minimize(value), constraints).solve(cp.CLARABEL)
 
 
+def has_value_of_all_cells(model, X, y, optimum):
+    exact = clone(model).set_params(arrangements="exact", tol=1e-7).fit(X, y)
+    assert exact.certificate_ == "global"
+    assert_allclose([exact.objective_, exact.dual_bound_], optimum, rtol=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_mean_of_all_is_the_program_over_all_patterns(seed):
     X, y = series(6, 4, seed)
@@ -202,6 +208,7 @@ def test_mean_of_all_is_the_program_over_all_patterns(seed):
     model = ConvexCNNRegressor(0.05, **params).fit(X, y)
     assert_allclose(model.objective_, optimum, rtol=1e-4)
     assert model.dual_bound_ <= optimum * (1 + 1e-6)
+    has_value_of_all_cells(model, X, y, optimum)
     # A pool of sums in place of means would have another value.
     assert optimum < 0.98 * solved([], 0.0 * M.mean(axis=1), y, 0.05)
 
@@ -232,6 +239,7 @@ def test_max_of_all_is_the_program_over_winners(seed):
     model = ConvexCNNRegressor(0.05, **params).fit(X, y)
     assert_allclose(model.objective_, optimum, rtol=1e-3)
     assert model.dual_bound_ <= optimum * (1 + 1e-6)
+    has_value_of_all_cells(model, X, y, optimum)
 
 
 def objective_of(model, X, y, layout, s=1.0):

@@ -94,6 +94,8 @@ class UnitFamily(GoesByScales, ABC):
     n_windows = 1
     # Whether there is a convex program of units that stay in their cells.
     has_cells = False
+    # Whether units are not to leave the cells in which they are searched for.
+    stays = False
 
     def on_device_of(self, like):
         """The family that takes products with all of the data where an array is.

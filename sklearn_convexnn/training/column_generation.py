@@ -126,7 +126,9 @@ def generate_neurons(
         known = view.into(known)
     task = FitTask() if task is None else task.through(view.back)
     smooth, with_kinks = Run, SoftenedRun
-    if problem.n_outputs * problem.family.n_windows == 1:
+    if problem.family.stays:
+        smooth = with_kinks = _RunOfFixed
+    elif problem.n_outputs * problem.family.n_windows == 1:
         smooth, with_kinks = SingleRun, SoftenedSingleRun
     run = (smooth if problem.loss.smooth else with_kinks)(reduced, rng, limits)
     if arrangement is not None:
@@ -529,10 +531,9 @@ class SoftenedSingleRun(_SoftenedRounds, SingleRun):
     """Rounds of one output, of a loss with kinks."""
 
 
-class _RunOnCells(Run):
-    """Column generation whose neurons have given patterns."""
+class _RunOfFixed(Run):
+    """Column generation whose units stay where the search has found them."""
 
-    arrangement = None
     selections = np.inf
     counts_starts = keeps_known = False
 
@@ -541,6 +542,12 @@ class _RunOnCells(Run):
 
     def improve(self, neurons):
         return neurons
+
+
+class _RunOnCells(_RunOfFixed):
+    """Column generation whose neurons have given patterns."""
+
+    arrangement = None
 
     def search(self, N, effort):
         p, units = self.problem, self.pool.units
