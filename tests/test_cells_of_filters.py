@@ -1,15 +1,14 @@
 """Cells of convolutional filters: enumeration, search in them, and the estimators."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from sklearn_convexnn import ConvexCNNClassifier, ConvexCNNRegressor
-from sklearn_convexnn.families.convolution.cells import (
-    FiltersInCells,
-    all_cells,
-    random_cells,
-)
+from sklearn_convexnn._utils.deadlines import OutOfTime
+from sklearn_convexnn.families.convolution.cells import Cells, all_cells, random_cells
 from sklearn_convexnn.families.convolution.family import Convolution
 from sklearn_convexnn.families.convolution.layout import Layout
 
@@ -35,9 +34,7 @@ def filters(window, largest, bias, n=6, length=4, seed=0):
 
 
 def in_cells(family, cells):
-    names = "X", "fit_intercept", "layout", "centre"
-    parts = {name: getattr(family, name) for name in names}
-    return FiltersInCells(**parts, cells=cells)
+    return replace(family, cells=cells)
 
 
 KINDS = [
@@ -214,3 +211,17 @@ def test_cells_do_not_depend_on_the_seed():
     ]
     assert_allclose(models[0].objective_, models[1].objective_, rtol=1e-5)
     assert_array_equal(models[0].n_arrangements_, models[1].n_arrangements_)
+
+
+def test_a_limit_of_time_leaves_a_network(monkeypatch):
+    X, y = series(8, 4, seed=2)
+    params = {"kernel_size": 2, "random_state": 0, **HEADS["mean of all"]}
+    model = ConvexCNNRegressor(0.1, arrangements="sampled", **params)
+    whole = model.fit(X, y).objective_
+
+    def late(self, N):
+        raise OutOfTime
+
+    monkeypatch.setattr(Cells, "proven_slope", late)
+    assert model.fit(X, y).objective_ == whole
+    assert model.certificate_ == "restricted"

@@ -19,6 +19,7 @@ from sklearn_convexnn.families.two_layer.recovery import layers_of_neurons
 from sklearn_convexnn.losses import Separable, Softmax, make_loss
 from sklearn_convexnn.model.network import Network
 from sklearn_convexnn.model.settings import Limits
+from sklearn_convexnn.model.windows import dense, grouped
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
     sample_arrangement,
@@ -98,25 +99,33 @@ def loss_expression(name, F, Y, s):
 
 @pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("name", NAMES)
-def test_group_lasso_against_a_conic_solver(name, free):
+# Fewer features than samples, and more, with one and with several of each unit.
+@pytest.mark.parametrize("n_units, n_windows", [(12, 1), (40, 1), (5, 3), (14, 4)])
+def test_group_lasso_against_a_conic_solver(name, free, n_units, n_windows):
     p = make_problem(name, n=30)
     rng = np.random.default_rng(1)
-    Z = np.maximum(p.X @ rng.standard_normal((3, 12)) + 0.3, 0.0)
-    found = solve_output_weights(Z, p.Y, p.sample_weight, p.loss, 0.7, free_offset=free)
-    G, b = cp.Variable((12, 3)), cp.Variable((1, 3))
+    width = n_units * n_windows
+    Z = np.maximum(p.X @ rng.standard_normal((3, width)) + 0.3, 0.0)
+    found = solve_output_weights(
+        Z, p.Y, p.sample_weight, p.loss, 0.7, free_offset=free, n_windows=n_windows
+    )
+    G, b = cp.Variable((width, 3)), cp.Variable((1, 3))
     F = Z @ G + (np.ones((30, 1)) @ b if free else 0.0)
-    norms = cp.sum(cp.norm(G, axis=1))
+    groups = [cp.vec(G[k::n_units], order="F") for k in range(n_units)]
+    norms = cp.sum([cp.norm(group) for group in groups])
     value = loss_expression(name, F, p.Y, p.sample_weight) + 0.7 * norms
-    expected = cp.Problem(cp.Minimize(value)).solve(solver="CLARABEL")
+    problem = cp.Problem(cp.Minimize(value))
+    # With its own tolerance of 1e-8 the solver fails on some squares of kinks.
+    gaps = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-07)
+    expected = problem.solve(solver="CLARABEL", **gaps)
     assert_allclose(found.objective, expected, rtol=1e-6)
-    assert found.dual_bound <= expected * (1 + 1e-7)
+    assert found.dual_bound <= expected * (1 + 2e-7)
     assert found.objective - found.dual_bound <= 1e-7 * found.objective
-    outputs = Z @ found.values + found.offset
+    outputs = Z @ dense(found.values, n_windows) + found.offset
     sizes = np.linalg.norm(found.values, axis=1)
     value = p.loss.value(outputs, p.Y, p.sample_weight) + 0.7 * np.sum(sizes)
     assert_allclose(value, found.objective, rtol=1e-6)
-    slopes = Z.T @ found.N
-    norms = np.linalg.norm(slopes, axis=1)
+    norms = np.linalg.norm(grouped(Z.T @ found.N, n_windows), axis=1)
     assert np.max(norms) <= 0.7 * (1 + 1e-9)
     assert not free or np.max(np.abs(found.N.sum(axis=0))) < 1e-6
 

@@ -22,9 +22,6 @@ _CHUNK = 4_000_000
 # Random units to search from, at most.
 _MOST_STARTS = 400
 
-FEW_SAMPLES = 500
-"""Samples up to which a first bound comes before the network is worth much."""
-
 
 @dataclass(frozen=True)
 class Candidates:

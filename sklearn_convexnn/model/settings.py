@@ -7,6 +7,9 @@ import numpy as np
 FRACTION = 0.02
 """The default weight decay, in units of the one from which on there are no neurons."""
 
+FEW_SAMPLES = 500
+"""Samples up to which a first bound comes before the network is worth much."""
+
 
 @dataclass(frozen=True)
 class Limits:

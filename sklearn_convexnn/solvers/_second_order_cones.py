@@ -77,6 +77,17 @@ class ConeScaling:
         index = np.arange(matrices.shape[1])
         matrices[:, index, index] += inverse_square[:, None]
 
+    def inverse_reduced(self):
+        """The inverse of the curvature with ``t`` eliminated.
+
+        Returns
+        -------
+        scale : ndarray of shape (n_blocks,)
+        tail : ndarray of shape (n_blocks, r)
+            It is ``scale * (I + tail tail^T)`` of each block.
+        """
+        return self._factor**2, np.sqrt(2.0) * self._tail
+
     def eliminate(self, head, tail):
         """Eliminate ``dt`` from ``W dz + W^{-1} ds = (head, tail)`` with ``dtau = 0``.
 

@@ -60,7 +60,8 @@ def solve_output_weights(
     Nesterov-Todd scaling of the norms.  The loss enters by its dual over a box, so
     that every loss goes the same way; for the softmax loss the rows of the dual
     variable sum to zero.  An iteration costs a factorisation of order
-    ``n_windows * n_units * n_outputs``.
+    ``n_windows * n_units * n_outputs``, or ``n_samples * n_outputs`` if that is less;
+    see `work_of_a_step`.
 
     Parameters
     ----------
@@ -96,8 +97,7 @@ def solve_output_weights(
         return OutputWeights(best[1], best[2], dual[1], best[0], dual[0])
     iterate = unless_broken(None, _Iterate, *args)
     m, c = Z.shape[1], Y.shape[1]
-    blocks = c * (c + 1) / 2 if loss.rows_sum_to_zero else c
-    work = 2.0 * Z.size * m * blocks + (m * c) ** 3 / 3.0
+    work = work_of_a_step(len(Z), m // n_windows, n_windows, c)
     for _ in range(max_iter if iterate else 0):
         objective = iterate.objective()
         bound, N = iterate.dual_bound()
@@ -115,6 +115,28 @@ def solve_output_weights(
     values = np.where(sizes > 1e-7 * sizes.max(initial=0.0), values, 0.0)
     offset = offset - means @ dense(values, n_windows)
     return OutputWeights(values, offset, dual[1], objective, dual[0])
+
+
+def work_of_a_step(n_samples, n_units, n_windows, n_outputs):
+    """Floating-point operations of an iteration of `solve_output_weights`, about.
+
+    Parameters
+    ----------
+    n_samples, n_units, n_windows, n_outputs : int
+
+    Returns
+    -------
+    operations : float
+    """
+    n, m, c = n_samples, float(n_units * n_windows), n_outputs
+    if _goes_over_samples(n, n_units, n_windows):
+        return 2.0 * n**2 * (m + c**2 * n_units) + (n * c) ** 3 / 3.0
+    return 2.0 * n * (m * c) ** 2 + (m * c) ** 3 / 3.0
+
+
+def _goes_over_samples(n_samples, n_units, n_windows):
+    """Whether there are fewer samples than features."""
+    return n_samples < n_units * n_windows
 
 
 def _without_units(Z, Y, s, loss, alpha, free_offset, n_windows):
@@ -205,7 +227,9 @@ class _Iterate:
     def step(self):
         """One predictor-corrector step; False if it could not be computed."""
         scaling = ConeScaling(self.t, self.v, self.tau, self.z)
-        system, dual = _NewtonSystem(self, scaling), self.dual
+        few = _goes_over_samples(len(self.Z), len(self.t), self.n_windows)
+        system = (_SystemOfSamples if few else _NewtonSystem)(self, scaling)
+        dual = self.dual
         if not system.factored:
             return False
         lead, rest = scaling.lam
@@ -253,7 +277,11 @@ class _Iterate:
 
 
 class _NewtonSystem:
-    """The linear system of a step, reduced to the weights and factored once."""
+    """The linear system of a step, reduced to the weights and factored once.
+
+    Of the curvature ``H`` of the cones and the compliance ``D`` of the loss it is
+    ``(H + Z^T D Z) dv = h + Z^T (D Q + drift)``, and ``dN = D (Q - Z dv) + drift``.
+    """
 
     def __init__(self, iterate, scaling):
         self.iterate, self.scaling = iterate, scaling
@@ -333,3 +361,63 @@ class _NewtonSystem:
             for k, (unit_v, unit_N) in enumerate(self.units):
                 dv, dN = dv - offset[k] * unit_v, dN - offset[k] * unit_N
         return _Step(step_t(dv), dv, step_z(dv), offset, it.dual.step(dN, low, up))
+
+
+class _SystemOfSamples(_NewtonSystem):
+    """As `_NewtonSystem`, reduced to the dual variable of few samples.
+
+    With ``D = L L^T`` and ``K = Z H^{-1} Z^T`` it is
+    ``dN = drift + L (I + L^T K L)^{-1} L^T (Q - Z H^{-1} h - K drift)``.
+    """
+
+    def _factor(self):
+        it, give = self.iterate, self.compliance
+        n, c = give.shape
+        self.root = np.sqrt(give)
+        self.toward = self.root / np.linalg.norm(self.root, axis=1)[:, None]
+        self.scale, self.tail = self.scaling.inverse_reduced()
+        # The inverse curvature is diagonal, but for one direction of each group.
+        Z = it.Z.reshape(n, it.n_windows, -1)
+        tail = self.tail.reshape(len(self.tail), it.n_windows, c)
+        along = np.einsum("iqu,uqj->iuj", Z, tail) * np.sqrt(self.scale)[:, None]
+        along = self._transposed(along.transpose(1, 0, 2)).reshape(len(self.tail), -1)
+        matrix = along.T @ along
+        # Entry (sample, output) of `links`: what it takes from each of the outputs.
+        links = self._transposed(np.eye(c)[:, None, :] * np.ones((n, 1)))
+        links = links.reshape(c, -1)
+        scaled = it.Z * np.tile(np.sqrt(self.scale), it.n_windows)
+        plain = scaled @ scaled.T
+        matrix += (links.T @ links) * np.repeat(np.repeat(plain, c, axis=0), c, axis=1)
+        matrix[np.diag_indices(n * c)] += 1.0
+        factor, info = dpotrf(matrix.T, lower=0, overwrite_a=1, clean=0)
+        return None if info else factor
+
+    def _transposed(self, Q):
+        """``L^T Q``, of arrays whose last axes are samples and outputs."""
+        Q = self.root * Q
+        if self.share is not None:
+            Q = Q - self.toward * np.sum(self.toward * Q, axis=-1, keepdims=True)
+        return Q
+
+    def _through(self, Q):
+        """``L Q``."""
+        if self.share is not None:
+            Q = Q - self.toward * np.sum(self.toward * Q, axis=-1, keepdims=True)
+        return self.root * Q
+
+    def _flat(self, h):
+        """``H^{-1} h``."""
+        along = np.sum(self.tail * h, axis=1, keepdims=True)
+        return self.scale[:, None] * (h + self.tail * along)
+
+    def _solve(self, h, Q, drift):
+        it = self.iterate
+        n_windows = it.n_windows
+        Q = Q - it.Z @ dense(self._flat(h), n_windows)
+        if self.share is not None:
+            moved = it.Z.T @ (drift + np.zeros(Q.shape))
+            Q = Q - it.Z @ dense(self._flat(grouped(moved, n_windows)), n_windows)
+        right = self._transposed(Q)
+        solved = dpotrs(self.factor, right.ravel(), lower=0)[0].reshape(Q.shape)
+        dN = drift + self._through(solved)
+        return self._flat(h + grouped(it.Z.T @ dN, n_windows)), dN

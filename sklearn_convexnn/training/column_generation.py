@@ -11,7 +11,7 @@ from sklearn_convexnn._utils.threads import blas_threads_for
 from sklearn_convexnn.families.two_layer.cell_search import search_cells
 from sklearn_convexnn.families.two_layer.cells import solve_on_cells
 from sklearn_convexnn.losses import Separable, Softened, Softmax
-from sklearn_convexnn.solvers.group_lasso import solve_output_weights
+from sklearn_convexnn.solvers.group_lasso import solve_output_weights, work_of_a_step
 from sklearn_convexnn.solvers.group_lasso_descent import improve_outputs
 from sklearn_convexnn.solvers.lasso import solve_lasso
 from sklearn_convexnn.training.dual_points import SHORT, THOROUGH
@@ -227,11 +227,8 @@ class Run(Generation):
     def solves_exactly(self, n_units):
         """Whether the group lasso over so many units is for a second-order method."""
         p = self.problem
-        unknowns = p.family.n_windows * n_units * p.n_outputs
-        work = len(p.X) * unknowns**2
-        if p.family.n_windows > 1:
-            # Of a few samples there can be far more unknowns than samples.
-            work += unknowns**3
+        size = len(p.X), n_units, p.family.n_windows, p.n_outputs
+        work = 0.5 * work_of_a_step(*size)
         # Without curvature the residual is not a dual point, and descent gets stuck.
         return work <= _MOST_WORK or not p.loss.smooth
 

@@ -1,15 +1,14 @@
 """The route from data to a convolutional network, with its certificate."""
 
-from dataclasses import fields, replace
+from contextlib import suppress
+from dataclasses import replace
 
+import numpy as np
 from sklearn.utils import check_random_state
 
 from sklearn_convexnn._utils.breakdown import unless_broken
-from sklearn_convexnn.families.convolution.cells import (
-    FiltersInCells,
-    all_cells,
-    random_cells,
-)
+from sklearn_convexnn._utils.deadlines import OutOfTime
+from sklearn_convexnn.families.convolution.cells import all_cells, random_cells
 from sklearn_convexnn.families.simplify import simplify
 from sklearn_convexnn.model.results import DualPoint
 from sklearn_convexnn.training.column_generation import generate_neurons
@@ -38,8 +37,7 @@ def _train(problem, known, settings, task, duals):
     if settings.arrangements != "adaptive":
         cells = _cells(problem.family, known, settings)
         settings.tell(f"{len(problem.X)} distinct samples, {len(cells)} cells")
-        family = FiltersInCells(**_fields(problem.family), cells=cells)
-        problem = replace(problem, family=family)
+        problem = replace(problem, family=replace(problem.family, cells=cells))
     result = generate_neurons(
         problem,
         check_random_state(settings.seed),
@@ -77,11 +75,6 @@ def _cells(family, known, settings):
     return random_cells(family, settings.n_arrangements, settings.seed, units)
 
 
-def _fields(family):
-    """The attributes of a dataclass, as they are."""
-    return {one.name: getattr(family, one.name) for one in fields(family)}
-
-
 def _estimated(result):
     """The bound, its kind, and its dual point, of what has been searched for."""
     dual = DualPoint(result.nu, result.kappa)
@@ -91,8 +84,10 @@ def _estimated(result):
 def _on_cells(problem, result, tol):
     """As `_estimated`, where there is a bound of the slopes in each cell."""
     p, of_all = problem, not problem.family.stays
-    slope = p.family.proven_slope(result.nu)
-    proven, estimate = p.bound(result.nu, slope), result.dual_bound
+    slope, proven, estimate = np.inf, -np.inf, result.dual_bound
+    with suppress(OutOfTime):
+        slope = p.family.proven_slope(result.nu)
+        proven = p.bound(result.nu, slope)
     if proven >= (1.0 - 0.1 * tol) * estimate:
         kind = "global" if of_all else "restricted"
         return proven, kind, DualPoint(result.nu, slope, of_all)

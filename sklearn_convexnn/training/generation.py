@@ -7,8 +7,8 @@ import numpy as np
 
 from sklearn_convexnn._utils.breakdown import BREAKDOWNS, unless_broken
 from sklearn_convexnn._utils.deadlines import OutOfTime, check, until
-from sklearn_convexnn.families.base import FEW_SAMPLES
 from sklearn_convexnn.model.results import MESSAGES, Record
+from sklearn_convexnn.model.settings import FEW_SAMPLES
 from sklearn_convexnn.training.dual_points import GLANCE, Pricing
 
 # Rounds without a smaller gap after which nothing more is to be expected.

@@ -1,14 +1,12 @@
 """Cells of filters, in which their pooled outputs are linear, and the search there."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from sklearn_convexnn._utils.breakdown import least_squares
 from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn.families.base import Candidates
-from sklearn_convexnn.families.convolution.family import Convolution
-from sklearn_convexnn.families.two_layer.climbing import row_norms
 from sklearn_convexnn.families.two_layer.neurons import Neurons
 from sklearn_convexnn.patterns.arrangements import (
     enumerate_arrangement,
@@ -99,6 +97,53 @@ class Cells:
         tops = [self._steepest_of_both(G @ v, cone)[1] for v in along]
         return best, float(np.linalg.norm(tops))
 
+    def search(self, family, N, floor):
+        """The steepest filters of all cells, as candidates.
+
+        Parameters
+        ----------
+        family : Convolution
+        N : ndarray of shape (n_samples, n_outputs)
+        floor : float
+            The slope wanted.
+
+        Returns
+        -------
+        candidates : Candidates
+        """
+        filters = []
+        for k in range(len(self)):
+            check()
+            filters.append(self.steepest(k, N)[0])
+        filters = np.reshape(filters, (len(filters), self.rows.shape[3]))
+        directions, biases = filters, np.zeros(len(filters))
+        if self.free_bias:
+            directions, biases = filters[:, :-1], filters[:, -1]
+        units = Neurons(directions, biases, np.zeros(len(filters), dtype=bool))
+        slopes = family.slopes(units, N)
+        # Cells that meet often have the same steepest filter.
+        keep = np.unique(np.round(filters, _DIGITS), axis=0, return_index=True)[1]
+        keep = keep[slopes[keep] > floor]
+        keep = keep[np.argsort(-slopes[keep], kind="stable")][:_MOST]
+        return Candidates(units.select(keep), slopes[keep])
+
+    def proven_slope(self, N):
+        """No slope of a filter in the cells is larger.
+
+        Parameters
+        ----------
+        N : ndarray of shape (n_samples, n_outputs)
+
+        Returns
+        -------
+        slope : float
+        """
+        slope = 0.0
+        for k in range(len(self)):
+            check()
+            slope = max(slope, self.steepest(k, N)[1])
+        return slope
+
     def _steepest_of_both(self, g, cone):
         """The steeper one of both signs, as `_steepest_along` has it."""
         tops = [_steepest_along(sign * g, cone, self.free_bias) for sign in _SIGNS]
@@ -159,57 +204,6 @@ def _steepest_along(g, cone, free_bias):
         # No filter of the cell has a product, and the direction would be noise.
         return 0.0 * rest, upper
     return rest / upper, upper
-
-
-@dataclass(frozen=True)
-class FiltersInCells(Convolution):
-    """Filters that are searched for in cells.
-
-    Attributes
-    ----------
-    cells : Cells
-    """
-
-    cells: Cells = field(kw_only=True)
-
-    @property
-    def stays(self):
-        return not self.cells.complete
-
-    def search(self, N, size, rng, *, floor=0.0, **how):
-        filters = []
-        for k in range(len(self.cells)):
-            check()
-            filters.append(self.cells.steepest(k, N)[0])
-        filters = np.reshape(filters, (len(filters), -1))
-        directions, biases = filters, np.zeros(len(filters))
-        if self.fit_intercept:
-            directions, biases = filters[:, :-1], filters[:, -1]
-        none = np.zeros(len(filters), dtype=bool)
-        units = Neurons(directions, biases, none)
-        slopes = row_norms(self.slopes_by_output(units, N))
-        # Cells that meet often have the same steepest filter.
-        keep = np.unique(np.round(filters, _DIGITS), axis=0, return_index=True)[1]
-        keep = keep[slopes[keep] > floor]
-        keep = keep[np.argsort(-slopes[keep], kind="stable")][:_MOST]
-        return Candidates(units.select(keep), slopes[keep])
-
-    def search_widely(self, N, size, rng, **options):
-        return self.search(N, size, rng, **options)
-
-    def starts_of_claim(self, n_outputs):
-        return 0
-
-    def search_work(self, n_outputs):
-        return 0.0
-
-    def proven_slope(self, N):
-        """No slope of a filter in the cells is larger, nor of a linear one."""
-        uppers = [self.linear(N, np.inf)[0] if self.fit_intercept else 0.0]
-        for k in range(len(self.cells)):
-            check()
-            uppers.append(self.cells.steepest(k, N)[1])
-        return float(max(uppers))
 
 
 def cells_of_filters(family, gates, complete):

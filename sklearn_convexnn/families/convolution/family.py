@@ -51,11 +51,14 @@ class Convolution(TwoLayer):
         What is taken off the patches.
     whitening : Whitening or None
         Of the patches, if filters have a batch normalisation.
+    cells : Cells or None
+        Those in which filters are searched for, if not by climbs.
     """
 
     layout: Layout = field(kw_only=True)
     centre: np.ndarray = field(kw_only=True)
     whitening: object = field(default=None, kw_only=True)
+    cells: object = field(default=None, kw_only=True)
 
     has_cells = False
 
@@ -186,7 +189,18 @@ class Convolution(TwoLayer):
             partial(PooledSlopes, layout=self.layout),
         )
 
+    @property
+    def stays(self):
+        return self.cells is not None and not self.cells.complete
+
+    def proven_slope(self, N):
+        """No slope of a filter in the cells is larger, nor of one that is linear."""
+        linear = self.linear(N, np.inf)[0] if self.fit_intercept else 0.0
+        return float(max(linear, self.cells.proven_slope(N)))
+
     def search(self, N, size, rng, *, polish=None, **how):
+        if self.cells is not None:
+            return self.cells.search(self, N, how.get("floor", 0.0))
         if self.n_rows <= _MOST_PATCHES:
             how = how if polish is None else {"polish": polish, **how}
             return super().search(N, size, rng, **how)
@@ -225,7 +239,13 @@ class Convolution(TwoLayer):
     def most_starts(self, n_outputs):
         return super().most_starts(n_outputs * self.layout.n_patches)
 
+    def starts_of_claim(self, n_outputs):
+        # All cells are searched each time.
+        return 0 if self.cells is not None else super().starts_of_claim(n_outputs)
+
     def search_work(self, n_outputs):
+        if self.cells is not None:
+            return 0.0
         return super().search_work(n_outputs) * self.layout.n_patches
 
     def linear(self, N, floor):

@@ -6,8 +6,8 @@ from time import perf_counter
 import numpy as np
 
 from sklearn_convexnn._utils.deadlines import left
-from sklearn_convexnn.families.base import FEW_SAMPLES
 from sklearn_convexnn.families.two_layer.placing import network_of
+from sklearn_convexnn.model.settings import FEW_SAMPLES
 from sklearn_convexnn.solvers.mini_batches import batch_size
 from sklearn_convexnn.solvers.weights import Weights
 
