@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sklearn_convexnn import ConvexCNNClassifier, ConvexCNNRegressor
 from sklearn_convexnn._layouts import layout_of
+from sklearn_convexnn._utils.deadlines import until
 from sklearn_convexnn.families.convolution import descent, family
 from sklearn_convexnn.families.convolution.climbing import PooledSlopes
 from sklearn_convexnn.families.convolution.family import Convolution
@@ -119,6 +120,17 @@ def test_slopes_and_their_derivatives(largest, window, n_outputs):
     for row in range(len(patches)):
         others = search.evaluate(U, np.full(5, row)).slopes
         assert np.all(others <= best * (1.0 + 1e-10))
+
+
+def test_a_network_is_evaluated_also_when_the_time_is_up():
+    p = problem_of()
+    network = p.unused(p.family.random(5, np.random.RandomState(0)))
+    wanted = p.objective(network)
+    with until(0.0):
+        assert p.objective(network) == wanted
+        # And so is one without filters, which is left where all else has failed.
+        assert np.isfinite(p.objective(p.null()))
+        assert np.isfinite(p.family.upper_slope(p.null_dual()))
 
 
 @pytest.mark.parametrize("largest", [False, True])

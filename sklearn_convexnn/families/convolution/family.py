@@ -6,7 +6,6 @@ from functools import cached_property, partial
 import numpy as np
 from scipy.linalg import svd
 
-from sklearn_convexnn._utils.deadlines import check
 from sklearn_convexnn._utils.devices import in_numpy
 from sklearn_convexnn.families.convolution.climbing import PooledSlopes
 from sklearn_convexnn.families.convolution.descent import (
@@ -147,7 +146,6 @@ class Convolution(TwoLayer):
         first = rows.start or 0
         directions, biases = units.directions.T.astype(dtype), units.biases
         for some in self.row_chunks(len(units)):
-            check()
             step = slice(some.start, min(some.stop, n))
             if step.start >= n:
                 break
@@ -219,7 +217,6 @@ class Convolution(TwoLayer):
         Z = np.empty((len(self.X), self.n_windows, len(biases)))
         pooling = Pooling(self.layout.largest)
         for rows in self.row_chunks(len(biases)):
-            check()
             z = self.patches(rows, np.float64) @ coefs + biases
             Z[rows] = pooling.forward(z)[0].transpose(1, 0, 2)
         return Z.reshape(len(Z), -1)
