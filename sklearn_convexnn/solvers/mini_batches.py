@@ -66,7 +66,7 @@ def descend(adam, n_samples, rng, n_steps):
     weights : Weights
     """
     batches = _batches(n_samples, rng)
-    many = max(len(adam.weights.hidden) / _MANY_FEATURES, 1.0)
+    many = max(adam.weights.hidden.shape[0] / _MANY_FEATURES, 1.0)
     schedule = _Schedule(n_steps, _RATE * many**-0.25)
     while not schedule.over:
         adam.step(next(batches), schedule.next_rate())
