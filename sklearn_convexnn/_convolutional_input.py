@@ -23,7 +23,7 @@ _DEFAULTS = {
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionInputs:
     """How the inputs of a network lie in the arrays of the user.
 
     Attributes
@@ -116,7 +116,7 @@ def read_convolution(network, convolution):
     -------
     network : estimator or tuple (coefs, intercepts)
         With filters as the columns of a matrix.
-    convolution : Convolution or None
+    convolution : ConvolutionInputs or None
 
     Raises
     ------
@@ -127,11 +127,10 @@ def read_convolution(network, convolution):
     if convolution is not None and (told is not None or is_torch_module(network)):
         raise ValueError("convolution is for arrays; network says its layout itself.")
     if told is not None:
-        return network, Convolution(Layout(**told))
+        return network, ConvolutionInputs(Layout(**told))
     if is_torch_module(network):
-        layers, module_layout = read_module(network)
-        known = None if module_layout is None else Convolution(module_layout, True)
-        return layers, known
+        layers, layout = read_module(network)
+        return layers, None if layout is None else ConvolutionInputs(layout, True)
     if convolution is None:
         return network, None
     unknown = sorted({*convolution} - {*_DEFAULTS})
@@ -158,7 +157,7 @@ def read_convolution(network, convolution):
             )
         params["kernel_size"] = size
         coefs = [np.reshape(filters, (len(filters), -1)).T, *coefs[1:]]
-    return (coefs, intercepts), Convolution(SimpleNamespace(**params))
+    return (coefs, intercepts), ConvolutionInputs(SimpleNamespace(**params))
 
 
 def _each(value):
@@ -199,7 +198,7 @@ def layout_of_certificate(plain):
 
     Returns
     -------
-    convolution : Convolution
+    convolution : ConvolutionInputs
     """
     before, after = zip(*plain["padding"])
     layout = Layout(
@@ -212,4 +211,4 @@ def layout_of_certificate(plain):
         tuple(plain["pool_size"]),
         plain["pooling"] == "max",
     )
-    return Convolution(layout, plain["channels_first"])
+    return ConvolutionInputs(layout, plain["channels_first"])

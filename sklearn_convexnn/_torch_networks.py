@@ -6,6 +6,9 @@ import numpy as np
 
 from sklearn_convexnn.families.convolution.layout import Layout
 
+_MODULE = "torch.nn.modules.module.Module"
+_CONVOLUTIONS = {"Conv1d", "Conv2d", "Conv3d"}
+_ADAPTIVE = ("AdaptiveAvgPool", "AdaptiveMaxPool")
 # Layers that change nothing when a network predicts.
 _IDLE = {"Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "Identity"}
 
@@ -25,9 +28,6 @@ def is_torch_module(network):
     return any(f"{b.__module__}.{b.__name__}" == _MODULE for b in bases)
 
 
-_MODULE = "torch.nn.modules.module.Module"
-
-
 @dataclass(frozen=True)
 class ModuleLayout:
     """The layout of a module, but for the positions of its inputs.
@@ -36,8 +36,8 @@ class ModuleLayout:
     ----------
     channels : int
     kernel, strides : tuple of int
-    before, after : tuple of int or None
-        Zeros that are added; None for as many as give a map of the size of the input.
+    before, after : tuple of int
+        Positions of zeros that are added on either side.
     window : tuple of int or None
         None for all positions.
     largest : bool
@@ -138,10 +138,6 @@ def read_module(module):
     hidden = np.moveaxis(filters, 1, -1).reshape(m, -1).T
     output = dense.reshape(len(dense), m, -1).transpose(2, 1, 0).reshape(-1, len(dense))
     return ([hidden, output], [_bias(layers[0]), _bias(layers[-1])]), layout
-
-
-_CONVOLUTIONS = {"Conv1d", "Conv2d", "Conv3d"}
-_ADAPTIVE = ("AdaptiveAvgPool", "AdaptiveMaxPool")
 
 
 def _name(layer):
